@@ -1,0 +1,18 @@
+/* Digests as text: XXH3-128 where equality is the question (datasets, pipelines, tensors), SHA-256 where a reader with
+ * standard tools checks a file. */
+#pragma once
+
+#include <stddef.h>
+
+enum { SM_XXH_HEX = 33, SM_SHA_HEX = 65 }; /* bytes of the hex text with its NUL */
+
+/* Fills hex with the XXH3-128 of the bytes: 32 lower-case digits, the canonical (big-endian) form that `xxh128sum` prints. */
+void sm_xxh(const void *bytes, size_t n, char hex[SM_XXH_HEX]);
+
+/* XXH3-128 or SHA-256 over pieces. */
+struct sm_hash;
+struct sm_hash *sm_hash_new_xxh(void);
+struct sm_hash *sm_hash_new_sha256(void);
+void sm_hash_add(struct sm_hash *h, const void *bytes, size_t n);
+/* Fills hex (33 or 65 bytes), frees *h and nulls it. hex may be NULL to give up. */
+void sm_hash_end(struct sm_hash **h, char *hex);

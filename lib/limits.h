@@ -1,0 +1,40 @@
+/* Every limit on what comes from outside, in one place. A limit is a promise to the machine, so each has a name, a unit
+ * and a reason. PROTOCOL.md and `shardmill doctor` print this table. */
+#pragma once
+
+#define SM_LIMITS(X)                                                                               \
+    X(YAML_BYTES, 1 << 20, "bytes of a pipeline file")                                             \
+    X(YAML_DEPTH, 16, "levels of nesting in a pipeline file")                                      \
+    X(YAML_NODES, 10000, "values in a pipeline file")                                              \
+    X(OPS, 64, "ops in a chain, nested ones included")                                             \
+    X(CLASSES, 1 << 20, "classes of a dataset")                                                    \
+    X(PATH_BYTES, 4096, "bytes of a path")                                                         \
+    X(LIST_LINE_BYTES, 8192, "bytes of a line in a list file")                                     \
+    X(SAMPLE_BYTES, 64 << 20, "bytes of one encoded sample")                                       \
+    X(IMAGE_SIDE, 32768, "pixels of an image's side")                                              \
+    X(IMAGE_PIXELS, 100000000, "pixels of an image")                                               \
+    X(IMAGE_BANDS, 5, "bands of an image")                                                         \
+    X(RESULT_BYTES, 256 << 20, "bytes of one sample's result")                                     \
+    X(DRAWS_BYTES, 16384, "bytes of JSON that tell a sample's draws")                              \
+    X(CAGE_MEMORY_BYTES, 1200 << 20, "address space of a cage")                                    \
+    X(SAMPLE_CPU_MS, 5000, "processor time of one sample in its cage")                             \
+    X(SAMPLE_WALL_MS, 60000, "wall time of one sample in its cage")                                \
+    X(SAMPLE_CAGES, 3, "cages that one sample may kill before it is quarantined")                  \
+    X(CAGE_SAMPLES, 20000, "samples after which a cage is replaced")                               \
+    X(SUBSTITUTE_TRIES, 64, "neighbours tried in place of a quarantined sample")                   \
+    X(MESSAGE_BYTES, 1 << 20, "bytes of a control message")                                        \
+    X(UNPACK_BYTES, 8 << 20, "bytes that unpacking a control message may allocate")                \
+    X(LEASE_SAMPLES, 4096, "samples of one lease")                                                 \
+    X(SHARD_SAMPLES, 1 << 20, "samples of one shard")                                              \
+    X(COPIES, 1 << 16, "copies of each sample")                                                    \
+    X(JOBS, 256, "jobs that a broker holds")                                                       \
+    X(WORKERS, 4096, "workers that a broker holds")                                                \
+    X(QUARANTINE_TEXT_BYTES, 160, "bytes of the reason why a sample is quarantined")               \
+    X(TAR_HEADERS_BYTES, 64 << 10, "bytes of extended headers of a tar member")                    \
+    X(SLICES, 1 << 16, "slices of an expansion")
+
+enum {
+#define X(name, value, doc) SM_MAX_##name = (value),
+    SM_LIMITS(X)
+#undef X
+};

@@ -1,0 +1,29 @@
+/* Randomness as a counter, never as a state that outlives one call: Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel
+ * Random Numbers: As Easy as 1, 2, 3", SC'11). A stream is named by (seed, epoch, sample, copy, op position); the same name
+ * gives the same numbers on every machine, whatever was drawn before. */
+#pragma once
+
+#include <stdint.h>
+
+struct sm_rng {
+    uint32_t key[2];
+    uint32_t counter[4]; /* [0] block, [1] op position, [2..3] from the name */
+    uint32_t block[4];
+    int used; /* words of block already given out */
+};
+
+/* The bare block function: ten rounds, Random123's philox4x32. */
+void sm_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+
+/* The stream of one op of one sample. op is the op's position in the chain (nested ops are numbered through). */
+struct sm_rng sm_rng_op(uint64_t seed, uint32_t epoch, uint64_t sample, uint32_t copy, uint32_t op);
+
+uint32_t sm_rng_u32(struct sm_rng *r);
+/* Uniform in [0, 1), 53 bits. */
+double sm_rng_double(struct sm_rng *r);
+/* Uniform in [lo, hi); lo when they are equal. */
+double sm_rng_uniform(struct sm_rng *r, double lo, double hi);
+/* Uniform integer in [0, n), without bias (Lemire's method); n > 0. */
+uint64_t sm_rng_below(struct sm_rng *r, uint64_t n);
+/* True with probability p. */
+int sm_rng_chance(struct sm_rng *r, double p);

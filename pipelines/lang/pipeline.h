@@ -1,0 +1,107 @@
+/* The pipeline file: YAML in, checked structs out. Parsing knows no op by itself: the caller hands in the table of ops.
+ * Next in the flow: lib/plan.h says what stands where, workers/engine.h runs the ops. */
+#pragma once
+
+#include "lib/arena.h"
+#include "lib/buf.h"
+#include "lib/digest.h"
+#include "lib/err.h"
+#include "lib/param.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What the pipeline file may say about one op. */
+struct sm_op_info {
+    const char *name;    /* "RandomResizedCrop", as in torchvision.transforms.v2 */
+    const char *doc;     /* one or two sentences */
+    const char *example; /* one line of YAML, `RandomResizedCrop: {size: 224}` */
+    const struct sm_param *params;
+    size_t n_params, params_size;
+    bool control; /* has a parameter of type SM_T_OPS */
+};
+
+/* One op of the file. params is the op's own struct, every default filled in. */
+struct sm_op_node {
+    const struct sm_op_info *info;
+    void *params;
+    struct sm_op_node *children; /* of a control op */
+    size_t n_children;
+    int line, column; /* 1-based; where its name stands */
+};
+
+enum sm_source_format { SM_SOURCE_FOLDER, SM_SOURCE_LIST, SM_SOURCE_WEBDATASET };
+enum sm_on_error { SM_ON_ERROR_QUARANTINE, SM_ON_ERROR_FAIL };
+enum sm_mode { SM_MODE_RGB, SM_MODE_L };
+enum sm_layout { SM_LAYOUT_NCHW, SM_LAYOUT_NHWC };
+enum sm_dtype { SM_DTYPE_UINT8, SM_DTYPE_FLOAT32, SM_DTYPE_FLOAT16, SM_DTYPE_BFLOAT16 };
+enum sm_encode { SM_ENCODE_JPEG, SM_ENCODE_PNG, SM_ENCODE_WEBP, SM_ENCODE_TENSOR };
+
+struct sm_pipeline_source {
+    int format;       /* enum sm_source_format */
+    const char *path; /* relative to the pipeline file's folder; made absolute by the caller */
+    int on_error;     /* enum sm_on_error */
+    int mode;         /* enum sm_mode: what every image is turned into when it is read */
+    struct sm_nums background; /* null: alpha is dropped, as PIL's convert does; else blended over this colour */
+    bool exif;        /* apply the EXIF orientation */
+    bool gif, tiff;   /* read these formats too */
+    bool checksum;    /* record a checksum of each file in the index and verify it at every read */
+};
+
+struct sm_pipeline_output {
+    int64_t batch_size; /* per rank */
+    bool shuffle, drop_last;
+    int layout, dtype;
+};
+
+struct sm_pipeline_expand {
+    int64_t copies;
+    bool originals; /* copy 0 is the source file's own bytes */
+    int encode;     /* enum sm_encode */
+    int64_t quality;
+    int64_t samples_per_shard;
+};
+
+struct sm_pipeline {
+    int64_t version;
+    const char *name;
+    int64_t seed; /* >= 0 */
+    struct sm_pipeline_source source;
+    struct sm_op_node *ops;
+    size_t n_ops;
+    struct sm_pipeline_output output;
+    struct sm_pipeline_expand expand;
+    struct sm_arena arena; /* owns all of the above */
+};
+
+/* Finds an op by name (NULL when there is none) and lists the names for hints. */
+struct sm_op_table {
+    const struct sm_op_info *(*find)(const char *name);
+    const char *const *names;
+    size_t n_names;
+};
+
+/* Parses text (of file `name`, which is used in errors only). On failure err->text has "file:line:column: what", the
+ * offending line, a caret under the column and the nearest valid name or the range. Gives *p, to be released in any case. */
+int sm_pipeline_parse(struct sm_pipeline *p, const char *name, const char *text, size_t n,
+                      const struct sm_op_table *ops, struct sm_err *err);
+/* Reads and parses a file; source.path becomes relative to the working directory or absolute. */
+int sm_pipeline_load(struct sm_pipeline *p, const char *path, const struct sm_op_table *ops,
+                     struct sm_err *err);
+void sm_pipeline_release(struct sm_pipeline *p);
+
+/* The resolved pipeline as canonical JSON: every default filled in, keys in the order of the tables, no white space. It
+ * is itself a valid pipeline file that parses to the same structs; workers and cages get this text. */
+void sm_pipeline_json(const struct sm_pipeline *p, struct sm_buf *out);
+/* XXH3-128 over that JSON without name, seed and source.path: what, with dataset and seed, decides every byte. */
+void sm_pipeline_digest(const struct sm_pipeline *p, char hex[SM_XXH_HEX]);
+
+/* The tables of the file's sections, for help, schema and docs. */
+struct sm_section {
+    const char *name; /* "" for the top level */
+    const char *doc;
+    const struct sm_param *params;
+    size_t n_params;
+};
+extern const struct sm_section sm_sections[];
+extern const size_t sm_sections_count;
