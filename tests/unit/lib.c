@@ -1,0 +1,243 @@
+/* The library's small parts: Philox against Random123's published vectors, the permutation, the plan, digests, buffers,
+ * errors. A change in any number here changes every shard that users have, so these values are fixed. */
+#include "lib/arena.h"
+#include "lib/buf.h"
+#include "lib/digest.h"
+#include "lib/err.h"
+#include "lib/permutation.h"
+#include "lib/plan.h"
+#include "lib/rng.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void philox_gives_random123s_published_vectors(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t counter[4], key[2], want[4];
+    } kat[] = {
+        {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
+        {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff},
+         {0xffffffff, 0xffffffff},
+         {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+         {0xa4093822, 0x299f31d0},
+         {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+    };
+    for (size_t i = 0; i < sizeof kat / sizeof *kat; i++) {
+        uint32_t out[4];
+        sm_philox(kat[i].counter, kat[i].key, out);
+        assert_memory_equal(out, kat[i].want, sizeof out);
+    }
+}
+
+static void streams_with_other_names_differ_and_the_same_name_repeats(void **state) {
+    (void)state;
+    struct sm_rng a = sm_rng_op(1, 2, 3, 4, 5), b = sm_rng_op(1, 2, 3, 4, 5);
+    struct sm_rng other[] = {sm_rng_op(9, 2, 3, 4, 5), sm_rng_op(1, 9, 3, 4, 5),
+                             sm_rng_op(1, 2, 9, 4, 5), sm_rng_op(1, 2, 3, 9, 5),
+                             sm_rng_op(1, 2, 3, 4, 9), sm_rng_op(UINT64_C(1) << 32 | 1, 2, 3, 4, 5)};
+    uint32_t first[8];
+    for (int i = 0; i < 8; i++) {
+        first[i] = sm_rng_u32(&a);
+        assert_int_equal(first[i], sm_rng_u32(&b));
+    }
+    for (size_t k = 0; k < sizeof other / sizeof *other; k++) {
+        int same = 0;
+        for (int i = 0; i < 8; i++)
+            same += sm_rng_u32(&other[k]) == first[i];
+        assert_int_equal(same, 0);
+    }
+}
+
+static void numbers_are_uniform_and_stay_in_their_range(void **state) {
+    (void)state;
+    struct sm_rng r = sm_rng_op(7, 0, 0, 0, 0);
+    long bin[10] = {0};
+    double sum = 0;
+    for (int i = 0; i < 100000; i++) {
+        uint64_t v = sm_rng_below(&r, 10);
+        assert_true(v < 10);
+        bin[v]++;
+        double u = sm_rng_uniform(&r, -2, 3);
+        assert_true(u >= -2 && u < 3);
+        sum += u;
+    }
+    double chi2 = 0;
+    for (int i = 0; i < 10; i++)
+        chi2 += (double)(bin[i] - 10000) * (double)(bin[i] - 10000) / 10000;
+    assert_true(chi2 < 27.9); /* 9 degrees of freedom, p = 0.001 */
+    assert_true(sum / 100000 > 0.48 && sum / 100000 < 0.52);
+    assert_true(sm_rng_uniform(&r, 1, 1) == 1);
+}
+
+static void the_permutation_is_a_bijection_with_a_working_inverse(void **state) {
+    (void)state;
+    static const uint64_t sizes[] = {1, 2, 3, 4, 5, 16, 17, 100, 1000, 4096, 4097, 65537};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        uint64_t n = sizes[s];
+        struct sm_permutation p = sm_permutation_make(n, 42, 3);
+        char *seen = calloc(n, 1);
+        for (uint64_t i = 0; i < n; i++) {
+            uint64_t v = sm_permutation_at(&p, i);
+            assert_true(v < n);
+            assert_int_equal(seen[v], 0);
+            seen[v] = 1;
+            assert_int_equal(sm_permutation_find(&p, v), i);
+        }
+        free(seen);
+    }
+    struct sm_permutation big = sm_permutation_make(UINT64_C(1000000000000), 42, 3);
+    for (uint64_t i = 0; i < 1000; i++)
+        assert_int_equal(sm_permutation_find(&big, sm_permutation_at(&big, i * 999999937 % big.n)),
+                         i * 999999937 % big.n);
+}
+
+static void every_order_of_four_comes_up_equally_often(void **state) {
+    (void)state;
+    long count[256] = {0};
+    for (uint32_t epoch = 0; epoch < 24000; epoch++) {
+        struct sm_permutation p = sm_permutation_make(4, 5, epoch);
+        int code = 0;
+        for (uint64_t i = 0; i < 4; i++)
+            code = code * 4 + (int)sm_permutation_at(&p, i);
+        count[code]++;
+    }
+    int orders = 0;
+    double chi2 = 0;
+    for (int i = 0; i < 256; i++)
+        if (count[i]) {
+            orders++;
+            chi2 += (double)(count[i] - 1000) * (double)(count[i] - 1000) / 1000;
+        }
+    assert_int_equal(orders, 24);
+    assert_true(chi2 < 49.7); /* 23 degrees of freedom, p = 0.001 */
+}
+
+static void the_plan_deals_every_sample_and_copy_once(void **state) {
+    (void)state;
+    for (int shuffle = 0; shuffle < 2; shuffle++) {
+        struct sm_plan plan = {
+            .samples = 37, .copies = 3, .shuffle = shuffle, .seed = 11, .shard_samples = 10};
+        assert_int_equal(sm_plan_positions(&plan), 111);
+        assert_int_equal(sm_plan_shards(&plan), 12);
+        int seen[37][3] = {{0}};
+        uint64_t positions = 0;
+        for (uint64_t s = 0; s < sm_plan_shards(&plan); s++) {
+            assert_int_equal(sm_plan_shard_first(&plan, s), positions);
+            for (uint64_t i = 0; i < sm_plan_shard_count(&plan, s); i++) {
+                struct sm_place at = sm_plan_at(&plan, positions++);
+                seen[at.sample][at.copy]++;
+            }
+        }
+        assert_int_equal(positions, 111);
+        for (int i = 0; i < 37; i++)
+            for (int c = 0; c < 3; c++)
+                assert_int_equal(seen[i][c], 1);
+        struct sm_place first = sm_plan_at(&plan, 4);
+        if (!shuffle) {
+            assert_int_equal(first.sample, 1);
+            assert_int_equal(first.copy, 1);
+        }
+    }
+}
+
+static void a_billion_positions_cost_no_more_than_ten(void **state) {
+    (void)state;
+    struct sm_plan plan = {
+        .samples = 1000000000, .copies = 1, .shuffle = true, .seed = 1, .shard_samples = 1000};
+    assert_int_equal(sm_plan_shards(&plan), 1000000);
+    assert_true(sm_plan_at(&plan, 999999999).sample < 1000000000);
+}
+
+static void digests_are_those_of_standard_tools(void **state) {
+    (void)state;
+    char hex[SM_SHA_HEX];
+    sm_xxh("", 0, hex); /* printf '' | xxh128sum */
+    assert_string_equal(hex, "99aa06d3014798d86001c324468d497f");
+    struct sm_hash *h = sm_hash_new_sha256(); /* printf abc | sha256sum */
+    sm_hash_add(h, "a", 1);
+    sm_hash_add(h, "bc", 2);
+    sm_hash_end(&h, hex);
+    assert_null(h);
+    assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    char whole[SM_XXH_HEX];
+    sm_xxh("abcdef", 6, whole);
+    h = sm_hash_new_xxh();
+    sm_hash_add(h, "abc", 3);
+    sm_hash_add(h, "def", 3);
+    sm_hash_end(&h, hex);
+    assert_string_equal(hex, whole);
+}
+
+static void a_buffer_never_grows_beyond_its_maximum(void **state) {
+    (void)state;
+    struct sm_buf b;
+    sm_buf_init(&b, 10);
+    assert_true(sm_buf_text(&b, "12345"));
+    assert_true(sm_buf_printf(&b, "%d", 67890));
+    assert_string_equal(b.data, "1234567890");
+    assert_false(sm_buf_text(&b, "x"));
+    assert_true(b.full);
+    assert_string_equal(b.data, "1234567890");
+    sm_buf_release(&b);
+    sm_buf_init(&b, 1000);
+    assert_true(sm_buf_json(&b, "a\"b\\c\n\x01 \xc3\xa4 \xff\xc3"));
+    assert_string_equal(b.data, "\"a\\\"b\\\\c\\n\\u0001 \xc3\xa4 \\ufffd\\ufffd\"");
+    sm_buf_release(&b);
+}
+
+static void an_arena_gives_zeroed_memory_up_to_its_maximum(void **state) {
+    (void)state;
+    struct sm_arena a;
+    sm_arena_init(&a, 100000);
+    unsigned char *p = sm_arena_alloc(&a, 50000);
+    assert_non_null(p);
+    for (int i = 0; i < 50000; i++)
+        assert_int_equal(p[i], 0);
+    assert_string_equal(sm_arena_str(&a, "text"), "text");
+    assert_null(sm_arena_alloc(&a, 50000));
+    sm_arena_release(&a);
+    assert_non_null(sm_arena_alloc(&a, 100000));
+    sm_arena_release(&a);
+}
+
+static void errors_keep_code_cause_and_context(void **state) {
+    (void)state;
+    struct sm_err err = {0};
+    errno = ENOSPC;
+    assert_int_equal(sm_fail_errno(&err, "cannot write '%s'", "x"), -1);
+    assert_int_equal(err.code, SM_E_DISK_FULL);
+    sm_err_context(&err, "shard %d", 3);
+    assert_string_equal(err.text, "shard 3: cannot write 'x': No space left on device");
+    for (int i = 0; i < 400; i++)
+        sm_err_context(&err, "a longer and longer text");
+    assert_true(strlen(err.text) < sizeof err.text);
+    sm_fail(&err, SM_E_DECODE, "%s", "");
+    assert_true(err.text[0] != 0);
+    for (int c = 0; c < SM_E_COUNT; c++)
+        assert_int_equal(sm_code_find(sm_code_word(c)), c);
+    assert_true(sm_code_charges_sample(SM_E_TRUNCATED));
+    assert_false(sm_code_charges_sample(SM_E_IO));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(philox_gives_random123s_published_vectors),
+        cmocka_unit_test(streams_with_other_names_differ_and_the_same_name_repeats),
+        cmocka_unit_test(numbers_are_uniform_and_stay_in_their_range),
+        cmocka_unit_test(the_permutation_is_a_bijection_with_a_working_inverse),
+        cmocka_unit_test(every_order_of_four_comes_up_equally_often),
+        cmocka_unit_test(the_plan_deals_every_sample_and_copy_once),
+        cmocka_unit_test(a_billion_positions_cost_no_more_than_ten),
+        cmocka_unit_test(digests_are_those_of_standard_tools),
+        cmocka_unit_test(a_buffer_never_grows_beyond_its_maximum),
+        cmocka_unit_test(an_arena_gives_zeroed_memory_up_to_its_maximum),
+        cmocka_unit_test(errors_keep_code_cause_and_context),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
