@@ -26,9 +26,16 @@
     X(UNPACK_BYTES, 8 << 20, "bytes that unpacking a control message may allocate")                \
     X(LEASE_SAMPLES, 4096, "samples of one lease")                                                 \
     X(SHARD_SAMPLES, 1 << 20, "samples of one shard")                                              \
+    X(JOB_SHARDS, 1 << 24, "shards of one job")                                                    \
+    X(SHARD_PARTS, 1 << 15, "leases that one shard is cut into")                                   \
     X(COPIES, 1 << 16, "copies of each sample")                                                    \
     X(JOBS, 256, "jobs that a broker holds")                                                       \
     X(WORKERS, 4096, "workers that a broker holds")                                                \
+    X(WORKER_LEASES, 4, "leases that one worker holds")                                            \
+    X(JOB_ID_BYTES, 128, "bytes of a job's id")                                                    \
+    X(NAME_BYTES, 128, "bytes of a worker's or job's name, for people")                            \
+    X(FINGERPRINT_BYTES, 512, "bytes of a worker's fingerprint")                                   \
+    X(TEXT_BYTES, 1000, "bytes of a reason why a lease failed")                                    \
     X(QUARANTINE_TEXT_BYTES, 160, "bytes of the reason why a sample is quarantined")               \
     X(TAR_HEADERS_BYTES, 64 << 10, "bytes of extended headers of a tar member")                    \
     X(SLICES, 1 << 16, "slices of an expansion")
