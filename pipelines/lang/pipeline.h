@@ -79,6 +79,8 @@ struct sm_op_table {
     const struct sm_op_info *(*find)(const char *name);
     const char *const *names;
     size_t n_names;
+    /* What ranges cannot say about an op's parameters; the caret of its error points at the op. Optional. */
+    int (*check)(const struct sm_op_info *info, const void *params, struct sm_err *err);
 };
 
 /* Parses text (of file `name`, which is used in errors only). On failure err->text has "file:line:column: what", the

@@ -41,3 +41,5 @@ struct sm_op {
 extern const struct sm_op *const sm_ops[];
 extern const size_t sm_ops_count;
 const struct sm_op *sm_op_find(const char *name);
+/* The same list for the pipeline's parser, which also calls each op's check. */
+const struct sm_op_table *sm_op_table(void);
