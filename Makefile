@@ -11,12 +11,12 @@ PACKAGES = vips >= 8.14 libjpeg >= 2.1 libzmq >= 4.3 libprotobuf-c >= 1.4 libfya
 # the broker is linked alone in a test: it must not need more than this
 BROKER_PACKAGES = libzmq >= 4.3 libprotobuf-c >= 1.4 sqlite3 >= 3.37 libxxhash >= 0.8 libcrypto >= 3
 
-DEB_BUILD = gcc make pkg-config libc6-dev libvips-dev libjpeg62-turbo-dev libzmq3-dev libprotobuf-c-dev \
+DEB_BUILD = gcc make pkg-config libc6-dev libvips-dev libjpeg-dev libzmq3-dev libprotobuf-c-dev \
             protobuf-c-compiler protobuf-compiler libfyaml-dev libjansson-dev libsqlite3-dev libxxhash-dev \
             libssl-dev libseccomp-dev
 DEB_DEMO  = tuxpaint-stamps-default
 DEB_TEST  = python3 python3-numpy python3-pil python3-pytest python3-torch python3-torchvision \
-            libcmocka-dev parallel clang libclang-rt-14-dev
+            libcmocka-dev parallel clang
 
 WARN   = -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Werror
 CPPFLAGS += -I. -I$(BUILD)/gen -D_GNU_SOURCE -DSM_VERSION='"$(VERSION)"'
@@ -41,9 +41,11 @@ CORE_OBJ   = $(call obj,$(LIB_SRC) $(BROKER_SRC) $(LANG_SRC) $(WORKER_SRC) $(GEN
 BIN_OBJ    = $(CORE_OBJ) $(call obj,$(CLI_SRC))
 
 UNIT_SRC   = $(wildcard tests/unit/*.c)
+TOOL_SRC   = $(wildcard tests/tools/*.c)
+TOOL_BIN   = $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(TOOL_SRC))
 UNIT_BIN   = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 
-.PHONY: all help deps deps-demo deps-test demo test check clean install asan tsan format bench sim tests docs
+.PHONY: all help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench sim tests docs lint objects
 all: $(BUILD)/shardmill
 
 help:            ## this list
@@ -79,12 +81,58 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(CORE_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDLIBS_ALL) -lcmocka
 
-tests: $(BUILD)/shardmill $(UNIT_BIN)
+$(BUILD)/tools/%: $(BUILD)/obj/tests/tools/%.o $(CORE_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDLIBS_ALL)
+
+tests: $(BUILD)/shardmill $(UNIT_BIN) $(TOOL_BIN)
+
+# ---- packages ----
+# Asks apt only when something is missing, and sudo only when not root.
+define apt_install
+@missing=; for p in $(1); do dpkg-query -W -f='$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed \
+  || missing="$$missing $$p"; done; \
+if [ -n "$$missing" ]; then echo "installing:$$missing"; as=; [ "$$(id -u)" = 0 ] || as=sudo; \
+  $$as apt-get update -qq && $$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+  --no-install-recommends $$missing >$(DEPS_LOG) 2>&1 || { tail -20 $(DEPS_LOG); exit 1; }; fi
+endef
+DEPS_LOG := $(shell mktemp -u)
+
+deps:            ## install the Debian packages that the build needs
+	$(call apt_install,$(DEB_BUILD))
+deps-demo: deps
+	$(if $(DATA),,$(call apt_install,$(DEB_DEMO)))
+deps-test: deps
+	$(call apt_install,$(DEB_DEMO) $(DEB_TEST))
+
+# ---- the two commands of the README: each does all of it, from a bare machine on ----
+demo: deps-demo  ## packages, build, and the main job on real pictures (DATA=folder: on yours)
+	@$(MAKE) --no-print-directory -s -j2 all
+	@BUILD=$(BUILD) DATA="$(DATA)" pipelines/demo.sh
+
+test: deps-test  ## packages, build, and every suite in its short form
+	@$(MAKE) --no-print-directory -s -j2 all tests
+	@tests/run --build $(BUILD) lint unit sim asan parity e2e
+
+# ---- longer runs ----
+lint:            ## everything compiles without a warning under clang too
+	@$(MAKE) --no-print-directory -s CC=clang BUILD=build-clang objects
+
+asan-build:
+	@$(MAKE) --no-print-directory -s BUILD=build-asan OPT="-O1 -g" SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" all tests
+asan: deps-test  ## unit tests and e2e under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory asan-build
+	@tests/run --build build-asan unit e2e
+tsan: deps-test  ## unit tests under ThreadSanitizer
+	@$(MAKE) --no-print-directory -s BUILD=build-tsan OPT="-O1 -g" SAN="-fsanitize=thread" all tests
+	@tests/run --build build-tsan unit
+
+objects: $(BIN_OBJ)
 
 format:          ## clang-format over the tree
 	clang-format -i $$(git ls-files '*.c' '*.h')
 
 clean:           ## remove what was built
-	rm -rf $(BUILD)
+	rm -rf build build-asan build-tsan build-clang $(BUILD)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
