@@ -95,7 +95,7 @@ int sm_param_set_text(const struct sm_param *p, void *base, const char *text, st
 
 void sm_param_defaults(const struct sm_param *params, size_t n, void *base) {
     for (size_t i = 0; i < n; i++) {
-        if (params[i].dflt == NULL) continue;
+        if (params[i].dflt == NULL || params[i].type == SM_T_OPS) continue;
         struct sm_err err;
         int rc = sm_param_set_text(&params[i], base, params[i].dflt, &err);
         assert(rc == 0 && "a default of a table does not parse");
@@ -205,8 +205,9 @@ static int set_enum(const struct sm_param *p, int *out, const struct sm_value *v
 
 static int set_str(const struct sm_param *p, const char **out, const struct sm_value *v,
                    struct sm_err *err) {
-    if (v->kind == SM_V_STR || (v->kind == SM_V_NULL && p->null_ok)) {
-        *out = v->kind == SM_V_STR ? v->str : NULL;
+    bool text = v->kind == SM_V_STR && v->str[0] != 0;
+    if (text || (v->kind == SM_V_NULL && p->null_ok)) {
+        *out = text ? v->str : NULL;
         return 0;
     }
     char hint[80];
@@ -307,6 +308,10 @@ void sm_param_type_text(const struct sm_param *p, struct sm_buf *out) {
         break;
     case SM_T_INT:
     case SM_T_NUM:
+        if (has_range(p) && p->min == p->max) {
+            number_text(p->min, out);
+            break;
+        }
         sm_buf_text(out, p->type == SM_T_INT ? "whole number" : "number");
         range_text(p, out);
         break;

@@ -1,5 +1,6 @@
-/* The pipeline file: YAML in, checked structs out. Parsing knows no op by itself: the caller hands in the table of ops.
- * Next in the flow: lib/plan.h says what stands where, workers/engine.h runs the ops. */
+/* The pipeline file: YAML in, checked structs out. Parsing knows no op by itself: the caller hands
+ * in the table of ops. Next in the flow: lib/plan.h says what stands where, workers/engine.h runs
+ * the ops. */
 #pragma once
 
 #include "lib/arena.h"
@@ -42,10 +43,11 @@ struct sm_pipeline_source {
     const char *path; /* relative to the pipeline file's folder; made absolute by the caller */
     int on_error;     /* enum sm_on_error */
     int mode;         /* enum sm_mode: what every image is turned into when it is read */
-    struct sm_nums background; /* null: alpha is dropped, as PIL's convert does; else blended over this colour */
-    bool exif;        /* apply the EXIF orientation */
-    bool gif, tiff;   /* read these formats too */
-    bool checksum;    /* record a checksum of each file in the index and verify it at every read */
+    struct sm_nums background; /* null: alpha is dropped, as PIL's convert does; else blended over
+                                  this colour */
+    bool exif;                 /* apply the EXIF orientation */
+    bool gif, tiff;            /* read these formats too */
+    bool checksum; /* record a checksum of each file in the index and verify it at every read */
 };
 
 struct sm_pipeline_output {
@@ -79,12 +81,14 @@ struct sm_op_table {
     const struct sm_op_info *(*find)(const char *name);
     const char *const *names;
     size_t n_names;
-    /* What ranges cannot say about an op's parameters; the caret of its error points at the op. Optional. */
+    /* What ranges cannot say about an op's parameters; the caret of its error points at the op.
+     * Optional. */
     int (*check)(const struct sm_op_info *info, const void *params, struct sm_err *err);
 };
 
-/* Parses text (of file `name`, which is used in errors only). On failure err->text has "file:line:column: what", the
- * offending line, a caret under the column and the nearest valid name or the range. Gives *p, to be released in any case. */
+/* Parses text (of file `name`, which is used in errors only). On failure err->text has
+ * "file:line:column: what", the offending line, a caret under the column and the nearest valid name
+ * or the range. Gives *p, to be released in any case. */
 int sm_pipeline_parse(struct sm_pipeline *p, const char *name, const char *text, size_t n,
                       const struct sm_op_table *ops, struct sm_err *err);
 /* Reads and parses a file; source.path becomes relative to the working directory or absolute. */
@@ -92,10 +96,12 @@ int sm_pipeline_load(struct sm_pipeline *p, const char *path, const struct sm_op
                      struct sm_err *err);
 void sm_pipeline_release(struct sm_pipeline *p);
 
-/* The resolved pipeline as canonical JSON: every default filled in, keys in the order of the tables, no white space. It
- * is itself a valid pipeline file that parses to the same structs; workers and cages get this text. */
+/* The resolved pipeline as canonical JSON: every default filled in, keys in the order of the
+ * tables, no white space. It is itself a valid pipeline file that parses to the same structs;
+ * workers and cages get this text. */
 void sm_pipeline_json(const struct sm_pipeline *p, struct sm_buf *out);
-/* XXH3-128 over that JSON without name, seed and source.path: what, with dataset and seed, decides every byte. */
+/* XXH3-128 over that JSON without name, seed and source.path: what, with dataset and seed, decides
+ * every byte. */
 void sm_pipeline_digest(const struct sm_pipeline *p, char hex[SM_XXH_HEX]);
 
 /* The tables of the file's sections, for help, schema and docs. */
