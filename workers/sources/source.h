@@ -1,9 +1,11 @@
-/* A source turns a dataset into an index (once) and an index entry into bytes (for each lease). The index is a file that
- * is mapped read-only: magic, version, classes, entries sorted by path as bytes, strings, and a checksum over all. */
+/* A source turns a dataset into an index (once) and an index entry into bytes (for each lease). The
+ * index is a file that is mapped read-only: magic, version, classes, entries sorted by path as
+ * bytes, strings, and a checksum over all. */
 #pragma once
 
 #include "lib/digest.h"
 #include "lib/err.h"
+#include "lib/limits.h"
 #include "pipelines/lang/pipeline.h"
 
 #include <stdint.h>
@@ -20,12 +22,24 @@ struct sm_entry {
     uint64_t checksum;   /* XXH3-64 of the sample's bytes, 0 when not recorded */
 };
 
-/* Scans the dataset and writes the index to index_path (temporary name, fsync, rename). An empty dataset, a missing
- * folder, a class without images, a malformed list line or tar: an error that names it. */
-int sm_index_build(const struct sm_pipeline_source *source, const char *index_path, struct sm_err *err);
+/* Where the entries' paths start: of `folder` the folder itself, of `list` the folder of the list,
+ * of `webdataset` the folder of the tars. */
+int sm_source_root(const struct sm_pipeline_source *source, char root[SM_MAX_PATH_BYTES],
+                   struct sm_err *err);
+
+/* How a class gets its index: names are sorted as bytes. When every label of a list or webdataset
+ * is a whole number, the number is the index, because it goes straight into a loss; numbers that do
+ * not occur are classes without samples. */
+
+/* Scans the dataset and writes the index to index_path (temporary name, fsync, rename). An empty
+ * dataset, a missing folder, a class without images, a malformed list line or tar: an error that
+ * names it. */
+int sm_index_build(const struct sm_pipeline_source *source, const char *index_path,
+                   struct sm_err *err);
 /* Maps and verifies. Gives. */
 int sm_index_open(struct sm_index **gives, const char *index_path, struct sm_err *err);
-/* The same from bytes in memory that must outlive it (a worker that fetched the index from its broker). */
+/* The same from bytes in memory that must outlive it (a worker that fetched the index from its
+ * broker). */
 int sm_index_open_bytes(struct sm_index **gives, const void *bytes, size_t n, struct sm_err *err);
 void sm_index_close(struct sm_index **index);
 
@@ -33,16 +47,21 @@ uint64_t sm_index_samples(const struct sm_index *index);
 uint32_t sm_index_classes(const struct sm_index *index);
 const char *sm_index_class(const struct sm_index *index, uint32_t label);
 uint64_t sm_index_class_samples(const struct sm_index *index, uint32_t label);
+/* The k-th sample of a class in index order, k < its samples; and which k a sample is. */
+uint64_t sm_index_class_sample(const struct sm_index *index, uint32_t label, uint64_t k);
+uint64_t sm_index_class_rank(const struct sm_index *index, uint64_t sample);
+/* Files that were passed over because they are no images. */
+uint64_t sm_index_ignored(const struct sm_index *index);
 struct sm_entry sm_index_entry(const struct sm_index *index, uint64_t sample);
-/* XXH3-128 over (relative path, member, length, label, checksum) of every entry and the class names: the same on every
- * machine that holds the same files. */
+/* XXH3-128 over (relative path, member, length, label, checksum) of every entry and the class
+ * names: the same on every machine that holds the same files. */
 const char *sm_index_dataset_digest(const struct sm_index *index);
 /* XXH3-128 of the index file itself. */
 const char *sm_index_digest(const struct sm_index *index);
 
-/* Reads a sample's bytes into the caller's memory (out_max >= entry.length, else SM_E_TOO_LARGE). EIO, ESTALE and the like
- * are tried again with growing pauses, then SM_E_IO; a file whose size or mtime is not the indexed one: SM_E_CHANGED, by
- * name. Keeps the last few files open. */
+/* Reads a sample's bytes into the caller's memory (out_max >= entry.length, else SM_E_TOO_LARGE).
+ * EIO, ESTALE and the like are tried again with growing pauses, then SM_E_IO; a file whose size or
+ * mtime is not the indexed one: SM_E_CHANGED, by name. Keeps the last few files open. */
 struct sm_reader;
 struct sm_reader *sm_reader_new(const char *root);
 void sm_reader_free(struct sm_reader **r);
