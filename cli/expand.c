@@ -1,0 +1,440 @@
+/* The main job from the command's side. Before: cli/cmd_expand.c has read the options and the
+ * pipeline. Here: the output folder is claimed and compared with what it holds, the dataset is
+ * indexed, the plan is submitted to a broker, progress is shown, and when every shard is sealed the
+ * record is written. Next in the flow: broker/loop.c hands out the leases. */
+#include "cli/expand.h"
+
+#include "cli/client.h"
+#include "cli/embedded.h"
+#include "cli/progress.h"
+#include "lib/fs.h"
+#include "lib/limits.h"
+#include "workers/sinks/sink.h"
+#include "workers/sources/source.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    POLL_MS = 50,
+    ASK_MS = 500,        /* one look at the job; children are tended in between */
+    GRACE_MS = 1500,     /* for children to end by themselves */
+    LEASE_SAMPLES = 128, /* a lease of about a second: what a kill can cost */
+    LEASE_SAMPLES_MIN = 16,
+    LEASES_PER_WORKER = 8, /* so that the last ones do not leave a core idle for long */
+    BROKER_SILENT_MS = 60000,
+};
+
+struct expansion {
+    const struct sm_pipeline *pipeline;
+    const struct sm_expand_options *options;
+    struct sm_run *run;
+    char dir[PATH_MAX], state[PATH_MAX], index_path[PATH_MAX]; /* all absolute */
+    char root[PATH_MAX];                                       /* of the source */
+    int lock_fd;
+    struct sm_index *index;
+    struct sm_embedded *embedded;
+    struct sm_client *client;
+    char job[SM_XXH_HEX];
+    struct sm_progress progress;
+};
+
+static int claim_folder(struct expansion *x, struct sm_err *err);
+static int find_index(struct expansion *x, struct sm_err *err);
+static int describe_run(struct expansion *x, struct sm_err *err);
+static int compare_folder(struct expansion *x, bool *complete, struct sm_err *err);
+static int work(struct expansion *x, struct sm_err *err);
+static int collect(struct expansion *x, struct sm_err *err);
+
+int sm_expand(const struct sm_pipeline *pipeline, const struct sm_expand_options *options,
+              struct sm_run *run, enum sm_expand_end *end, struct sm_err *err) {
+    struct expansion *x = calloc(1, sizeof *x);
+    if (x == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    x->pipeline = pipeline;
+    x->options = options;
+    x->run = run;
+    x->lock_fd = -1;
+    *run = (struct sm_run){0};
+    bool complete = false;
+    int r = -1;
+    if (claim_folder(x, err) < 0 || find_index(x, err) < 0 || describe_run(x, err) < 0 ||
+        compare_folder(x, &complete, err) < 0)
+        goto out;
+    *end = complete ? SM_EXPAND_WAS_DONE : SM_EXPAND_DONE;
+    r = complete ? 0 : work(x, err);
+    if (r == 0) sm_expand_forget(x->state);
+out:
+    sm_client_free(&x->client);
+    sm_embedded_stop(&x->embedded, GRACE_MS);
+    sm_progress_end(&x->progress);
+    sm_index_close(&x->index);
+    if (x->lock_fd >= 0) close(x->lock_fd);
+    free(x);
+    return r;
+}
+
+/* Makes DIR and its state folder and takes the lock that keeps a second run out. A slice has a
+ * state folder of its own: slices run side by side in one DIR. */
+static int claim_folder(struct expansion *x, struct sm_err *err) {
+    const struct sm_expand_options *o = x->options;
+    if (sm_fs_mkdirs(o->out_dir, err) < 0) return -1;
+    if (realpath(o->out_dir, x->dir) == NULL)
+        return sm_fail_errno(err, "cannot use '%s'", o->out_dir);
+    int n = o->slices > 1
+                ? snprintf(x->state, sizeof x->state, "%s/" SM_STATE_NAME "/slice-%u-of-%u", x->dir,
+                           o->slice + 1, o->slices)
+                : snprintf(x->state, sizeof x->state, "%s/" SM_STATE_NAME, x->dir);
+    if (n >= (int)sizeof x->state - 32)
+        return sm_fail(err, SM_E_USAGE, "the path of '%s' is too long", x->dir);
+    if (sm_fs_mkdirs(x->state, err) < 0) return -1;
+    char lock[PATH_MAX];
+    snprintf(lock, sizeof lock, "%.*s/expand.lock", (int)(sizeof lock - 16), x->state);
+    x->lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (x->lock_fd < 0) return sm_fail_errno(err, "cannot make '%s'", lock);
+    if (flock(x->lock_fd, LOCK_EX | LOCK_NB) < 0)
+        return sm_fail(err, SM_E_BUSY,
+                       "another expand is at work in '%s' (hint: wait for it, or end it)", x->dir);
+    return 0;
+}
+
+/* The index is built once and kept beside the state; it is built again when it does not verify. Its
+ * name holds what it was made from, so that another source is never taken for the old one. */
+static int find_index(struct expansion *x, struct sm_err *err) {
+    const struct sm_pipeline_source *s = &x->pipeline->source;
+    if (realpath(s->path, x->root) ==
+        NULL) /* a brace range is no file: the source knows what to say */
+        snprintf(x->root, sizeof x->root, "%s", s->path);
+    char from[PATH_MAX + 64], digest[SM_XXH_HEX];
+    int n = snprintf(from, sizeof from, "%s %d %d %d %d", x->root, s->format, s->gif, s->tiff,
+                     s->checksum);
+    sm_xxh(from, (size_t)n, digest);
+    snprintf(x->index_path, sizeof x->index_path, "%.*s/index-%.16s",
+             (int)(sizeof x->index_path - 32), x->state, digest);
+    if (access(x->index_path, F_OK) == 0 && sm_index_open(&x->index, x->index_path, NULL) == 0)
+        return 0;
+    if (sm_index_build(&x->pipeline->source, x->index_path, err) < 0) return -1;
+    return sm_index_open(&x->index, x->index_path, err);
+}
+
+static int describe_run(struct expansion *x, struct sm_err *err) {
+    struct sm_run *r = x->run;
+    const struct sm_pipeline *p = x->pipeline;
+    r->plan = (struct sm_plan){.samples = sm_index_samples(x->index),
+                               .copies = (uint32_t)p->expand.copies,
+                               .shuffle = p->output.shuffle,
+                               .seed = (uint64_t)p->seed,
+                               .epoch = x->options->epoch,
+                               .shard_samples = (uint64_t)p->expand.samples_per_shard};
+    r->slice = x->options->slice;
+    r->slices = x->options->slices;
+    sm_pipeline_digest(p, r->pipeline_digest);
+    snprintf(r->dataset_digest, sizeof r->dataset_digest, "%s", sm_index_dataset_digest(x->index));
+    r->name = strdup(p->name ? p->name : "");
+    r->n_classes = sm_index_classes(x->index);
+    r->classes = calloc(r->n_classes, sizeof *r->classes);
+    r->counts = calloc(r->n_classes, sizeof *r->counts);
+    if (r->classes == NULL || r->counts == NULL || r->name == NULL)
+        return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (uint32_t c = 0; c < r->n_classes; c++)
+        r->classes[c] = strdup(sm_index_class(x->index, c));
+    if (r->slices == 1) {
+        for (uint32_t c = 0; c < r->n_classes; c++)
+            r->counts[c].planned = sm_index_class_samples(x->index, c) * r->plan.copies;
+    } else {
+        uint64_t shards = sm_plan_shards(&r->plan);
+        for (uint64_t s = r->slice; s < shards; s += r->slices)
+            for (uint64_t i = 0, first = sm_plan_shard_first(&r->plan, s);
+                 i < sm_plan_shard_count(&r->plan, s); i++)
+                r->counts[sm_index_entry(x->index, sm_plan_at(&r->plan, first + i).sample).label]
+                    .planned++;
+    }
+    for (uint32_t c = 0; c < r->n_classes; c++)
+        r->counts[c].in_shards = r->counts[c].planned;
+    return 0;
+}
+
+/* ---- what the folder holds already ---- */
+
+static bool holds_shards(const char *dir) {
+    bool found = false;
+    DIR *d = opendir(dir);
+    if (d == NULL) return false;
+    for (struct dirent *e; !found && (e = readdir(d)) != NULL;)
+        found = strncmp(e->d_name, "shard-", 6) == 0;
+    closedir(d);
+    return found;
+}
+
+static int refuse(struct expansion *x, const char *what, struct sm_err *err) {
+    return sm_fail(
+        err, SM_E_DIFFERS,
+        "'%s' holds a run that differs in %s (hint: choose another folder, or remove this one)",
+        x->dir, what);
+}
+
+/* Whether the record at path says the same run; 1 yes, 0 no record, -1 another run or unreadable.
+ */
+static int compare_record(struct expansion *x, const char *path, struct sm_run *before,
+                          struct sm_err *err) {
+    if (access(path, F_OK) != 0) return 0;
+    if (sm_run_read(before, path, err) < 0) return -1;
+    char what[256];
+    if (sm_run_differs(x->run, before, what, sizeof what) != NULL) {
+        sm_run_release(before);
+        return refuse(x, what, err);
+    }
+    return 1;
+}
+
+static bool shards_there(struct expansion *x, const struct sm_run *record) {
+    for (size_t i = 0; i < record->n_shards; i++) {
+        char path[PATH_MAX + SM_PART_NAME_MAX], name[SM_PART_NAME_MAX];
+        struct stat st;
+        sm_shard_file(record->shards[i].shard, name);
+        snprintf(path, sizeof path, "%s/%s", x->dir, name);
+        if (stat(path, &st) < 0 || (uint64_t)st.st_size != record->shards[i].bytes) {
+            fprintf(stderr, "shardmill: '%s' is missing or has another size: it is made again\n",
+                    path);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A finished run, a run that was interrupted, another run, or nothing. */
+static int compare_folder(struct expansion *x, bool *complete, struct sm_err *err) {
+    char path[PATH_MAX + 64], slice[64];
+    struct sm_run before;
+    const char *finished = SM_MANIFEST_NAME;
+    for (int i = 0; i < 2; i++) { /* the whole run's manifest; then, for a slice, its own record */
+        snprintf(path, sizeof path, "%s/%s", x->dir, finished);
+        int same = compare_record(x, path, &before, err);
+        if (same < 0) return -1;
+        if (same && shards_there(x, &before)) {
+            *complete = true;
+            sm_run_release(x->run);
+            *x->run = before;
+            return 0;
+        }
+        if (same) {
+            sm_run_release(&before);
+            unlink(path); /* it no longer says what is there */
+        }
+        if (x->options->slices == 1) break;
+        sm_slice_file(x->options->slice, x->options->slices, slice);
+        finished = slice;
+    }
+    snprintf(path, sizeof path, "%s/" SM_STATE_NAME "/run.json", x->dir);
+    int same = compare_record(x, path, &before, err);
+    if (same < 0) return -1;
+    if (same) {
+        sm_run_release(&before);
+        return 0;
+    }
+    if (holds_shards(x->dir) && x->options->slices == 1)
+        fprintf(
+            stderr,
+            "shardmill: '%s' holds shards without a record: shards of the same name are replaced\n",
+            x->dir);
+    return sm_run_write_header(x->run, path, err);
+}
+
+void sm_expand_forget(const char *state_dir) {
+    DIR *d = opendir(state_dir);
+    if (d == NULL) return;
+    for (struct dirent *e; (e = readdir(d)) != NULL;)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            unlinkat(dirfd(d), e->d_name, 0); /* folders of slices that are still at work stay */
+    closedir(d);
+    rmdir(state_dir);
+}
+
+/* ---- the run itself ---- */
+
+static uint32_t lease_samples(const struct expansion *x) {
+    const struct sm_plan *plan = &x->run->plan;
+    uint64_t lease = (uint64_t)x->options->lease_samples, all = sm_run_planned(x->run);
+    if (lease == 0) {
+        lease = LEASE_SAMPLES;
+        uint64_t workers = x->options->broker ? 1 : (uint64_t)x->options->workers;
+        if (all / (workers * LEASES_PER_WORKER) < lease)
+            lease = all / (workers * LEASES_PER_WORKER);
+        if (lease < LEASE_SAMPLES_MIN) lease = LEASE_SAMPLES_MIN;
+    }
+    if (lease > SM_MAX_LEASE_SAMPLES) lease = SM_MAX_LEASE_SAMPLES;
+    if (lease >= plan->shard_samples) return (uint32_t)plan->shard_samples;
+    uint64_t leases = (plan->shard_samples + lease - 1) / lease; /* of equal size within a shard */
+    return (uint32_t)((plan->shard_samples + leases - 1) / leases);
+}
+
+/* Asks again and again, tending the children in between, until the broker has answered or will not.
+ */
+static int patiently(struct expansion *x, int (*ask)(struct expansion *, void *, struct sm_err *),
+                     void *context, struct sm_err *err) {
+    int64_t start = sm_now_ms(), said = start;
+    for (;;) {
+        if (*x->options->stop) return sm_fail(err, SM_E_CANCELLED, "stopped on request");
+        if (x->embedded != NULL && sm_embedded_tend(x->embedded, err) < 0) return -1;
+        if (ask(x, context, err) == 0) return 0;
+        if (err->code != SM_E_PEER) return -1;
+        int64_t now = sm_now_ms();
+        if (now - start > BROKER_SILENT_MS) return -1;
+        if (now - said > 5000 && !x->options->quiet) {
+            fprintf(stderr, "shardmill: waits for the broker at '%s' since %d s\n",
+                    x->options->broker ? x->options->broker : "its own",
+                    (int)((now - start) / 1000));
+            said = now;
+        }
+    }
+}
+
+static int ask_submit(struct expansion *x, void *spec, struct sm_err *err) {
+    Shardmill__Submit submit = SHARDMILL__SUBMIT__INIT;
+    submit.job = x->job;
+    submit.spec = spec;
+    sm_envelope m = SHARDMILL__ENVELOPE__INIT, *answer = NULL;
+    m.protocol = SM_PROTOCOL;
+    m.body_case = SHARDMILL__ENVELOPE__BODY_SUBMIT;
+    m.submit = &submit;
+    if (sm_client_ask(x->client, &m, SHARDMILL__ENVELOPE__BODY_ACCEPTED, ASK_MS, &answer, err) < 0)
+        return -1;
+    sm_wire_free(&answer);
+    return 0;
+}
+
+static int ask_status(struct expansion *x, void *answer, struct sm_err *err) {
+    return sm_client_job(x->client, x->job, ASK_MS, answer, err);
+}
+
+static int submit(struct expansion *x, struct sm_err *err) {
+    struct sm_buf json;
+    sm_buf_init(&json, SM_MAX_MESSAGE_BYTES / 2);
+    sm_pipeline_json(x->pipeline, &json);
+    const struct sm_plan *plan = &x->run->plan;
+    Shardmill__JobSpec spec = SHARDMILL__JOB_SPEC__INIT;
+    spec.pipeline = json.data;
+    spec.pipeline_digest = x->run->pipeline_digest;
+    spec.dataset_digest = x->run->dataset_digest;
+    spec.index_path = x->index_path;
+    spec.index_digest = (char *)sm_index_digest(x->index);
+    spec.source_root = x->root;
+    spec.out_dir = x->dir;
+    spec.samples = plan->samples;
+    spec.copies = plan->copies;
+    spec.shuffle = plan->shuffle;
+    spec.seed = plan->seed;
+    spec.epoch = plan->epoch;
+    spec.shard_samples = plan->shard_samples;
+    spec.slice = x->run->slice;
+    spec.slices = x->run->slices;
+    spec.name = x->run->name;
+    /* the job's name says what is made and where, not how it is cut into leases: a resumed run may
+     * cut otherwise */
+    char identity[3 * PATH_MAX];
+    int n =
+        snprintf(identity, sizeof identity, "%s %s %" PRIu64 " %u %u/%u %s", spec.pipeline_digest,
+                 spec.dataset_digest, spec.seed, spec.epoch, spec.slice, spec.slices, spec.out_dir);
+    sm_xxh(identity, (size_t)n, x->job);
+    spec.lease_samples = lease_samples(x);
+    int r = json.full ? sm_fail(err, SM_E_PIPELINE, "the pipeline is too long for a message")
+                      : patiently(x, ask_submit, &spec, err);
+    sm_buf_release(&json);
+    return r;
+}
+
+/* 1: complete; 0: goes on; -1: failed. */
+static int look(struct expansion *x, bool first, struct sm_err *err) {
+    sm_envelope *answer = NULL;
+    if (patiently(x, ask_status, &answer, err) < 0) return -1;
+    const Shardmill__JobStatus *s = answer->job_status;
+    if (first) sm_progress_start(&x->progress, x->options->quiet, "samples", s->made);
+    sm_progress_show(&x->progress,
+                     s->state == SHARDMILL__JOB_STATE__COMPLETE ? s->planned : s->made + s->in_work,
+                     s->planned, s->quarantined, s->waits_for);
+    int r = 0;
+    if (s->state == SHARDMILL__JOB_STATE__COMPLETE) {
+        if (s->fingerprint[0]) x->run->fingerprint = strdup(s->fingerprint);
+        r = 1;
+    } else if (s->state == SHARDMILL__JOB_STATE__FAILED) {
+        r = sm_fail(err, (enum sm_code)s->code, "%s", s->text);
+    } else if (s->state == SHARDMILL__JOB_STATE__CANCELLED) {
+        r = sm_fail(err, SM_E_CANCELLED, "the job was cancelled at the broker");
+    }
+    sm_wire_free(&answer);
+    return r;
+}
+
+static int work(struct expansion *x, struct sm_err *err) {
+    if (sm_run_slice_shards(x->run) == 0) return sm_run_write_slice(x->run, x->dir, err);
+    const char *endpoint = x->options->broker;
+    if (endpoint == NULL) {
+        struct sm_embedded_options embedded = {.state_dir = x->state,
+                                               .workers = x->options->workers,
+                                               .no_sandbox = x->options->no_sandbox};
+        if (sm_embedded_start(&x->embedded, &embedded, err) < 0) return -1;
+        endpoint = sm_embedded_endpoint(x->embedded);
+    }
+    if (sm_client_new(&x->client, endpoint, x->options->stop, err) < 0) return -1;
+    int r = submit(x, err);
+    if (r == 0)
+        for (bool first = true; (r = look(x, first, err)) == 0; first = false)
+            poll(NULL, 0, POLL_MS);
+    if (r < 0 && err->code == SM_E_CANCELLED && x->options->broker != NULL)
+        sm_client_cancel(x->client, x->job, NULL);
+    return r < 0 ? -1 : collect(x, err);
+}
+
+/* ---- the results ---- */
+
+static int take_shard(void *context, const Shardmill__ShardRecord *record, struct sm_err *err) {
+    struct expansion *x = context;
+    struct sm_shard_record s = {
+        .shard = record->shard, .samples = record->samples, .bytes = record->bytes};
+    snprintf(s.sha256, sizeof s.sha256, "%s", record->sha256);
+    if (sm_run_add_shard(x->run, &s, err) < 0) return -1;
+    uint64_t samples = sm_index_samples(x->index);
+    for (size_t i = 0; i < record->n_quarantined; i++) {
+        const Shardmill__Quarantined *q = record->quarantined[i];
+        if (q->sample >= samples || q->substitute >= samples)
+            return sm_fail(err, SM_E_PROTOCOL, "the broker names sample %" PRIu64 " of %" PRIu64,
+                           q->sample, samples);
+        struct sm_entry entry = sm_index_entry(x->index, q->sample);
+        char file[2 * SM_MAX_PATH_BYTES];
+        snprintf(file, sizeof file, "%s%s%s", entry.file, entry.member ? "!" : "",
+                 entry.member ? entry.member : "");
+        struct sm_bad bad = {.position = q->position,
+                             .sample = q->sample,
+                             .offset = entry.offset,
+                             .file = file,
+                             .stage = q->stage,
+                             .code = (char *)sm_code_word((int)q->code),
+                             .text = q->text,
+                             .label = entry.label};
+        if (sm_run_add_bad(x->run, &bad, sm_index_entry(x->index, q->substitute).label, err) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int collect(struct expansion *x, struct sm_err *err) {
+    if (sm_client_results(x->client, x->job, take_shard, x, err) < 0) return -1;
+    if (x->run->n_shards != sm_run_slice_shards(x->run))
+        return sm_fail(err, SM_E_INTERNAL, "the broker reports %zu shards of %" PRIu64,
+                       x->run->n_shards, sm_run_slice_shards(x->run));
+    sm_client_free(&x->client);
+    sm_embedded_stop(&x->embedded, GRACE_MS);
+    if (x->run->slices > 1) return sm_run_write_slice(x->run, x->dir, err);
+    sm_sink_sweep(x->dir);
+    return sm_run_write_manifest(x->run, x->dir, err);
+}

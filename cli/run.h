@@ -1,0 +1,75 @@
+/* The record of an offline run: what it was made from, which shards it wrote, which samples it
+ * could not read. Kept while it runs as DIR/.shardmill/run.json, by a slice as
+ * DIR/slice-K-of-N.json, and at the end as DIR/manifest.json with DIR/quarantine.jsonl. One
+ * function writes the manifest, so N merged slices and one run cannot differ. */
+#pragma once
+
+#include "lib/digest.h"
+#include "lib/err.h"
+#include "lib/plan.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SM_MANIFEST_VERSION 1
+#define SM_MANIFEST_NAME "manifest.json"
+#define SM_QUARANTINE_NAME "quarantine.jsonl"
+#define SM_STATE_NAME ".shardmill"
+
+struct sm_class_count {
+    uint64_t planned;     /* positions of the plan whose sample has this class */
+    uint64_t quarantined; /* of these, the ones whose sample could not be read */
+    uint64_t in_shards;   /* samples of this class in the shards, substitutes included */
+};
+
+struct sm_shard_record {
+    uint64_t shard, samples, bytes;
+    char sha256[SM_SHA_HEX];
+};
+
+/* One quarantined position. Strings are owned by the run. */
+struct sm_bad {
+    uint64_t position, sample, offset;
+    char *file, *stage, *code, *text;
+    uint32_t label;
+};
+
+struct sm_run {
+    char pipeline_digest[SM_XXH_HEX], dataset_digest[SM_XXH_HEX];
+    char *name, *fingerprint; /* fingerprint: NULL as long as nobody has worked */
+    struct sm_plan plan;
+    uint32_t slice, slices;
+    char **classes;
+    size_t n_classes;
+    struct sm_class_count *counts; /* n_classes */
+    struct sm_shard_record *shards;
+    size_t n_shards, max_shards;
+    struct sm_bad *bad;
+    size_t n_bad, max_bad;
+};
+
+void sm_run_release(struct sm_run *r);
+int sm_run_add_shard(struct sm_run *r, const struct sm_shard_record *record, struct sm_err *err);
+/* Copies the strings of *bad; counts it in its class. substitute_label: the class that fills the
+ * place. */
+int sm_run_add_bad(struct sm_run *r, const struct sm_bad *bad, uint32_t substitute_label,
+                   struct sm_err *err);
+
+uint64_t sm_run_planned(const struct sm_run *r);
+/* Shards and positions of slice K of N: shards K, K+N, K+2N, … */
+uint64_t sm_run_slice_shards(const struct sm_run *r);
+
+/* Names what differs between two runs ("seed (7, was 42)"), or NULL. text is the caller's. Slices
+ * are not compared. */
+const char *sm_run_differs(const struct sm_run *now, const struct sm_run *before, char *text,
+                           size_t text_max);
+
+/* DIR/.shardmill/run.json: the header only. */
+int sm_run_write_header(const struct sm_run *r, const char *path, struct sm_err *err);
+/* "slice-K-of-N.json" (K from 1): header, counts, records, bad. */
+void sm_slice_file(uint32_t slice, uint32_t slices, char name[64]);
+int sm_run_write_slice(const struct sm_run *r, const char *dir, struct sm_err *err);
+/* Writes quarantine.jsonl, then the manifest: it comes last. Records and bad are sorted first. */
+int sm_run_write_manifest(struct sm_run *r, const char *dir, struct sm_err *err);
+/* Reads any of the three. Gives. */
+int sm_run_read(struct sm_run *gives, const char *path, struct sm_err *err);
