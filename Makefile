@@ -38,7 +38,8 @@ obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out $(BUILD)/gen/%,$(1))) \
       $(patsubst $(BUILD)/gen/%.c,$(BUILD)/obj/gen/%.o,$(filter $(BUILD)/gen/%,$(1)))
 PB_OBJ     = $(BUILD)/obj/gen/messages.pb-c.o
 CORE_OBJ   = $(call obj,$(LIB_SRC) $(BROKER_SRC) $(LANG_SRC) $(WORKER_SRC) $(GEN_SRC))
-BIN_OBJ    = $(CORE_OBJ) $(call obj,$(CLI_SRC))
+CMD_SRC    = $(sort $(wildcard cli/cmd_*.c))
+BIN_OBJ    = $(CORE_OBJ) $(call obj,$(CLI_SRC) $(BUILD)/gen/commands.c)
 
 UNIT_SRC   = $(wildcard tests/unit/*.c)
 TOOL_SRC   = $(wildcard tests/tools/*.c)
@@ -75,6 +76,16 @@ $(BUILD)/gen/ops_list.c: $(OPS_SRC) workers/ops
 	   echo 'const struct sm_op *const sm_ops[] = {'; \
 	   for f in $(notdir $(basename $(OPS_SRC))); do echo "    &sm_op_$$f,"; done; \
 	   echo '};'; echo 'const size_t sm_ops_count = sizeof sm_ops / sizeof *sm_ops;'; } > $@.new
+	@cmp -s $@.new $@ && touch $@ || mv $@.new $@; rm -f $@.new
+
+# And the list of commands: cli/cmd_expand.c defines sm_cmd_expand.
+$(BUILD)/gen/commands.c: $(CMD_SRC) cli
+	@mkdir -p $(@D)
+	@{ echo '/* made from the names of cli/cmd_*.c */'; echo '#include "cli/cli.h"'; \
+	   for f in $(patsubst cmd_%,%,$(notdir $(basename $(CMD_SRC)))); do echo "extern const struct sm_command sm_cmd_$$f;"; done; \
+	   echo 'const struct sm_command *const sm_commands[] = {'; \
+	   for f in $(patsubst cmd_%,%,$(notdir $(basename $(CMD_SRC)))); do echo "    &sm_cmd_$$f,"; done; \
+	   echo '};'; echo 'const size_t sm_commands_count = sizeof sm_commands / sizeof *sm_commands;'; } > $@.new
 	@cmp -s $@.new $@ && touch $@ || mv $@.new $@; rm -f $@.new
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(CORE_OBJ)
