@@ -1,0 +1,263 @@
+/* Jobs: submitted, begun again, cancelled, failed, forgotten. What a job's positions become is
+ * plan.c; a job never reads its own pipeline, it only hands the text on. */
+#include "broker/state.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *spec_wrong(const Shardmill__JobSpec *s);
+static const char *spec_differs(const Shardmill__JobSpec *a, const Shardmill__JobSpec *b);
+static bool room_make(struct sm_core *core);
+static void job_begin_again(struct sm_core *core, struct job *job);
+
+struct job *core_job_find(struct sm_core *core, const char *id) {
+    for (struct job *job = core->jobs; job != NULL; job = job->next)
+        if (strcmp(job->id, id) == 0) return job;
+    return NULL;
+}
+
+/* NULL when the spec is not valid or there is no room; then the spec stays the caller's. */
+struct job *core_job_new(struct sm_core *core, const char *id, Shardmill__JobSpec *spec) {
+    if (spec_wrong(spec) != NULL || core->n_jobs == SM_MAX_JOBS) return NULL;
+    struct job *job = core_calloc(1, sizeof *job);
+    job->id = core_strdup(id);
+    job->text = core_strdup("");
+    job->spec = spec;
+    job->plan = (struct sm_plan){.samples = spec->samples,
+                                 .copies = spec->copies,
+                                 .shuffle = spec->shuffle,
+                                 .seed = spec->seed,
+                                 .epoch = spec->epoch,
+                                 .shard_samples = spec->shard_samples};
+    uint64_t shards = sm_plan_shards(&job->plan);
+    job->n_shards = shards > spec->slice ? (shards - spec->slice - 1) / spec->slices + 1 : 0;
+    job->planned = job->n_shards * spec->shard_samples;
+    if (job->n_shards > 0) { /* only the last shard of all may be shorter */
+        uint64_t last = spec->slice + (job->n_shards - 1) * spec->slices;
+        job->planned -= spec->shard_samples - sm_plan_shard_count(&job->plan, last);
+    }
+    job->shards = core_calloc(job->n_shards + 1, sizeof *job->shards);
+    while (core->slots[job->slot / 8] & 1u << job->slot % 8)
+        job->slot++;
+    core->slots[job->slot / 8] |= (uint8_t)(1u << job->slot % 8);
+    struct job **tail = &core->jobs;
+    while (*tail != NULL)
+        tail = &(*tail)->next;
+    *tail = job;
+    core->n_jobs++;
+    return job;
+}
+
+void core_job_free(struct sm_core *core, struct job *job) {
+    struct job **p = &core->jobs;
+    while (*p != job)
+        p = &(*p)->next;
+    *p = job->next;
+    core->n_jobs--;
+    core->slots[job->slot / 8] &= (uint8_t) ~(1u << job->slot % 8);
+    for (struct worker *w = core->workers; w != NULL; w = w->next)
+        w->told[job->slot / 8] &= (uint8_t) ~(1u << job->slot % 8);
+    while (job->opens != NULL)
+        core_shard_close(job->opens);
+    for (uint64_t i = 0; i < job->n_shards && job->sealed > 0; i++)
+        free(job->shards[i].quarantined.items);
+    shardmill__job_spec__free_unpacked(job->spec, NULL);
+    free(job->shards);
+    free(job->poisons);
+    free(job->fingerprint);
+    free(job->text);
+    free(job->id);
+    free(job);
+}
+
+/* Ends all leases and throws away what is cut but not done. */
+void core_job_stop(struct sm_core *core, struct job *job) {
+    for (struct open_shard *open = job->opens; open != NULL; open = open->next) {
+        for (size_t i = open->n; i-- > 0;) {
+            struct work *range = open->ranges[i];
+            core_leases_revoke(core, range, NULL);
+            if (range->state != WORK_DONE) core_range_remove(range);
+        }
+        core_leases_revoke(core, &open->seal, NULL);
+        if (open->sealing) {
+            core_work_unwait(&open->seal);
+            core_work_wait(&open->seal, false);
+        }
+    }
+}
+
+void core_job_fail(struct sm_core *core, struct job *job, uint32_t code, const char *text) {
+    char *copy = core_text(core, "%s", text); /* it may belong to what is thrown away */
+    core_job_stop(core, job);
+    core_persist(core, &(struct sm_record){.kind = SM_RECORD_STATE,
+                                           .job = job->id,
+                                           .state = SHARDMILL__JOB_STATE__FAILED,
+                                           .code = code,
+                                           .text = copy});
+}
+
+static void accept(struct sm_core *core, const struct sm_peer *peer, const char *job) {
+    BODY(core, m, Shardmill__Accepted, shardmill__accepted__init);
+    m->job = core_text(core, "%s", job);
+    core_send(core, peer, SHARDMILL__ENVELOPE__BODY_ACCEPTED, m);
+}
+
+static bool id_valid(const char *id) {
+    size_t n = strlen(id);
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)id[i] <= 0x20 || (unsigned char)id[i] >= 0x7f) return false;
+    return n > 0 && n <= SM_MAX_JOB_ID_BYTES;
+}
+
+void core_on_submit(struct sm_core *core, const struct sm_peer *peer, const Shardmill__Submit *m) {
+    const char *wrong = !id_valid(m->job) ? "job: its id must be 1 to 128 printable characters"
+                        : m->spec == NULL ? "spec: there is none"
+                                          : spec_wrong(m->spec);
+    if (wrong != NULL) {
+        core_refuse(core, peer, SM_E_USAGE, "a job that cannot be: %s", wrong);
+        return;
+    }
+    struct job *job = core_job_find(core, m->job);
+    if (job != NULL) {
+        const char *field = spec_differs(job->spec, m->spec);
+        if (field != NULL) {
+            core_refuse(core, peer, SM_E_DIFFERS, "job '%s' is known here with another '%s'",
+                        job->id, field);
+            return;
+        }
+        if (job->state == SHARDMILL__JOB_STATE__FAILED ||
+            job->state == SHARDMILL__JOB_STATE__CANCELLED)
+            job_begin_again(core, job);
+        accept(core, peer, job->id);
+        return;
+    }
+    if (!room_make(core)) {
+        core_refuse(core, peer, SM_E_BUSY,
+                    "this broker holds %d unfinished jobs, which is its limit", SM_MAX_JOBS);
+        return;
+    }
+    size_t n = shardmill__job_spec__get_packed_size(m->spec);
+    uint8_t *spec = core_scratch(core, n + 1);
+    shardmill__job_spec__pack(m->spec, spec);
+    core_persist(
+        core, &(struct sm_record){.kind = SM_RECORD_JOB, .job = m->job, .spec = spec, .spec_n = n});
+    job = core_job_find(core, m->job);
+    if (job->n_shards == 0)
+        core_persist(core, &(struct sm_record){.kind = SM_RECORD_STATE,
+                                               .job = m->job,
+                                               .state = SHARDMILL__JOB_STATE__COMPLETE});
+    core->work_added = true;
+    accept(core, peer, m->job);
+}
+
+static void job_begin_again(struct sm_core *core, struct job *job) {
+    core_persist(core, &(struct sm_record){.kind = SM_RECORD_STATE,
+                                           .job = job->id,
+                                           .state = SHARDMILL__JOB_STATE__RUNNING});
+    for (struct open_shard *open = job->opens; open != NULL; open = open->next) {
+        open->seal.failures = open->seal.deaths = 0;
+        open->seal.not_before = 0;
+    }
+    core->work_added = true;
+}
+
+void core_on_cancel(struct sm_core *core, const struct sm_peer *peer, const Shardmill__Cancel *m) {
+    struct job *job = core_job_find(core, m->job);
+    if (job == NULL) {
+        core_refuse(core, peer, SM_E_MISSING, "no job '%.100s' is known here", m->job);
+        return;
+    }
+    if (job->state == SHARDMILL__JOB_STATE__RUNNING) {
+        core_job_stop(core, job);
+        core_persist(core, &(struct sm_record){.kind = SM_RECORD_STATE,
+                                               .job = job->id,
+                                               .state = SHARDMILL__JOB_STATE__CANCELLED,
+                                               .code = SM_E_CANCELLED,
+                                               .text = "cancelled on request"});
+    }
+    accept(core, peer, job->id);
+}
+
+static void *scratch_alloc(void *core, size_t n) {
+    return core_scratch(core, n);
+}
+
+static void scratch_free(void *core, void *piece) {
+    (void)core, (void)piece;
+}
+
+void core_on_job_get(struct sm_core *core, const struct sm_peer *peer, const Shardmill__JobGet *m) {
+    struct job *job = core_job_find(core, m->job);
+    if (job == NULL) {
+        core_refuse(core, peer, SM_E_MISSING, "no job '%.100s' is known here", m->job);
+        return;
+    }
+    BODY(core, answer, Shardmill__Job, shardmill__job__init);
+    answer->job = core_text(core, "%s", job->id);
+    /* a copy of its own, since the job may be forgotten before the answer leaves */
+    size_t n = shardmill__job_spec__get_packed_size(job->spec);
+    uint8_t *bytes = core_scratch(core, n + 1);
+    shardmill__job_spec__pack(job->spec, bytes);
+    ProtobufCAllocator scratch = {
+        .alloc = scratch_alloc, .free = scratch_free, .allocator_data = core};
+    answer->spec = shardmill__job_spec__unpack(&scratch, n, bytes);
+    core_send(core, peer, SHARDMILL__ENVELOPE__BODY_JOB, answer);
+}
+
+/* Why no such job can be, or NULL. */
+static const char *spec_wrong(const Shardmill__JobSpec *s) {
+    if (s->samples == 0 || s->samples > (uint64_t)1 << 44) return "samples: 1 to 2^44";
+    if (s->copies == 0 || s->copies > SM_MAX_COPIES) return "copies: 1 to 65536";
+    if (s->shard_samples == 0 || s->shard_samples > SM_MAX_SHARD_SAMPLES)
+        return "shard_samples: 1 to 1048576";
+    if (s->lease_samples == 0 || s->lease_samples > SM_MAX_LEASE_SAMPLES)
+        return "lease_samples: 1 to 4096";
+    if (s->slices == 0 || s->slices > SM_MAX_SLICES) return "slices: 1 to 65536";
+    if (s->slice >= s->slices) return "slice: below slices";
+    struct sm_plan plan = {
+        .samples = s->samples, .copies = s->copies, .shard_samples = s->shard_samples};
+    if (sm_plan_shards(&plan) / s->slices >= SM_MAX_JOB_SHARDS)
+        return "shard_samples: too many shards for one job";
+    if (s->shard_samples / s->lease_samples >= SM_MAX_SHARD_PARTS)
+        return "lease_samples: too many parts in one shard";
+    return NULL;
+}
+
+static bool field_equal(const ProtobufCFieldDescriptor *f, const void *a, const void *b) {
+    const char *x = (const char *)a + f->offset, *y = (const char *)b + f->offset;
+    switch (f->type) {
+    case PROTOBUF_C_TYPE_STRING:
+        return strcmp(*(char *const *)(const void *)x, *(char *const *)(const void *)y) == 0;
+    case PROTOBUF_C_TYPE_UINT64:
+        return memcmp(x, y, sizeof(uint64_t)) == 0;
+    case PROTOBUF_C_TYPE_UINT32:
+        return memcmp(x, y, sizeof(uint32_t)) == 0;
+    case PROTOBUF_C_TYPE_BOOL:
+        return memcmp(x, y, sizeof(protobuf_c_boolean)) == 0;
+    default:
+        assert(!"a JobSpec field of a type that is not compared");
+    }
+    return false;
+}
+
+/* The name of the first field that is another one, or NULL. The name is for people and may change.
+ */
+static const char *spec_differs(const Shardmill__JobSpec *a, const Shardmill__JobSpec *b) {
+    const ProtobufCMessageDescriptor *d = &shardmill__job_spec__descriptor;
+    for (unsigned i = 0; i < d->n_fields; i++)
+        if (strcmp(d->fields[i].name, "name") != 0 && !field_equal(&d->fields[i], a, b))
+            return d->fields[i].name;
+    return NULL;
+}
+
+/* Forgets the oldest job that has ended when all places are taken. */
+static bool room_make(struct sm_core *core) {
+    if (core->n_jobs < SM_MAX_JOBS) return true;
+    for (struct job *job = core->jobs; job != NULL; job = job->next) {
+        if (job->state == SHARDMILL__JOB_STATE__RUNNING) continue;
+        core_persist(core, &(struct sm_record){.kind = SM_RECORD_FORGET, .job = job->id});
+        return true;
+    }
+    return false;
+}

@@ -1,0 +1,254 @@
+/* Every struct of the core. A job is cut into work on demand: ranges of positions that become
+ * parts, and seals that join a shard's parts. Work that is out is held by leases; a lease belongs
+ * to one worker. Nothing is kept per position, so memory follows what is open, not the size of the
+ * plan. */
+#pragma once
+
+#include "broker/core.h"
+#include "lib/digest.h"
+#include "lib/limits.h"
+#include "lib/plan.h"
+
+/* Bugs that only the simulator's build can switch on, to prove that it would find them. */
+#ifdef SM_SIM
+#define SM_PLANTS(X)         \
+    X(no_lease_expiry)       \
+    X(ack_before_journal)    \
+    X(record_replayed_twice) \
+    X(gap_accepted)          \
+    X(old_attempt_accepted)  \
+    X(death_forgotten)       \
+    X(done_not_compared)     \
+    X(part_missing_ignored)  \
+    X(retry_lost)
+enum {
+    PLANT_none,
+#define X(name) PLANT_##name,
+    SM_PLANTS(X)
+#undef X
+        PLANT_count
+};
+extern int sm_planted;
+#define PLANTED(name) (sm_planted == PLANT_##name)
+#else
+#define PLANTED(name) 0
+#endif
+
+struct job;
+struct open_shard;
+struct worker;
+
+/* Quarantined positions of a part or shard: one block of memory that free() takes as a whole. */
+struct quarantined {
+    Shardmill__Quarantined **items; /* in order of position */
+    size_t n;
+};
+
+enum work_state {
+    WORK_WAITING, /* in the job's list */
+    WORK_LEASED,  /* at least one lease is live */
+    WORK_DONE,    /* journaled; only ranges */
+};
+
+/* A range to be made, or the seal of a shard. */
+struct work {
+    Shardmill__LeaseKind kind;
+    enum work_state state;
+    struct open_shard *open;
+    uint64_t first; /* position; of a seal the shard's first */
+    uint32_t count, generation;
+    uint32_t deaths, failures;
+    int64_t not_before;       /* back-off */
+    char *failure;            /* text of the last one; owned */
+    struct lease *leases;     /* live and late ones */
+    struct work *prev, *next; /* among the job's waiting work */
+    /* of a DONE range: */
+    uint64_t bytes;
+    char sha256[SM_SHA_HEX];
+    struct quarantined quarantined;
+};
+
+struct lease {
+    uint64_t attempt;
+    struct work *work;
+    struct worker *worker;
+    int64_t started, deadline, renewed;
+    uint32_t done;     /* samples, as last told */
+    uint64_t position; /* in work, as last told */
+    bool late; /* its deadline passed: the work may be another's, but a result is still welcome */
+    struct lease *next_of_work, *next_of_worker;
+};
+
+/* A shard of which something is made but which is not sealed. */
+struct open_shard {
+    struct job *job;
+    uint64_t ordinal; /* in the job's slice */
+    uint64_t number, first, count;
+    struct work **ranges; /* sorted, without overlap; what lies between is not cut yet */
+    size_t n, cap;
+    uint64_t cursor; /* all before this position is cut */
+    uint64_t done;   /* positions */
+    struct work seal;
+    bool sealing; /* all ranges are DONE and the seal is work */
+    struct open_shard *prev, *next;
+};
+
+/* One entry for each shard of the slice; untouched memory until it is opened. */
+struct shard {
+    struct open_shard *open;
+    bool sealed;
+    uint8_t sha256[32];
+    uint64_t bytes;
+    struct quarantined quarantined;
+};
+
+/* A position that killed its workers. */
+struct poison {
+    uint64_t position, fence; /* attempts up to this one are refused */
+};
+
+enum { DURATIONS = 31 };
+
+struct work_list {
+    struct work *head, *tail;
+};
+
+struct job {
+    char *id;
+    Shardmill__JobSpec *spec;
+    struct sm_plan plan;
+    uint64_t n_shards, planned; /* of the slice */
+    struct shard *shards;
+    struct open_shard *opens;       /* those with ->open, in no order */
+    uint64_t cursor;                /* shards before this one are wholly cut or sealed */
+    struct work_list ranges, seals; /* that wait; retries come before new cuts */
+    Shardmill__JobState state;
+    uint32_t code;
+    char *text;
+    char *fingerprint;      /* NULL before the first lease */
+    struct poison *poisons; /* sorted by position */
+    size_t n_poisons;
+    uint64_t made, sealed, quarantined, leases_lost, cages;
+    uint32_t n_leases;             /* that are live */
+    uint32_t durations[DURATIONS]; /* microseconds a sample, of the last ranges */
+    uint32_t n_durations;          /* ever */
+    unsigned slot;                 /* its bit in worker.told */
+    struct job *next;              /* in order of submission */
+};
+
+struct worker {
+    struct sm_peer peer;
+    char *name, *fingerprint;
+    uint32_t heartbeat_ms;
+    int64_t heard, beat; /* last heard from; next heartbeat to it */
+    bool ready;          /* room for one more lease */
+    struct lease *leases;
+    unsigned n_leases;
+    uint8_t told[SM_MAX_JOBS / 8]; /* jobs of which it knows that the fingerprint differs */
+    struct worker *next_of_bucket;
+    struct worker *prev, *next; /* all workers, oldest first */
+};
+
+enum { BUCKETS = 256, ACTIONS_SOFT_BYTES = 4 << 20 };
+
+struct sm_core {
+    struct sm_core_options options;
+    int64_t started, now, ticked, checked;
+    uint32_t attempts; /* given in this incarnation */
+    struct job *jobs;
+    unsigned n_jobs;
+    uint8_t slots[SM_MAX_JOBS / 8];
+    struct worker *workers, *workers_tail;
+    unsigned n_workers, n_ready;
+    struct worker *buckets[BUCKETS];
+    uint64_t dropped, stale;
+    bool work_added; /* something waits that did not before: hand it out at the end of the step */
+    struct sm_actions *out; /* of the running step */
+};
+
+/* Memory for the state. A broker without memory stops; its journal holds all that it has
+ * acknowledged. */
+void *core_calloc(size_t n, size_t size);
+char *core_strdup(const char *s);
+/* Copies at most max bytes; what is not printable becomes '?', so that it may go to any terminal.
+ */
+char *core_clean(const char *s, size_t max);
+
+/* actions.c: memory that lives as long as the actions, and the actions themselves. */
+void *core_scratch(struct sm_core *core, size_t n);
+char *core_text(struct sm_core *core, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void core_send(struct sm_core *core, const struct sm_peer *peer,
+               Shardmill__Envelope__BodyCase which, void *body);
+void core_refuse(struct sm_core *core, const struct sm_peer *peer, enum sm_code code,
+                 const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* Appends PERSIST and applies the record at once. */
+void core_persist(struct sm_core *core, const struct sm_record *record);
+/* Declares a message body in the actions' memory. */
+#define BODY(core, name, type, init)               \
+    type *name = core_scratch(core, sizeof *name); \
+    init(name)
+
+/* records.c */
+int core_record_apply(struct sm_core *core, const struct sm_record *record, struct sm_err *err);
+struct quarantined core_quarantined_copy(Shardmill__Quarantined *const *items, size_t n);
+
+/* plan.c: shards and ranges */
+bool core_job_holds(const struct job *job, uint64_t shard, uint64_t *ordinal);
+struct open_shard *core_shard_open(struct job *job, uint64_t ordinal);
+void core_shard_close(struct open_shard *open);
+size_t core_range_at(const struct open_shard *open, uint64_t position);
+struct work *core_range_insert(struct open_shard *open, uint64_t first, uint32_t count);
+void core_range_remove(struct work *range);
+uint32_t core_generation(const struct job *job, uint64_t first, uint32_t count);
+uint64_t core_fence(const struct job *job, uint64_t first, uint32_t count);
+size_t core_poison_at(const struct job *job, uint64_t position);
+void core_work_wait(struct work *work, bool front);
+void core_work_unwait(struct work *work);
+struct work *core_work_next(struct sm_core *core, struct job *job);
+void core_shard_check(struct open_shard *open);
+
+/* leases.c */
+struct lease *core_lease_new(struct sm_core *core, struct work *work, struct worker *worker,
+                             uint64_t attempt);
+struct lease *core_lease_find(struct worker *worker, uint64_t attempt);
+bool core_work_live(const struct work *work);
+void core_lease_drop(struct sm_core *core, struct lease *lease);
+void core_leases_revoke(struct sm_core *core, struct work *work, const struct worker *except);
+void core_lease_died(struct sm_core *core, struct lease *lease);
+void core_lease_renew(struct sm_core *core, struct lease *lease);
+void core_leases_expire(struct sm_core *core);
+void core_assign(struct sm_core *core);
+
+/* workers.c */
+struct worker *core_worker_find(struct sm_core *core, const struct sm_peer *peer);
+void core_worker_free(struct sm_core *core, struct worker *worker);
+void core_worker_dies(struct sm_core *core, struct worker *worker);
+void core_on_hello(struct sm_core *core, const struct sm_peer *peer, const Shardmill__Hello *m);
+void core_on_ready(struct sm_core *core, struct worker *worker);
+void core_on_bye(struct sm_core *core, struct worker *worker);
+void core_workers_tick(struct sm_core *core);
+
+/* results.c */
+void core_on_progress(struct sm_core *core, struct worker *worker, const Shardmill__Progress *m);
+void core_on_done(struct sm_core *core, struct worker *worker, const Shardmill__Done *m);
+void core_on_fail(struct sm_core *core, struct worker *worker, const Shardmill__Fail *m);
+
+/* jobs.c */
+struct job *core_job_find(struct sm_core *core, const char *id);
+/* Takes the spec. */
+struct job *core_job_new(struct sm_core *core, const char *id, Shardmill__JobSpec *spec);
+void core_job_free(struct sm_core *core, struct job *job);
+void core_job_stop(struct sm_core *core, struct job *job);
+void core_job_fail(struct sm_core *core, struct job *job, uint32_t code, const char *text);
+void core_on_submit(struct sm_core *core, const struct sm_peer *peer, const Shardmill__Submit *m);
+void core_on_cancel(struct sm_core *core, const struct sm_peer *peer, const Shardmill__Cancel *m);
+void core_on_job_get(struct sm_core *core, const struct sm_peer *peer, const Shardmill__JobGet *m);
+void core_on_index_get(struct sm_core *core, const struct sm_peer *peer,
+                       const Shardmill__IndexGet *m);
+
+/* status.c */
+void core_on_job_status_get(struct sm_core *core, const struct sm_peer *peer,
+                            const Shardmill__JobStatusGet *m);
+void core_on_results_get(struct sm_core *core, const struct sm_peer *peer,
+                         const Shardmill__ResultsGet *m);
+void core_on_status_get(struct sm_core *core, const struct sm_peer *peer);

@@ -1,0 +1,197 @@
+/* What clients ask: how a job stands and what it waits for, its sealed shards in pages, everything
+ * at a glance. Reads the state and changes nothing. */
+#include "broker/state.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    STATUS_BYTES = 768 << 10,  /* of one Status; a fleet beyond it is shown in part */
+    RESULTS_BYTES = 256 << 10, /* of one page */
+    RESULTS_SHARDS = 1000,
+    STALL_MS = 5000, /* without progress for so long, a job waits for its workers */
+};
+
+static char *waits_for(struct sm_core *core, const struct job *job);
+
+static Shardmill__JobStatus *job_status(struct sm_core *core, const struct job *job) {
+    BODY(core, m, Shardmill__JobStatus, shardmill__job_status__init);
+    m->job = core_text(core, "%s", job->id);
+    m->state = job->state;
+    m->planned = job->planned;
+    m->made = job->made;
+    m->quarantined = job->quarantined;
+    m->shards = job->n_shards;
+    m->sealed = job->sealed;
+    m->leases_lost = job->leases_lost;
+    m->cages_replaced = job->cages;
+    m->code = job->code;
+    m->text = core_text(core, "%s", job->text);
+    m->fingerprint = core_text(core, "%s", job->fingerprint != NULL ? job->fingerprint : "");
+    m->name = core_text(core, "%.*s", SM_MAX_NAME_BYTES, job->spec->name);
+    for (const struct worker *w = core->workers; w != NULL; w = w->next) {
+        bool holds = false;
+        for (const struct lease *l = w->leases; l != NULL; l = l->next_of_worker) {
+            if (l->work->open->job != job || l->late) continue;
+            holds = true;
+            if (l->work->kind == SHARDMILL__LEASE_KIND__RANGE) m->in_work += l->done;
+        }
+        m->workers += holds;
+    }
+    m->waits_for = waits_for(core, job);
+    return m;
+}
+
+void core_on_job_status_get(struct sm_core *core, const struct sm_peer *peer,
+                            const Shardmill__JobStatusGet *m) {
+    struct job *job = core_job_find(core, m->job);
+    if (job == NULL)
+        core_refuse(core, peer, SM_E_MISSING, "no job '%.100s' is known here", m->job);
+    else
+        core_send(core, peer, SHARDMILL__ENVELOPE__BODY_JOB_STATUS, job_status(core, job));
+}
+
+/* Why nothing of a running job is being worked on: who waits for whom. */
+static char *waits_for(struct sm_core *core, const struct job *job) {
+    if (job->state != SHARDMILL__JOB_STATE__RUNNING) return core_text(core, "%s", "");
+    unsigned fitting = 0, busy = 0;
+    const struct worker *other = NULL;
+    const struct job *with = NULL;
+    const struct lease *newest = NULL;
+    for (const struct worker *w = core->workers; w != NULL; w = w->next) {
+        for (const struct lease *l = w->leases; l != NULL; l = l->next_of_worker)
+            if (l->work->open->job == job && (newest == NULL || l->renewed > newest->renewed))
+                newest = l;
+        if (job->fingerprint != NULL && strcmp(job->fingerprint, w->fingerprint) != 0) {
+            other = w;
+            continue;
+        }
+        fitting++;
+        if (w->leases == NULL) continue;
+        busy++;
+        if (w->leases->work->open->job != job) with = w->leases->work->open->job;
+    }
+    if (newest != NULL) {
+        if (core->now - newest->renewed < STALL_MS) return core_text(core, "%s", "");
+        return core_text(
+            core,
+            "the job waits for worker '%s', which has told of no progress on %u positions from %llu on "
+            "for %lld s",
+            newest->worker->name, newest->work->count, (unsigned long long)newest->work->first,
+            (long long)(core->now - newest->renewed) / 1000);
+    }
+    if (core->n_workers == 0)
+        return core_text(
+            core,
+            "the job waits for a worker: none is connected (hint: shardmill worker --broker ENDPOINT)");
+    if (fitting == 0)
+        return core_text(
+            core,
+            "the job waits for a worker with '%s': %u are connected, none has it; '%s' has '%s'",
+            job->fingerprint, core->n_workers, other->name, other->fingerprint);
+    const struct work *retry = job->seals.head != NULL ? job->seals.head : job->ranges.head;
+    if (retry != NULL && retry->not_before > core->now)
+        return core_text(
+            core, "the job waits %lld ms before it tries positions from %llu on again, after: %s",
+            (long long)(retry->not_before - core->now), (unsigned long long)retry->first,
+            retry->failure != NULL ? retry->failure : "a failure");
+    if (with != NULL)
+        return core_text(
+            core,
+            "the job waits for %u of %u workers, which are busy with others, such as job '%s'",
+            busy, fitting, with->id);
+    return core_text(core, "the job waits for one of %u connected workers to ask for a lease",
+                     fitting);
+}
+
+static size_t quarantined_bytes(const Shardmill__Quarantined *q) {
+    return 48 + strlen(q->stage) + strlen(q->text);
+}
+
+void core_on_results_get(struct sm_core *core, const struct sm_peer *peer,
+                         const Shardmill__ResultsGet *m) {
+    struct job *job = core_job_find(core, m->job);
+    if (job == NULL) {
+        core_refuse(core, peer, SM_E_MISSING, "no job '%.100s' is known here", m->job);
+        return;
+    }
+    BODY(core, page, Shardmill__Results, shardmill__results__init);
+    page->job = core_text(core, "%s", job->id);
+    page->shards = core_scratch(core, RESULTS_SHARDS * sizeof *page->shards);
+    uint64_t i = m->shard <= job->spec->slice
+                     ? 0
+                     : (m->shard - job->spec->slice + job->spec->slices - 1) / job->spec->slices;
+    uint64_t from = m->position;
+    size_t bytes = 0;
+    for (; i < job->n_shards && page->n_shards < RESULTS_SHARDS && bytes < RESULTS_BYTES;
+         i++, from = 0) {
+        const struct shard *shard = &job->shards[i];
+        if (!shard->sealed) continue;
+        BODY(core, r, Shardmill__ShardRecord, shardmill__shard_record__init);
+        r->shard = job->spec->slice + i * job->spec->slices;
+        r->samples = sm_plan_shard_count(&job->plan, r->shard);
+        r->bytes = shard->bytes;
+        r->sha256 = core_scratch(core, SM_SHA_HEX);
+        for (size_t k = 0; k < sizeof shard->sha256; k++)
+            snprintf(r->sha256 + 2 * k, 3, "%02x", shard->sha256[k]);
+        bytes += 128;
+        page->shards[page->n_shards++] = r;
+        r->quarantined = core_scratch(core, (shard->quarantined.n + 1) * sizeof *r->quarantined);
+        for (size_t k = 0; k < shard->quarantined.n && page->next_position == 0; k++) {
+            const Shardmill__Quarantined *q = shard->quarantined.items[k];
+            if (q->position < from) continue;
+            if (bytes >= RESULTS_BYTES && r->n_quarantined > 0) {
+                page->next_position = q->position; /* never 0: one before it has been given */
+                break;
+            }
+            BODY(core, copy, Shardmill__Quarantined, shardmill__quarantined__init);
+            *copy = *q;
+            copy->stage = core_text(core, "%s", q->stage);
+            copy->text = core_text(core, "%s", q->text);
+            r->quarantined[r->n_quarantined++] = copy;
+            bytes += quarantined_bytes(q);
+        }
+        if (page->next_position != 0) break;
+    }
+    page->next = job->spec->slice + i * job->spec->slices;
+    page->end = i == job->n_shards;
+    core_send(core, peer, SHARDMILL__ENVELOPE__BODY_RESULTS, page);
+}
+
+static Shardmill__WorkerStatus *worker_status(struct sm_core *core, const struct worker *w) {
+    BODY(core, m, Shardmill__WorkerStatus, shardmill__worker_status__init);
+    m->name = core_text(core, "%s", w->name);
+    m->fingerprint = core_text(core, "%s", w->fingerprint);
+    m->silent_ms = (uint64_t)(core->now - w->heard);
+    if (w->leases != NULL) {
+        m->job = core_text(core, "%s", w->leases->work->open->job->id);
+        m->first = w->leases->work->first;
+        m->count = w->leases->work->count;
+        m->done = w->leases->done;
+    }
+    return m;
+}
+
+void core_on_status_get(struct sm_core *core, const struct sm_peer *peer) {
+    BODY(core, m, Shardmill__Status, shardmill__status__init);
+    m->up_ms = (uint64_t)(core->now - core->started);
+    m->incarnation = core->options.incarnation;
+    m->dropped = core->dropped;
+    m->stale = core->stale;
+    m->state_dir =
+        core_text(core, "%s", core->options.state_dir != NULL ? core->options.state_dir : "");
+    m->jobs = core_scratch(core, (core->n_jobs + 1) * sizeof *m->jobs);
+    m->workers = core_scratch(core, (core->n_workers + 1) * sizeof *m->workers);
+    size_t bytes = 0;
+    for (const struct job *job = core->jobs; job != NULL && bytes < STATUS_BYTES; job = job->next) {
+        Shardmill__JobStatus *s = job_status(core, job);
+        bytes += shardmill__job_status__get_packed_size(s) + 8;
+        m->jobs[m->n_jobs++] = s;
+    }
+    for (const struct worker *w = core->workers; w != NULL && bytes < STATUS_BYTES; w = w->next) {
+        Shardmill__WorkerStatus *s = worker_status(core, w);
+        bytes += shardmill__worker_status__get_packed_size(s) + 8;
+        m->workers[m->n_workers++] = s;
+    }
+    core_send(core, peer, SHARDMILL__ENVELOPE__BODY_STATUS, m);
+}

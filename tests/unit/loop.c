@@ -1,0 +1,361 @@
+/* The broker as it runs: socket, journal and core together, driven over inproc by a client and a
+ * worker that follow PROTOCOL.md. Restarts are real: the state folder is all that the second broker
+ * gets. */
+#include "broker/loop.h"
+
+#include "lib/limits.h"
+#include "lib/wire.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+static const char sha[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+struct run {
+    char dir[64], endpoint[256];
+    void *context;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool bound, ended;
+    volatile sig_atomic_t stop;
+    int rc;
+    struct sm_err err;
+};
+
+static void started(void *arg, const char *endpoint) {
+    struct run *r = arg;
+    pthread_mutex_lock(&r->lock);
+    strcpy(r->endpoint, endpoint);
+    r->bound = true;
+    pthread_cond_broadcast(&r->changed);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void *broker(void *arg) {
+    struct run *r = arg;
+    struct sm_broker_options o = {.context = r->context,
+                                  .endpoint = "tcp://127.0.0.1:*",
+                                  .state_dir = r->dir,
+                                  .heartbeat_ms = 200,
+                                  .started = started,
+                                  .arg = r};
+    r->rc = sm_broker_run(&o, &r->stop, &r->err);
+    pthread_mutex_lock(&r->lock);
+    r->ended = true;
+    pthread_cond_broadcast(&r->changed);
+    pthread_mutex_unlock(&r->lock);
+    return NULL;
+}
+
+static void run_start(struct run *r) {
+    r->bound = r->ended = false;
+    r->stop = 0;
+    assert_int_equal(pthread_create(&r->thread, NULL, broker, r), 0);
+    pthread_mutex_lock(&r->lock);
+    while (!r->bound && !r->ended)
+        pthread_cond_wait(&r->changed, &r->lock);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void run_stop(struct run *r) {
+    r->stop = 1;
+    pthread_join(r->thread, NULL);
+}
+
+static int setup(void **state) {
+    struct run *r = calloc(1, sizeof *r);
+    strcpy(r->dir, "/tmp/sm-loop-XXXXXX");
+    assert_non_null(mkdtemp(r->dir));
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_cond_init(&r->changed, NULL);
+    r->context = zmq_ctx_new();
+    *state = r;
+    return 0;
+}
+
+static int teardown(void **state) {
+    struct run *r = *state;
+    char command[96];
+    zmq_ctx_term(r->context);
+    snprintf(command, sizeof command, "rm -rf %s", r->dir);
+    assert_int_equal(system(command), 0);
+    free(r);
+    return 0;
+}
+
+static void *dial(struct run *r) {
+    void *s = NULL;
+    struct sm_err err;
+    assert_int_equal(sm_wire_connect(r->context, r->endpoint, &s, &err), 0);
+    return s;
+}
+
+static void say(void *s, int which, void *body) {
+    sm_envelope e = SHARDMILL__ENVELOPE__INIT;
+    struct sm_err err;
+    e.protocol = SM_PROTOCOL;
+    e.body_case = (Shardmill__Envelope__BodyCase)which;
+    e.hello = body;
+    assert_int_equal(sm_wire_send(s, NULL, &e, &err), 1);
+}
+
+/* The next message of this kind; heartbeats in between are passed over. */
+static sm_envelope *hear(void *s, int which) {
+    for (;;) {
+        zmq_pollitem_t item = {.socket = s, .events = ZMQ_POLLIN};
+        if (zmq_poll(&item, 1, 5000) == 0) fail_msg("nobody answered, waiting for %d", which);
+        sm_envelope *e = NULL;
+        struct sm_err err;
+        int rc = sm_wire_receive(s, NULL, &e, &err);
+        if (rc == 0) continue;
+        assert_int_equal(rc, 1);
+        if ((int)e->body_case == which) return e;
+        if (e->body_case == SHARDMILL__ENVELOPE__BODY_REFUSED)
+            fail_msg("refused: %s", e->refused->text);
+        sm_wire_free(&e);
+    }
+}
+
+static Shardmill__JobSpec spec_of(const char *index_path) {
+    Shardmill__JobSpec spec = SHARDMILL__JOB_SPEC__INIT;
+    spec.pipeline = "{}";
+    spec.index_path = (char *)index_path;
+    spec.samples = 10;
+    spec.copies = 2;
+    spec.shard_samples = 12;
+    spec.lease_samples = 8;
+    spec.slices = 1;
+    return spec;
+}
+
+static void submit(void *s, Shardmill__JobSpec *spec) {
+    Shardmill__Submit m = SHARDMILL__SUBMIT__INIT;
+    m.job = "job";
+    m.spec = spec;
+    say(s, SHARDMILL__ENVELOPE__BODY_SUBMIT, &m);
+    sm_envelope *e = hear(s, SHARDMILL__ENVELOPE__BODY_ACCEPTED);
+    assert_string_equal(e->accepted->job, "job");
+    sm_wire_free(&e);
+}
+
+static void hello(void *s, const char *fingerprint) {
+    Shardmill__Hello m = SHARDMILL__HELLO__INIT;
+    m.name = "host/1";
+    m.fingerprint = (char *)fingerprint;
+    say(s, SHARDMILL__ENVELOPE__BODY_HELLO, &m);
+    sm_envelope *e = hear(s, SHARDMILL__ENVELOPE__BODY_WELCOME);
+    assert_int_equal(e->welcome->heartbeat_ms, 200);
+    sm_wire_free(&e);
+}
+
+static void done(void *s, const Shardmill__Lease *l) {
+    Shardmill__Done m = SHARDMILL__DONE__INIT;
+    m.job = l->job;
+    m.kind = l->kind;
+    m.attempt = l->attempt;
+    m.shard = l->shard;
+    m.first = l->first;
+    m.count = l->count;
+    m.generation = l->generation;
+    m.bytes = 1000;
+    m.sha256 = (char *)sha;
+    say(s, SHARDMILL__ENVELOPE__BODY_DONE, &m);
+    sm_envelope *e = hear(s, SHARDMILL__ENVELOPE__BODY_ACK);
+    assert_true(e->ack->wanted);
+    sm_wire_free(&e);
+}
+
+static sm_envelope *lease(void *s) {
+    Shardmill__Ready ready = SHARDMILL__READY__INIT;
+    say(s, SHARDMILL__ENVELOPE__BODY_READY, &ready);
+    return hear(s, SHARDMILL__ENVELOPE__BODY_LEASE);
+}
+
+static void a_job_runs_to_its_end_across_a_restart_of_the_broker(void **state) {
+    struct run *r = *state;
+    Shardmill__JobSpec spec = spec_of("/nowhere");
+    run_start(r);
+    void *client = dial(r), *worker = dial(r);
+    submit(client, &spec);
+    hello(worker, "f");
+    uint64_t attempt = 0;
+    for (int i = 0; i < 2; i++) { /* positions 0-7 and 8-11 are shard 0 */
+        sm_envelope *e = lease(worker);
+        assert_int_equal(e->lease->kind, SHARDMILL__LEASE_KIND__RANGE);
+        assert_int_equal(e->lease->first, i * 8);
+        assert_int_equal(e->lease->last, i == 1);
+        attempt = e->lease->attempt;
+        done(worker, e->lease);
+        sm_wire_free(&e);
+    }
+    zmq_close(client);
+    zmq_close(worker);
+    run_stop(r);
+    assert_int_equal(r->rc, 0);
+
+    run_start(r);
+    client = dial(r);
+    worker = dial(r);
+    submit(client, &spec);
+    Shardmill__Ready ready = SHARDMILL__READY__INIT;
+    say(worker, SHARDMILL__ENVELOPE__BODY_READY,
+        &ready); /* the new broker does not know this worker */
+    sm_envelope *again = hear(worker, SHARDMILL__ENVELOPE__BODY_REGISTER_AGAIN);
+    sm_wire_free(&again);
+    hello(worker, "f");
+    const int kinds[] = {SHARDMILL__LEASE_KIND__SEAL, SHARDMILL__LEASE_KIND__RANGE,
+                         SHARDMILL__LEASE_KIND__SEAL};
+    for (int i = 0; i < 3; i++) {
+        sm_envelope *e = lease(worker);
+        assert_int_equal(e->lease->kind, kinds[i]);
+        assert_int_equal(e->lease->shard, i > 0);
+        assert_int_equal(e->lease->n_parts, i == 0 ? 2 : i == 2 ? 1 : 0);
+        if (i == 2) assert_string_equal(e->lease->sha256, sha);
+        assert_true(e->lease->attempt > attempt);
+        attempt = e->lease->attempt;
+        done(worker, e->lease);
+        sm_wire_free(&e);
+    }
+    Shardmill__ResultsGet get = SHARDMILL__RESULTS_GET__INIT;
+    get.job = "job";
+    say(client, SHARDMILL__ENVELOPE__BODY_RESULTS_GET, &get);
+    sm_envelope *e = hear(client, SHARDMILL__ENVELOPE__BODY_RESULTS);
+    assert_true(e->results->end);
+    assert_int_equal(e->results->n_shards, 2);
+    assert_int_equal(e->results->shards[0]->samples, 12);
+    assert_int_equal(e->results->shards[1]->samples, 8);
+    assert_string_equal(e->results->shards[1]->sha256, sha);
+    sm_wire_free(&e);
+    Shardmill__JobStatusGet status = SHARDMILL__JOB_STATUS_GET__INIT;
+    status.job = "job";
+    say(client, SHARDMILL__ENVELOPE__BODY_JOB_STATUS_GET, &status);
+    e = hear(client, SHARDMILL__ENVELOPE__BODY_JOB_STATUS);
+    assert_int_equal(e->job_status->state, SHARDMILL__JOB_STATE__COMPLETE);
+    assert_int_equal(e->job_status->made, 20);
+    assert_string_equal(e->job_status->fingerprint, "f");
+    sm_wire_free(&e);
+    zmq_close(client);
+    zmq_close(worker);
+    run_stop(r);
+    assert_int_equal(r->rc, 0);
+}
+
+static void an_index_file_arrives_in_chunks_as_it_is_on_disk(void **state) {
+    struct run *r = *state;
+    char path[96];
+    snprintf(path, sizeof path, "%s/index", r->dir);
+    size_t n = 700000, have = 0;
+    uint8_t *bytes = malloc(n), *got = malloc(n);
+    for (size_t i = 0; i < n; i++)
+        bytes[i] = (uint8_t)(i * 2654435761u >> 13);
+    FILE *f = fopen(path, "wb");
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    fclose(f);
+    Shardmill__JobSpec spec = spec_of(path);
+    run_start(r);
+    void *s = dial(r);
+    submit(s, &spec);
+    while (have < n) {
+        Shardmill__IndexGet get = SHARDMILL__INDEX_GET__INIT;
+        get.job = "job";
+        get.offset = have;
+        say(s, SHARDMILL__ENVELOPE__BODY_INDEX_GET, &get);
+        sm_envelope *e = hear(s, SHARDMILL__ENVELOPE__BODY_INDEX_CHUNK);
+        assert_int_equal(e->index_chunk->offset, have);
+        assert_int_equal(e->index_chunk->total, n);
+        assert_true(e->index_chunk->data.len > 0 && e->index_chunk->data.len <= n - have);
+        memcpy(got + have, e->index_chunk->data.data, e->index_chunk->data.len);
+        have += e->index_chunk->data.len;
+        sm_wire_free(&e);
+    }
+    assert_memory_equal(bytes, got, n);
+    free(bytes);
+    free(got);
+    zmq_close(s);
+    run_stop(r);
+}
+
+static void garbage_is_counted_and_dropped_and_the_next_message_is_answered(void **state) {
+    struct run *r = *state;
+    run_start(r);
+    void *s = dial(r);
+    zmq_send(s, "garbage", 7, 0);
+    zmq_send(s, "", 0, 0);
+    zmq_send(s, "one", 3, ZMQ_SNDMORE);
+    zmq_send(s, "two", 3, 0);
+    uint8_t *mass = calloc(1, 500000);
+    memset(mass, 0x82, 500000);
+    zmq_send(s, mass, 500000, 0);
+    free(mass);
+    Shardmill__StatusGet get = SHARDMILL__STATUS_GET__INIT;
+    say(s, SHARDMILL__ENVELOPE__BODY_STATUS_GET, &get);
+    sm_envelope *e = hear(s, SHARDMILL__ENVELOPE__BODY_STATUS);
+    assert_int_equal(e->status->dropped, 4);
+    sm_wire_free(&e);
+    zmq_close(s);
+    run_stop(r);
+}
+
+static void a_second_broker_on_the_same_state_is_refused_and_told_the_pid(void **state) {
+    struct run *r = *state;
+    char pid[32];
+    run_start(r);
+    struct run second = *r;
+    pthread_mutex_init(&second.lock, NULL);
+    pthread_cond_init(&second.changed, NULL);
+    run_start(&second);
+    run_stop(&second);
+    assert_int_equal(second.rc, -1);
+    assert_int_equal(second.err.code, SM_E_BUSY);
+    snprintf(pid, sizeof pid, "process id %d", (int)getpid());
+    assert_non_null(strstr(second.err.text, pid));
+    run_stop(r);
+}
+
+static void a_bind_that_others_can_reach_is_refused(void **state) {
+    struct run *r = *state;
+    const char *bad[] = {"tcp://*:5570",           "tcp://0.0.0.0:5570",
+                         "tcp://192.168.1.2:5570", "tcp://127.0.0.1.evil.org:5570",
+                         "tcp://1270.0.0.1:1",     "tcp://[::]:5570",
+                         "udp://127.0.0.1:1",      "tcp://",
+                         "127.0.0.1:5570",         ""};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        void *s = NULL;
+        struct sm_err err;
+        assert_int_equal(sm_wire_bind(r->context, bad[i], &s, NULL, &err), -1);
+        assert_int_equal(err.code, SM_E_USAGE);
+    }
+    void *s = NULL;
+    struct sm_err err;
+    char bound[256];
+    assert_int_equal(sm_wire_bind(r->context, "tcp://localhost:*", &s, bound, &err), 0);
+    assert_memory_equal(bound, "tcp://127.0.0.1:", 16);
+    zmq_close(s);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_job_runs_to_its_end_across_a_restart_of_the_broker, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(an_index_file_arrives_in_chunks_as_it_is_on_disk, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(
+            garbage_is_counted_and_dropped_and_the_next_message_is_answered, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            a_second_broker_on_the_same_state_is_refused_and_told_the_pid, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_bind_that_others_can_reach_is_refused, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
