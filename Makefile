@@ -140,6 +140,24 @@ tsan: deps-test  ## unit tests under ThreadSanitizer
 
 objects: $(BIN_OBJ)
 
+# ---- documents and installation; nothing of this is committed ----
+SHARE = $(BUILD)/share
+docs: $(BUILD)/shardmill  ## man page, completion, schema.json, ops.md into $(BUILD)/share
+	@mkdir -p $(SHARE)
+	$(BUILD)/shardmill docs man    >$(SHARE)/shardmill.1
+	$(BUILD)/shardmill docs bash   >$(SHARE)/shardmill.bash
+	$(BUILD)/shardmill docs schema >$(SHARE)/schema.json
+	$(BUILD)/shardmill docs ops    >$(SHARE)/ops.md
+
+DATADIR = $(DESTDIR)$(PREFIX)/share
+install: docs    ## program, man page, completion, schema, recipes (DESTDIR, PREFIX)
+	install -D -m 755 $(BUILD)/shardmill $(DESTDIR)$(PREFIX)/bin/shardmill
+	install -D -m 644 $(SHARE)/shardmill.1 $(DATADIR)/man/man1/shardmill.1
+	install -D -m 644 $(SHARE)/shardmill.bash $(DATADIR)/bash-completion/completions/shardmill
+	install -D -m 644 -t $(DATADIR)/shardmill $(SHARE)/schema.json
+	install -D -m 644 -t $(DATADIR)/shardmill/pipelines pipelines/*.yaml
+	install -D -m 644 -t $(DATADIR)/doc/shardmill $(SHARE)/ops.md docs/*.md LICENSE
+
 format:          ## clang-format over the tree
 	clang-format -i $$(git ls-files '*.c' '*.h')
 

@@ -19,26 +19,25 @@ void sm_doc_bash(struct sm_buf *out) {
     sm_buf_text(out, "# bash completion for shardmill, made by `shardmill docs bash`\n"
                      "_shardmill() {\n"
                      "  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}\n"
-                     "  local files= words=\n"
+                     "  local files= words= found=()\n"
                      "  COMPREPLY=()\n"
                      "  if ((COMP_CWORD == 1)); then\n"
-                     "    COMPREPLY=($(compgen -W \"");
+                     "    words='");
     names_write(commands, n, out);
-    sm_buf_text(out, " --help --version\" -- \"$cur\"))\n    return\n  fi\n"
-                     "  case ${COMP_WORDS[1]} in\n");
+    sm_buf_text(out, " --help --version'\n  fi\n"
+                     "  ((COMP_CWORD == 1)) || case ${COMP_WORDS[1]} in\n");
     for (size_t i = 0; i < n; i++)
         command_write(commands[i], out);
-    sm_buf_text(out,
-                "  esac\n"
-                "  if [[ -n $words ]]; then COMPREPLY=($(compgen -W \"$words\" -- \"$cur\")); fi\n"
-                "  case $files in\n"
-                "    any) COMPREPLY+=($(compgen -f -- \"$cur\")) ;;\n"
-                "    folder) COMPREPLY+=($(compgen -d -- \"$cur\")) ;;\n"
-                "    pipeline) COMPREPLY+=($(compgen -d -- \"$cur\") "
-                "$(compgen -f -X '!*.@(yaml|yml|json)' -- \"$cur\")) ;;\n"
-                "  esac\n"
-                "}\n"
-                "complete -o filenames -F _shardmill shardmill\n");
+    sm_buf_text(out, "  esac\n"
+                     "  # read line by line: names may hold blanks\n"
+                     "  mapfile -t found < <(\n"
+                     "    [[ -z $words ]] || compgen -W \"$words\" -- \"$cur\"\n"
+                     "    [[ $files != any ]] || compgen -f -- \"$cur\"\n"
+                     "    [[ $files != folder && $files != pipeline ]] || compgen -d -- \"$cur\"\n"
+                     "    [[ $files != pipeline ]] || compgen -f -X '!*.y*ml' -- \"$cur\")\n"
+                     "  COMPREPLY=(\"${found[@]}\")\n"
+                     "}\n"
+                     "complete -o filenames -F _shardmill shardmill\n");
 }
 
 /* What stands behind an option that takes a value. */

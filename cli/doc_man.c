@@ -85,7 +85,7 @@ static void option_write(const struct sm_option *o, struct sm_buf *out) {
 }
 
 static void command_write(const struct sm_command *c, struct sm_buf *out) {
-    sm_buf_printf(out, ".SS %s ", c->name);
+    sm_buf_printf(out, ".SS %s%s", c->name, c->operands[0] ? " " : "");
     line(out, c->operands);
     line(out, c->brief);
     if (c->details != NULL) {
