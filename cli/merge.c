@@ -24,14 +24,15 @@ static int add_slice(struct sm_run *all, const char *dir, uint32_t slice, uint32
                      bool verify, struct sm_err *err);
 static void forget_slices(const char *dir, uint32_t slices);
 
-int sm_merge(const char *dir, bool verify, struct sm_run *run, struct sm_err *err) {
+int sm_merge(const char *dir, bool verify, struct sm_run *run, bool *was_done, struct sm_err *err) {
     *run = (struct sm_run){0};
     uint32_t slices = 0;
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/" SM_MANIFEST_NAME, dir);
     if (find_slices(dir, &slices, err) < 0) return -1;
     if (slices == 0) {
-        if (access(path, F_OK) == 0) return sm_run_read(run, path, err); /* merged before */
+        *was_done = access(path, F_OK) == 0; /* merged before */
+        if (*was_done) return sm_run_read(run, path, err);
         return sm_fail(err, SM_E_MISSING,
                        "no slices in '%s' (hint: shardmill expand FILE -o %s --slice 1/N)", dir,
                        dir);

@@ -7,5 +7,6 @@
 
 /* Checks that every slice of DIR is there and fits the others and that each shard has the recorded
  * size (verify: and digest), then writes the manifest of the whole and removes the slices' records.
- * Fills *run in any case (to be released). */
-int sm_merge(const char *dir, bool verify, struct sm_run *run, struct sm_err *err);
+ * A folder that was merged before
+ * (*was_done) is only read. Fills *run in any case (to be released). */
+int sm_merge(const char *dir, bool verify, struct sm_run *run, bool *was_done, struct sm_err *err);
