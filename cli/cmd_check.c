@@ -93,11 +93,13 @@ static size_t ops_count(const struct sm_op_node *ops, size_t n) {
 static int file_check(const char *path, const struct sm_common *common, struct verdict *verdict,
                       struct sm_err *err) {
     struct sm_pipeline p;
+    struct sm_shape shape;
     int rc = sm_cli_load(&p, path, common, err);
-    if (rc == 0) rc = sm_shape_text(&p, verdict->shape, sizeof verdict->shape, err);
+    if (rc == 0) rc = sm_cli_compile(&p, path, &shape, NULL, err);
     if (rc == 0) {
         verdict->ops = ops_count(p.ops, p.n_ops);
         sm_pipeline_digest(&p, verdict->digest);
+        sm_shape_text(&p, &shape, verdict->shape, sizeof verdict->shape);
     }
     sm_pipeline_release(&p);
     return rc;
