@@ -6,12 +6,12 @@ PYTHON ?= /usr/bin/python3
 OPT    ?= -O2 -g
 VERSION = 0.1.0
 
-PACKAGES = vips >= 8.14 libjpeg >= 2.1 libzmq >= 4.3 libprotobuf-c >= 1.4 libfyaml >= 0.7 \
+PACKAGES = vips >= 8.14 libjpeg >= 2.1 libpng >= 1.6 libzmq >= 4.3 libprotobuf-c >= 1.4 libfyaml >= 0.7 \
            jansson >= 2.13 sqlite3 >= 3.37 libxxhash >= 0.8 libcrypto >= 3 libseccomp >= 2.5
 # the broker is linked alone in a test: it must not need more than this
 BROKER_PACKAGES = libzmq >= 4.3 libprotobuf-c >= 1.4 sqlite3 >= 3.37 libxxhash >= 0.8 libcrypto >= 3
 
-DEB_BUILD = gcc make pkg-config libc6-dev libvips-dev libjpeg-dev libzmq3-dev libprotobuf-c-dev \
+DEB_BUILD = gcc make pkg-config libc6-dev libvips-dev libjpeg-dev libpng-dev libzmq3-dev libprotobuf-c-dev \
             protobuf-c-compiler protobuf-compiler libfyaml-dev libjansson-dev libsqlite3-dev libxxhash-dev \
             libssl-dev libseccomp-dev
 DEB_DEMO  = tuxpaint-stamps-default

@@ -27,14 +27,17 @@ struct sm_engine_request {
     uint64_t sample;
     uint32_t copy;
     bool original; /* the result is the input's own bytes; they are still decoded once, so that a bad file is found */
-    bool tensor;   /* the result is the tensor itself, whatever expand.encode says */
+    bool tensor;   /* the result is the tensor (an .npy file), whatever expand.encode says */
     const uint8_t *bytes;
     size_t n_bytes;
 };
 
 struct sm_engine_result {
     size_t n_bytes;
-    char extension[8]; /* "jpg", "png", "webp", "npy"; of an original the source's */
+    /* "jpg", "png", "webp", "npy"; of an original the source's. A tensor is an .npy file: a header of a multiple of 64 bytes,
+     * then width * height * channels elements, the last ones of n_bytes; bfloat16 has the type '<V2', which numpy
+     * opens as raw pairs of bytes. */
+    char extension[8];
     int width, height, channels;
     int in_width, in_height; /* of the source, upright */
     size_t draws_bytes; /* length of the JSON array in draws: [{"op":"RandomHorizontalFlip","flip":true}, …] */
