@@ -1,0 +1,74 @@
+/* `shardmill worker`: makes samples for a broker until it is told to stop. Next in the flow:
+ * workers/shell.c. */
+#include "cli/cli.h"
+#include "lib/limits.h"
+#include "workers/shell.h"
+
+#include <signal.h>
+
+struct values {
+    struct sm_common common;
+    bool sandbox;
+    int64_t cage_memory_mb;
+};
+
+static volatile sig_atomic_t stop;
+
+static void on_signal(int number) {
+    stop = number;
+}
+
+static int run(const void *values, int n, char **operands) {
+    const struct values *v = values;
+    (void)n, (void)operands;
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    struct sm_worker_options options = {.endpoint = v->common.broker,
+                                        .no_sandbox = !v->sandbox,
+                                        .cage_memory = (uint64_t)v->cage_memory_mb << 20};
+    struct sm_err err = {0};
+    return sm_worker_run(&options, &stop, &err) == 0 ? SM_EXIT_DONE : sm_cli_fail(&err);
+}
+
+#define AT(member) offsetof(struct values, member)
+static const struct sm_option options[] = {
+    {.param = {.name = "broker",
+               .type = SM_T_STR,
+               .offset = SM_COMMON(broker),
+               .doc = "endpoint of the broker, such as tcp://127.0.0.1:5570"},
+     .metavar = "ENDPOINT",
+     .required = true},
+    {.param = {.name = "sandbox",
+               .type = SM_T_BOOL,
+               .offset = AT(sandbox),
+               .dflt = "true",
+               .doc = "decode in a caged process; --no-sandbox runs where the kernel cannot cage"}},
+    {.param = {.name = "cage-memory",
+               .type = SM_T_INT,
+               .offset = AT(cage_memory_mb),
+               .dflt = "1200",
+               .min = 256,
+               .max = 65536,
+               .doc = "address space of a cage; an image that needs more is quarantined"},
+     .metavar = "MB"},
+    SM_OPTION_QUIET,
+};
+static const char *const examples[] = {
+    "shardmill worker --broker tcp://127.0.0.1:5570",
+    "shardmill worker --broker ipc:///run/shardmill/broker --cage-memory 2000", NULL};
+
+const struct sm_command sm_cmd_worker = {
+    .name = "worker",
+    .order = 51,
+    .brief = "make samples for a broker",
+    .operands = "",
+    .details =
+        "Works for one broker until SIGTERM or SIGINT, and waits for it when it is not there. It uses about one core; start "
+        "as many as there are cores. It can be stopped or killed at any time: what it was making is made again elsewhere.",
+    .examples = examples,
+    .options = options,
+    .n_options = sizeof options / sizeof *options,
+    .values_size = sizeof(struct values),
+    .run = run,
+};

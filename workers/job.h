@@ -1,0 +1,48 @@
+/* A job as a worker knows it: its spec, the parsed pipeline, the index, a reader and a cage.
+ * Fetched once, kept while leases of it come, and made again at no loss. */
+#pragma once
+
+#include "lib/wire.h"
+#include "workers/lease.h"
+
+#include <stdbool.h>
+
+struct sm_job_options {
+    bool no_sandbox;
+    uint64_t cage_memory;
+};
+
+enum sm_job_state {
+    SM_JOB_ASK_SPEC,  /* JobGet is to be sent */
+    SM_JOB_ASK_INDEX, /* IndexGet is to be sent, for bytes from index_got on */
+    SM_JOB_READY,     /* leases may run */
+    SM_JOB_BROKEN,    /* err says why */
+};
+
+struct sm_job {
+    char *id;
+    enum sm_job_state state;
+    struct sm_err err;
+    int64_t asked_ms;             /* when the last question was sent; 0: never */
+    uint64_t used;                /* when last, by the cache's count */
+    Shardmill__Envelope *message; /* owns the spec */
+    const Shardmill__JobSpec *spec;
+    struct sm_pipeline pipeline;
+    struct sm_index *index;
+    int index_fd; /* of a fetched index; -1 none */
+    void *index_map;
+    uint64_t index_got, index_total;
+    struct sm_lease_job lease; /* what leases need; lends from all above */
+};
+
+/* Gives a job of which nothing is known but its id. */
+struct sm_job *sm_job_new(const char *id);
+void sm_job_free(struct sm_job **job);
+/* Takes the message, whose body is the Job. */
+void sm_job_take_spec(struct sm_job *job, sm_envelope **message,
+                      const struct sm_job_options *options);
+/* A piece of the index; pieces that were not asked for are ignored. */
+void sm_job_take_index(struct sm_job *job, const Shardmill__IndexChunk *m,
+                       const struct sm_job_options *options);
+/* Whether a lease lies within the job's plan. */
+int sm_job_check_lease(const struct sm_job *job, const Shardmill__Lease *m, struct sm_err *err);

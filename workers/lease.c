@@ -1,0 +1,369 @@
+/* Position -> sample -> bytes -> cage -> part, with a substitute where a sample cannot be made.
+ * While the cage works on one sample the next is read into its other slot, and the last one is
+ * stored. */
+#include "workers/lease.h"
+
+#include "lib/limits.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What is tried for a place: the sample that the plan says, or a substitute. */
+struct attempt {
+    uint64_t position, sample;
+    uint32_t copy; /* that chance is drawn for */
+    int tries;     /* substitutes tried so far; 0: the plan's own sample */
+    int slot;
+    bool skipped; /* the broker says that it kills workers */
+    int failed;   /* reading it */
+    struct sm_err err;
+};
+
+struct sm_lease {
+    struct sm_lease_job job;
+    struct sm_part_name range;
+    uint64_t *skip;
+    size_t n_skip;
+    struct sm_part *part;
+    uint32_t done; /* samples in the part */
+    bool busy, have_next;
+    struct attempt now, next; /* in the cage; read ahead */
+    struct sm_quarantined *bad;
+    size_t n_bad, bad_cap;
+    struct sm_buf json;
+};
+
+static void read_place(struct sm_lease *l, struct attempt *a, uint32_t i, int slot);
+static void read_attempt(struct sm_lease *l, struct attempt *a);
+static int go_on(struct sm_lease *l, struct sm_err *err);
+static int submit(struct sm_lease *l, struct sm_err *err);
+static int store(struct sm_lease *l, const struct attempt *a, const struct sm_engine_result *result,
+                 const uint8_t *out, const char *draws, struct sm_err *err);
+static int sample_failed(struct sm_lease *l, const struct sm_err *why, struct sm_err *err);
+static bool choose_substitute(const struct sm_lease *l, struct attempt *a);
+
+int sm_lease_start(struct sm_lease **gives, const struct sm_lease_job *job,
+                   const struct sm_range *range, struct sm_err *err) {
+    *gives = NULL;
+    assert(range->part.count > 0 && range->part.first < sm_plan_positions(&job->plan) &&
+           range->part.count <= sm_plan_positions(&job->plan) - range->part.first);
+    struct sm_lease *l = calloc(1, sizeof *l);
+    if (l == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    l->job = *job;
+    l->range = range->part;
+    sm_buf_init(&l->json, SM_MAX_DRAWS_BYTES + 8 * SM_MAX_PATH_BYTES);
+    l->skip = calloc(range->n_skip + 1, sizeof *l->skip);
+    if (l->skip == NULL) {
+        sm_lease_free(&l);
+        return sm_fail(err, SM_E_MEMORY, "out of memory");
+    }
+    if (range->n_skip > 0) memcpy(l->skip, range->skip, range->n_skip * sizeof *l->skip);
+    l->n_skip = range->n_skip;
+    read_place(l, &l->now, 0, 0);
+    if (sm_part_open(&l->part, job->out_dir, &range->part, err) != 0 || submit(l, err) != 0) {
+        sm_lease_free(&l);
+        return -1;
+    }
+    *gives = l;
+    return 0;
+}
+
+void sm_lease_free(struct sm_lease **lp) {
+    struct sm_lease *l = *lp;
+    if (l == NULL) return;
+    if (l->busy) sm_cage_abandon(l->job.cage);
+    sm_part_abandon(&l->part);
+    sm_buf_release(&l->json);
+    free(l->skip);
+    free(l->bad);
+    free(l);
+    *lp = NULL;
+}
+
+int sm_lease_fd(const struct sm_lease *l) {
+    return l->busy ? sm_cage_fd(l->job.cage) : -1;
+}
+
+int sm_lease_wait_ms(const struct sm_lease *l) {
+    return l->busy ? sm_cage_wait_ms(l->job.cage) : 0;
+}
+
+uint32_t sm_lease_done(const struct sm_lease *l) {
+    return l->done;
+}
+
+uint64_t sm_lease_position(const struct sm_lease *l) {
+    return l->now.position;
+}
+
+const struct sm_quarantined *sm_lease_quarantined(const struct sm_lease *l, size_t *n) {
+    *n = l->n_bad;
+    return l->bad;
+}
+
+struct sm_part *sm_lease_take_part(struct sm_lease *l) {
+    assert(l->done == l->range.count && l->part != NULL);
+    struct sm_part *part = l->part;
+    l->part = NULL;
+    return part;
+}
+
+int sm_lease_step(struct sm_lease *l, struct sm_err *err) {
+    if (!l->busy) return l->done == l->range.count ? 1 : 0;
+    struct sm_engine_result result;
+    const uint8_t *out;
+    const char *draws;
+    struct sm_err why = {0};
+    int made = sm_cage_collect(l->job.cage, &result, &out, &draws, &why);
+    if (made == 0) return 0;
+    l->busy = false;
+    if (made < 0) return sample_failed(l, &why, err);
+    struct attempt was = l->now;
+    if (go_on(l, err) != 0 || store(l, &was, &result, out, draws, err) != 0) return -1;
+    l->done++;
+    if (l->done == l->range.count) return 1;
+    /* the slot of the one just stored is free */
+    uint64_t ahead = l->now.position - l->range.first + 1;
+    if (!l->have_next && ahead < l->range.count) {
+        read_place(l, &l->next, (uint32_t)ahead, was.slot);
+        l->have_next = true;
+    }
+    return 0;
+}
+
+static bool is_skipped(const struct sm_lease *l, uint64_t position) {
+    for (size_t i = 0; i < l->n_skip; i++)
+        if (l->skip[i] == position) return true;
+    return false;
+}
+
+/* What the plan says for the i-th place of the range, read into a slot. */
+static void read_place(struct sm_lease *l, struct attempt *a, uint32_t i, int slot) {
+    uint64_t position = l->range.first + i;
+    struct sm_place place = sm_plan_at(&l->job.plan, position);
+    *a = (struct attempt){
+        .position = position, .sample = place.sample, .copy = place.copy, .slot = slot};
+    a->skipped = is_skipped(l, position);
+    read_attempt(l, a);
+}
+
+static void read_attempt(struct sm_lease *l, struct attempt *a) {
+    if (a->skipped) {
+        a->failed = sm_fail(&a->err, SM_E_WORKER_DIED, "%s", sm_code_doc(SM_E_WORKER_DIED));
+        return;
+    }
+    struct sm_entry entry = sm_index_entry(l->job.index, a->sample);
+    size_t max;
+    uint8_t *input = sm_cage_input(l->job.cage, a->slot, &max);
+    a->failed = sm_reader_read(l->job.reader, &entry, input, max, &a->err);
+}
+
+/* Takes up the place after the present one, if there is one. */
+static int go_on(struct sm_lease *l, struct sm_err *err) {
+    uint64_t next = l->now.position - l->range.first + 1;
+    if (next == l->range.count) return 0;
+    if (l->have_next)
+        l->now = l->next;
+    else
+        read_place(l, &l->now, (uint32_t)next, 1 - l->now.slot);
+    l->have_next = false;
+    return submit(l, err);
+}
+
+/* Hands the present attempt to the cage. */
+static int submit(struct sm_lease *l, struct sm_err *err) {
+    struct attempt *a = &l->now;
+    if (a->failed) {
+        struct sm_err why = a->err;
+        return sample_failed(l, &why, err);
+    }
+    struct sm_engine_request request = {
+        .seed = l->job.plan.seed,
+        .epoch = l->job.plan.epoch,
+        .sample = a->sample,
+        .copy = a->copy,
+        .original = l->job.pipeline->expand.originals && a->copy == 0,
+        .n_bytes = sm_index_entry(l->job.index, a->sample).length,
+    };
+    if (sm_cage_submit(l->job.cage, a->slot, &request, err) != 0) return -1;
+    l->busy = true;
+    uint64_t ahead = a->position - l->range.first + 1;
+    if (l->done == 0 && a->tries == 0 && ahead == 1 &&
+        l->range.count > 1) { /* the first: read ahead at once */
+        read_place(l, &l->next, 1, 1 - a->slot);
+        l->have_next = true;
+    }
+    return 0;
+}
+
+static const char *stage_of(const struct sm_err *why, bool reading) {
+    switch (why->code) {
+    case SM_E_OP:
+        return "ops";
+    case SM_E_TIME_LIMIT:
+    case SM_E_MEMORY_LIMIT:
+    case SM_E_CAGE_DIED:
+        return "cage";
+    case SM_E_WORKER_DIED:
+        return "worker";
+    default:
+        return reading ? "read" : "decode";
+    }
+}
+
+/* Cuts a text to n bytes at a border of characters. */
+static void cut_text(char *to, size_t to_size, const char *from) {
+    size_t n = strlen(from);
+    if (n >= to_size) {
+        n = to_size - 1;
+        while (n > 0 && ((unsigned char)from[n] & 0xc0) == 0x80)
+            n--;
+    }
+    memcpy(to, from, n);
+    to[n] = 0;
+}
+
+static int note_bad(struct sm_lease *l, const struct attempt *a, const struct sm_err *why,
+                    struct sm_err *err) {
+    if (l->n_bad == l->bad_cap) {
+        size_t cap = l->bad_cap * 2 + 8;
+        struct sm_quarantined *grown = reallocarray(l->bad, cap, sizeof *grown);
+        if (grown == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+        l->bad = grown;
+        l->bad_cap = cap;
+    }
+    struct sm_quarantined *q = &l->bad[l->n_bad++];
+    *q = (struct sm_quarantined){.position = a->position, .sample = a->sample, .code = why->code};
+    snprintf(q->stage, sizeof q->stage, "%s", stage_of(why, a->failed));
+    cut_text(q->text, sizeof q->text, why->text[0] != 0 ? why->text : sm_code_doc(why->code));
+    return 0;
+}
+
+static int fail_naming(const struct sm_lease *l, const struct attempt *a, const struct sm_err *why,
+                       struct sm_err *err) {
+    struct sm_entry e = sm_index_entry(l->job.index, a->sample);
+    return sm_fail(err, why->code, "'%s%s%s': %s", e.file, e.member != NULL ? "!" : "",
+                   e.member != NULL ? e.member : "", why->text);
+}
+
+/* The present attempt came to nothing: a substitute takes its place, or the lease fails. Loops
+ * where substitutes fail already when they are read. */
+static int sample_failed(struct sm_lease *l, const struct sm_err *why, struct sm_err *err) {
+    struct attempt *a = &l->now;
+    struct sm_err reason = *why;
+    for (;;) {
+        if (!sm_code_charges_sample(reason.code)) {
+            if (err != NULL) *err = reason;
+            return -1;
+        }
+        if (l->job.pipeline->source.on_error == SM_ON_ERROR_FAIL)
+            return fail_naming(l, a, &reason, err);
+        if (a->tries == 0 && note_bad(l, a, &reason, err) != 0) return -1;
+        if (!choose_substitute(l, a))
+            return sm_fail(
+                err, SM_E_DATASET,
+                "no sample was found to fill the place of the bad sample %llu; %d others were tried, "
+                "the last one: %.200s (hint: is the whole dataset damaged?)",
+                (unsigned long long)l->bad[l->n_bad - 1].sample, SM_MAX_SUBSTITUTE_TRIES,
+                reason.text);
+        read_attempt(l, a);
+        if (!a->failed) return submit(l, err);
+        reason = a->err;
+    }
+}
+
+/* A sample that is known to kill workers is no substitute. */
+static bool kills_workers(const struct sm_lease *l, uint64_t sample) {
+    for (size_t i = 0; i < l->n_skip; i++)
+        if (l->skip[i] < sm_plan_positions(&l->job.plan) &&
+            sm_plan_at(&l->job.plan, l->skip[i]).sample == sample)
+            return true;
+    return false;
+}
+
+/* The k-th substitute of a sample (k from 1): first the samples of its class after it, round and
+ * round; then all. */
+static bool nth_substitute(const struct sm_index *index, uint64_t original, int k,
+                           uint64_t *sample) {
+    const int of_class = SM_MAX_SUBSTITUTE_TRIES / 2;
+    if (k <= of_class) {
+        uint32_t label = sm_index_entry(index, original).label;
+        uint64_t n = sm_index_class_samples(index, label);
+        if ((uint64_t)k >= n) return false; /* all of the class have been tried */
+        *sample = sm_index_class_sample(index, label,
+                                        (sm_index_class_rank(index, original) + (uint64_t)k) % n);
+        return true;
+    }
+    uint64_t n = sm_index_samples(index), step = (uint64_t)(k - of_class);
+    if (step >= n) return false;
+    *sample = (original + step) % n;
+    return true;
+}
+
+/* Moves an attempt on to its next substitute. Its draws are of a copy that the plan never uses, so
+ * they differ from those of the substitute's own copies. */
+static bool choose_substitute(const struct sm_lease *l, struct attempt *a) {
+    struct sm_place place = sm_plan_at(&l->job.plan, a->position);
+    while (++a->tries <= SM_MAX_SUBSTITUTE_TRIES) {
+        if (!nth_substitute(l->job.index, place.sample, a->tries, &a->sample) ||
+            kills_workers(l, a->sample))
+            continue;
+        a->copy = l->job.plan.copies + place.copy;
+        a->skipped = false;
+        a->failed = 0;
+        return true;
+    }
+    a->tries = SM_MAX_SUBSTITUTE_TRIES;
+    return false;
+}
+
+static void json_source(struct sm_buf *b, const struct sm_entry *e) {
+    char name[2 * SM_MAX_PATH_BYTES];
+    snprintf(name, sizeof name, "%s%s%s", e->file, e->member != NULL ? "!" : "",
+             e->member != NULL ? e->member : "");
+    sm_buf_json(b, name);
+}
+
+/* What KEY.json says of a sample. */
+static int describe(struct sm_lease *l, const struct attempt *a, const char *draws, size_t draws_n,
+                    struct sm_err *err) {
+    struct sm_buf *b = &l->json;
+    const struct sm_index *index = l->job.index;
+    struct sm_entry e = sm_index_entry(index, a->sample);
+    sm_buf_reset(b);
+    sm_buf_text(b, "{\"source\":");
+    json_source(b, &e);
+    sm_buf_text(b, ",\"class\":");
+    sm_buf_json(b, sm_index_class(index, e.label));
+    sm_buf_printf(
+        b, ",\"copy\":%u,\"epoch\":%u,\"position\":%llu,\"sample\":%llu,\"draws\":", a->copy,
+        l->job.plan.epoch, (unsigned long long)a->position, (unsigned long long)a->sample);
+    sm_buf_add(b, draws, draws_n);
+    if (a->tries > 0) {
+        uint64_t sample = sm_plan_at(&l->job.plan, a->position).sample;
+        struct sm_entry original = sm_index_entry(index, sample);
+        sm_buf_printf(
+            b, ",\"substitute_for\":{\"sample\":%llu,\"source\":", (unsigned long long)sample);
+        json_source(b, &original);
+        sm_buf_text(b, "}");
+    }
+    sm_buf_text(b, "}");
+    return b->full ? sm_fail(err, SM_E_MEMORY, "the description of '%s' is too long", e.file) : 0;
+}
+
+static int store(struct sm_lease *l, const struct attempt *a, const struct sm_engine_result *result,
+                 const uint8_t *out, const char *draws, struct sm_err *err) {
+    char key[24];
+    snprintf(key, sizeof key, "%010llu", (unsigned long long)a->position);
+    if (describe(l, a, draws, result->draws_bytes, err) != 0) return -1;
+    if (a->tries > 0) {
+        assert(l->n_bad > 0);
+        for (size_t i = l->n_bad; i-- > 0;) /* the next place may have failed already */
+            if (l->bad[i].position == a->position) l->bad[i].substitute = a->sample;
+    }
+    return sm_part_add(l->part, key, result->extension, out, result->n_bytes,
+                       sm_index_entry(l->job.index, a->sample).label, l->json.data, l->json.len,
+                       err);
+}

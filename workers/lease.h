@@ -1,0 +1,62 @@
+/* A range lease: the samples of some positions, made one after the other into a part of a shard. It
+ * never blocks for long: whoever drives it (shell.c) polls its descriptor and calls step. Comes
+ * after: sinks/, which store what is made. */
+#pragma once
+
+#include "lib/err.h"
+#include "lib/plan.h"
+#include "workers/cage.h"
+#include "workers/sinks/sink.h"
+#include "workers/sources/source.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What the leases of one job have in common. Everything is kept. */
+struct sm_lease_job {
+    const struct sm_pipeline *pipeline;
+    const struct sm_index *index;
+    struct sm_reader *reader;
+    struct sm_cage *cage;
+    struct sm_plan plan;
+    const char *out_dir;
+};
+
+struct sm_range {
+    struct sm_part_name part;
+    bool last; /* the part ends its shard */
+    const uint64_t *
+        skip; /* positions whose sample is taken as quarantined without being read; sorted or not */
+    size_t n_skip;
+};
+
+/* A sample that could not be made, and what fills its place. */
+struct sm_quarantined {
+    uint64_t position, sample, substitute;
+    enum sm_code code;
+    char stage[8];                               /* read, decode, ops, cage, worker */
+    char text[SM_MAX_QUARANTINE_TEXT_BYTES + 1]; /* never empty */
+};
+
+struct sm_lease;
+
+/* Starts: reads the first sample and hands it to the cage. Keeps job; range is copied, skip too. */
+int sm_lease_start(struct sm_lease **gives, const struct sm_lease_job *job,
+                   const struct sm_range *range, struct sm_err *err);
+/* Throws the part away and waits for nothing: the sample in the cage, if any, is finished or its
+ * cage ended. */
+void sm_lease_free(struct sm_lease **l);
+
+/* When to call step: the descriptor is readable, or the time (milliseconds) is over. */
+int sm_lease_fd(const struct sm_lease *l);
+int sm_lease_wait_ms(const struct sm_lease *l);
+/* 1: every sample is in the part; 0: not yet; -1: the lease failed. */
+int sm_lease_step(struct sm_lease *l, struct sm_err *err);
+
+uint32_t sm_lease_done(const struct sm_lease *l);     /* samples finished */
+uint64_t sm_lease_position(const struct sm_lease *l); /* in work */
+
+/* Lends the quarantined ones, in order of position, until the lease is freed. */
+const struct sm_quarantined *sm_lease_quarantined(const struct sm_lease *l, size_t *n);
+/* After step gave 1: gives the open part, to be finished by whoever may wait for the disk. */
+struct sm_part *sm_lease_take_part(struct sm_lease *l);
