@@ -68,9 +68,9 @@ static void command_write(const struct sm_command *c, struct sm_buf *out) {
             value_write(&c->options[i], out);
     sm_buf_text(out, "        *) if [[ $cur == -* ]]; then words='");
     for (size_t i = 0; i < c->n_options; i++) {
-        const struct sm_param *p = &c->options[i].param;
-        bool on = p->type == SM_T_BOOL && p->dflt != NULL && strcmp(p->dflt, "true") == 0;
-        if (!c->options[i].hidden) sm_buf_printf(out, "--%s%s ", on ? "no-" : "", p->name);
+        const struct sm_option *o = &c->options[i];
+        if (!o->hidden)
+            sm_buf_printf(out, "--%s%s ", sm_option_is_on(o) ? "no-" : "", o->param.name);
     }
     sm_buf_text(out, "--help'; else ");
     operand_write(c, out);

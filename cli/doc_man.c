@@ -1,8 +1,6 @@
 /* The man page, from the tables of the commands. */
 #include "cli/help.h"
 
-#include <string.h>
-
 static void command_write(const struct sm_command *c, struct sm_buf *out);
 
 /* Text for roff: hyphens that stay hyphens, no line that begins as a request, paragraphs kept. */
@@ -53,12 +51,10 @@ void sm_doc_man(struct sm_buf *out) {
 }
 
 static void option_head(const struct sm_option *o, struct sm_buf *out) {
-    const struct sm_param *p = &o->param;
-    bool on = p->type == SM_T_BOOL && p->dflt != NULL && strcmp(p->dflt, "true") == 0;
     sm_buf_text(out, ".TP\n\\fB");
     if (o->letter) sm_buf_printf(out, "\\-%c\\fR, \\fB", o->letter);
-    roff(out, on ? "--no-" : "--");
-    roff(out, p->name);
+    roff(out, sm_option_is_on(o) ? "--no-" : "--");
+    roff(out, o->param.name);
     sm_buf_text(out, "\\fR");
     if (o->metavar != NULL) {
         sm_buf_text(out, " \\fI");
@@ -69,17 +65,10 @@ static void option_head(const struct sm_option *o, struct sm_buf *out) {
 }
 
 static void option_write(const struct sm_option *o, struct sm_buf *out) {
-    const struct sm_param *p = &o->param;
     struct sm_buf doc;
     option_head(o, out);
     sm_buf_init(&doc, 4096);
-    sm_buf_text(&doc, p->doc);
-    if (p->type != SM_T_BOOL && p->type != SM_T_STR) {
-        sm_buf_text(&doc, "; ");
-        sm_param_type_text(p, &doc);
-    }
-    if (p->type != SM_T_BOOL && p->dflt != NULL && strcmp(p->dflt, "null") != 0)
-        sm_buf_printf(&doc, " (default %s)", p->dflt);
+    sm_option_doc(o, &doc);
     line(out, doc.data);
     sm_buf_release(&doc);
 }

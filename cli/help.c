@@ -119,26 +119,34 @@ static void option_write(struct sm_buf *out, const char *head, const char *doc) 
     sm_help_wrap(out, doc, COLUMN, COLUMN, WIDTH);
 }
 
+bool sm_option_is_on(const struct sm_option *o) {
+    const char *dflt = o->param.dflt;
+    return o->param.type == SM_T_BOOL && dflt != NULL && strcmp(dflt, "true") == 0;
+}
+
+void sm_option_doc(const struct sm_option *o, struct sm_buf *out) {
+    const struct sm_param *p = &o->param;
+    sm_buf_text(out, p->doc);
+    if (p->type != SM_T_BOOL && p->type != SM_T_STR) {
+        sm_buf_text(out, "; ");
+        sm_param_type_text(p, out);
+    }
+    if (p->type != SM_T_BOOL && p->dflt != NULL && strcmp(p->dflt, "null") != 0)
+        sm_buf_printf(out, " (default %s)", p->dflt);
+    if (o->required) sm_buf_text(out, " (required)");
+}
+
 static void options_write(const struct sm_command *c, struct sm_buf *out) {
     for (size_t i = 0; i < c->n_options; i++) {
         const struct sm_option *o = &c->options[i];
-        const struct sm_param *p = &o->param;
         struct sm_buf doc;
         char head[96], letter[8] = "";
         if (o->hidden) continue;
-        bool on = p->type == SM_T_BOOL && p->dflt != NULL && strcmp(p->dflt, "true") == 0;
         if (o->letter) snprintf(letter, sizeof letter, "-%c, ", o->letter);
-        snprintf(head, sizeof head, "%s--%s%s%s%s", letter, on ? "no-" : "", p->name,
-                 o->metavar ? " " : "", o->metavar ? o->metavar : "");
+        snprintf(head, sizeof head, "%s--%s%s%s%s", letter, sm_option_is_on(o) ? "no-" : "",
+                 o->param.name, o->metavar ? " " : "", o->metavar ? o->metavar : "");
         sm_buf_init(&doc, 4096);
-        sm_buf_text(&doc, p->doc);
-        if (p->type != SM_T_BOOL && p->type != SM_T_STR) {
-            sm_buf_text(&doc, "; ");
-            sm_param_type_text(p, &doc);
-        }
-        if (p->type != SM_T_BOOL && p->dflt != NULL && strcmp(p->dflt, "null") != 0)
-            sm_buf_printf(&doc, " (default %s)", p->dflt);
-        if (o->required) sm_buf_text(&doc, " (required)");
+        sm_option_doc(o, &doc);
         option_write(out, head, doc.data);
         sm_buf_release(&doc);
     }

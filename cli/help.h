@@ -10,6 +10,10 @@ void sm_help_command(const struct sm_command *command, struct sm_buf *out);
 /* Appends text wrapped at `width` columns; lines after the first are indented. *column: where the
  * text begins. */
 void sm_help_wrap(struct sm_buf *out, const char *text, int column, int indent, int width);
+/* An option's documentation with its range and default, one line. */
+void sm_option_doc(const struct sm_option *o, struct sm_buf *out);
+/* A switch that is on unless `--no-name` is given: help shows it in that form. */
+bool sm_option_is_on(const struct sm_option *o);
 
 /* What `shardmill docs NAME` prints. */
 void sm_doc_man(struct sm_buf *out);    /* roff */

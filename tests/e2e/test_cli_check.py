@@ -11,6 +11,8 @@ from conftest import ROOT, SHARDMILL, good, run
 RECIPES = sorted(p.name for p in (ROOT / "pipelines").glob("*.yaml"))
 GOOD = "version: 1\nsource: {path: data}\nops:\n  - Resize: {size: 256}\n  - CenterCrop: {size: 224}\n"
 
+ALONE = "version: 1\nsource: {{path: x}}\nops:\n  - {}\noutput: {{dtype: float32}}\nexpand: {{encode: tensor}}\n"
+
 
 @pytest.fixture
 def file(tmp_path):
@@ -91,6 +93,18 @@ def test_wrong_use_says_what_and_ends_with_2(arguments, what):
     assert done.returncode == 2 and what in done.stderr and done.stdout == ""
 
 
+def test_options_are_read_in_every_common_form(file, tmp_path):
+    path = file(GOOD)
+    file(GOOD, "--odd.yaml")
+    assert good("check", path, "-q").stdout == "" == good("check", "--quiet=true", path).stdout
+    assert good("check", "-q", "--no-quiet", path).stdout != ""
+    assert good("check", "--", "--odd.yaml", cwd=tmp_path).stdout.startswith("--odd.yaml: ok")
+    for form in (["--seed", "7"], ["--seed=7"], ["--seed=0x7"]):
+        assert json.loads(good("explain", path, "--json", *form).stdout)["pipeline"]["seed"] == 7
+    assert good("check", "-h").stdout == good("check", "--help").stdout == good("help", "check").stdout
+    assert good("--help").stdout == good("help").stdout and good("--version").stdout.startswith("shardmill ")
+
+
 def test_a_result_that_cannot_be_written_is_a_failure(file):
     with open("/dev/full", "w") as full:
         done = subprocess.run([SHARDMILL, "check", str(file(GOOD))], stdout=full, stderr=subprocess.PIPE, text=True)
@@ -147,7 +161,7 @@ def test_ops_lists_and_explains_each_op():
 
 def test_the_example_of_each_op_is_valid(file):
     for op in ops():
-        path = file(f"version: 1\nsource: {{path: x}}\nops:\n  - {op['example']}\noutput: {{dtype: float32}}\nexpand: {{encode: tensor}}\n")
+        path = file(ALONE.format(op["example"]))
         good("check", path)
 
 
@@ -245,7 +259,7 @@ def test_schema_and_parser_agree(file):
 def test_each_default_that_ops_tells_is_the_one_that_is_used(file):
     for op in ops():
         given = {p["name"]: p["default"] for p in op["parameters"] if "default" in p}
-        path = file(f"version: 1\nsource: {{path: x}}\nops:\n  - {op['example']}\noutput: {{dtype: float32}}\nexpand: {{encode: tensor}}\n")
+        path = file(ALONE.format(op["example"]))
         used = json.loads(good("explain", path, "--json").stdout)["pipeline"]["ops"][0][op["name"]]
         assert set(used) == {p["name"] for p in op["parameters"]}
         for name, value in given.items():
