@@ -11,6 +11,16 @@ static bool is_word(const char *s) {
     return s[0] != '-' && strspn(s, plain) == strlen(s) && sm_value_scalar(s).kind == SM_V_STR;
 }
 
+/* JSON's numbers with a blank behind each comma. */
+static void nums_write(const struct sm_param *p, const void *base, struct sm_buf *out) {
+    struct sm_buf json;
+    sm_buf_init(&json, 1024);
+    sm_param_json(p, base, &json);
+    for (const char *c = json.data; *c; c++)
+        sm_buf_text(out, *c == ',' ? ", " : (char[2]){*c, 0});
+    sm_buf_release(&json);
+}
+
 static void value_write(const struct sm_param *p, const void *base, struct sm_buf *out) {
     const void *at = (const char *)base + p->offset;
     const char *word = NULL;
@@ -18,6 +28,8 @@ static void value_write(const struct sm_param *p, const void *base, struct sm_bu
     if (p->type == SM_T_STR) word = *(const char *const *)at;
     if (word != NULL && is_word(word))
         sm_buf_text(out, word);
+    else if (p->type == SM_T_NUMS)
+        nums_write(p, base, out);
     else
         sm_param_json(p, base, out);
 }
