@@ -393,6 +393,10 @@ uint64_t sm_cage_replaced(const struct sm_cage *c) {
     return c->replaced;
 }
 
+pid_t sm_cage_pid(const struct sm_cage *c) {
+    return c->pid;
+}
+
 /* Death by the filter is a refusal; any other end is not. */
 bool sm_cage_probe(struct sm_cage *c, enum sm_probe probe, struct sm_err *err) {
     if (begin(c, &(struct sm_cage_request){.ask = SM_CAGE_PROBE, .probe = probe}, err) != 0)

@@ -6,6 +6,7 @@
 #include "workers/cage.h"
 
 #include <stddef.h>
+#include <sys/types.h>
 
 /* Descriptors of a caged process; it has no others (0, 1 and 2 are /dev/null). */
 enum { SM_CAGE_SOCKET = 3, SM_CAGE_MEMORY = 4 };
@@ -59,6 +60,9 @@ struct sm_cage_memory {
  * over the run. Otherwise SM_E_CAGE_DIED. */
 int sm_cage_answer_check(const struct sm_cage_answer *answer, uint64_t seq, const char *draws,
                          struct sm_engine_result *result, bool *failed, struct sm_err *err);
+
+/* The process, for tests that hurt it. */
+pid_t sm_cage_pid(const struct sm_cage *c);
 
 /* cage_sandbox.c: locks the calling process in, for ever. */
 int sm_cage_lock(uint64_t address_space, struct sm_err *err);
