@@ -204,7 +204,8 @@ static void a_cage_that_hangs_is_replaced_after_the_wall_time(void **state) {
 static void a_sample_that_needs_more_memory_than_a_cage_has_is_charged_for_it(void **state) {
     (void)state;
     if (sm_cage_is_relaxed()) skip(); /* a sanitizer's address space has no limit */
-    struct bytes large = make_jpeg_as(9000, 9000, 1, 1); /* progressive: its coefficients are all kept */
+    struct bytes large =
+        make_jpeg_as(9000, 9000, 1, 1); /* progressive: its coefficients are all kept */
     struct sm_cage *c = cage_with(&(struct sm_cage_options){.memory_bytes = 400 << 20});
     struct outcome o = run(c, large.data, large.n);
     assert_int_equal(o.made, -1);

@@ -1,0 +1,422 @@
+/* A range lease: what lies in the part, what fills the place of a bad sample, and that nothing but
+ * the plan decides a byte of it. Real cages make real samples. */
+#include "workers/lease.h"
+#include "lib/plan.h"
+#include "tests/unit/samples.h"
+#include "tests/unit/scratch.h"
+#include "workers/cage_page.h"
+#include "workers/ops/op.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+/* Two classes of six and one picture, three copies each. */
+enum {
+    CATS = 6,
+    DOGS = 6,
+    FISH = 1,
+    SAMPLES = CATS + DOGS + FISH,
+    COPIES = 3,
+    POSITIONS = SAMPLES * COPIES
+};
+
+struct rig {
+    struct scratch s;
+    char root[300], out[300];
+    struct sm_pipeline pipeline;
+    struct sm_index *index;
+    struct sm_lease_job job;
+};
+
+static void write_picture(const struct rig *r, const char *name, int i) {
+    struct bytes b = make_jpeg(40 + i, 30 + 2 * i, 10 * i);
+    scratch_write(&r->s, name, b.data, b.n);
+    free(b.data);
+}
+
+static void build_index(struct rig *r) {
+    struct sm_err err = {0};
+    sm_index_close(&r->index);
+    sm_reader_free(&r->job.reader);
+    if (sm_index_build(&r->pipeline.source, scratch_path(&r->s, "index"), &err) != 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(sm_index_open(&r->index, scratch_path(&r->s, "index"), &err), 0);
+    assert_int_equal(sm_index_samples(r->index), SAMPLES);
+    r->job.index = r->index;
+    r->job.reader = sm_reader_new(r->root);
+}
+
+static struct rig *rig_new(const char *more) {
+    struct rig *r = calloc(1, sizeof *r);
+    char text[2048], name[64];
+    struct sm_err err = {0};
+    r->s = scratch_make();
+    snprintf(r->root, sizeof r->root, "%s/d", r->s.dir);
+    snprintf(r->out, sizeof r->out, "%s/out", r->s.dir);
+    assert_int_equal(mkdir(r->out, 0777), 0);
+    for (int i = 0; i < SAMPLES; i++) {
+        const char *class = i < CATS ? "cat" : i < CATS + DOGS ? "dog" : "fish";
+        snprintf(name, sizeof name, "d/%s/%02d.jpg", class, i);
+        write_picture(r, name, i);
+    }
+    snprintf(
+        text, sizeof text,
+        "{\"version\":1,\"source\":{\"path\":\"%s\"%s},\"ops\":[{\"RandomCrop\":{\"size\":[16,16]}},"
+        "{\"RandomHorizontalFlip\":{\"p\":0.5}}],\"expand\":{\"encode\":\"png\",\"copies\":3,\"originals\":%s}}",
+        r->root, strstr(more, "fail") ? ",\"on_error\":\"fail\"" : "",
+        strstr(more, "originals") ? "true" : "false");
+    if (sm_pipeline_parse(&r->pipeline, "p", text, strlen(text), sm_op_table(), &err) != 0)
+        fail_msg("%s", err.text);
+    struct sm_cage_options options = {0};
+    if (sm_cage_new(&r->job.cage, text, &options, &err) != 0) fail_msg("%s", err.text);
+    r->job.pipeline = &r->pipeline;
+    r->job.out_dir = r->out;
+    r->job.plan = (struct sm_plan){
+        .samples = SAMPLES, .copies = COPIES, .shuffle = true, .seed = 11, .shard_samples = 100};
+    build_index(r);
+    return r;
+}
+
+static void rig_free(struct rig *r) {
+    sm_cage_free(&r->job.cage);
+    sm_reader_free(&r->job.reader);
+    sm_index_close(&r->index);
+    sm_pipeline_release(&r->pipeline);
+    scratch_remove(&r->s);
+    free(r);
+}
+
+/* A finished part. */
+struct part {
+    uint8_t *tar;
+    size_t n, n_bad;
+    struct sm_quarantined bad[POSITIONS];
+    int failed;
+    struct sm_err err;
+};
+
+static void part_free(struct part *p) {
+    free(p->tar);
+    free(p);
+}
+
+/* Runs a lease to its end; before each step `disturb` (may be NULL) may hurt something. */
+static struct part *run_range(struct rig *r, uint64_t first, uint32_t count, const uint64_t *skip,
+                              size_t n_skip, void (*disturb)(struct rig *, uint32_t done)) {
+    struct part *p = calloc(1, sizeof *p);
+    struct sm_lease *l;
+    struct sm_range range = {
+        .part = {.first = first, .count = count}, .last = true, .skip = skip, .n_skip = n_skip};
+    p->failed = sm_lease_start(&l, &r->job, &range, &p->err);
+    for (int more = 0; !p->failed && more == 0;) {
+        if (disturb != NULL) disturb(r, sm_lease_done(l));
+        struct pollfd fd = {.fd = sm_lease_fd(l), .events = POLLIN};
+        poll(&fd, 1, sm_lease_wait_ms(l));
+        more = sm_lease_step(l, &p->err);
+        p->failed = more < 0;
+    }
+    if (!p->failed) {
+        const struct sm_quarantined *bad = sm_lease_quarantined(l, &p->n_bad);
+        if (p->n_bad > 0) memcpy(p->bad, bad, p->n_bad * sizeof *bad);
+        struct sm_part *part = sm_lease_take_part(l);
+        uint64_t bytes;
+        char sha[SM_SHA_HEX], name[SM_PART_NAME_MAX], path[600];
+        assert_int_equal(sm_part_finish(&part, true, &bytes, sha, &p->err), 0);
+        sm_part_file(&range.part, name);
+        snprintf(path, sizeof path, "%s/%s", r->out, name);
+        p->tar = scratch_read(path, &p->n);
+        assert_int_equal(p->n, bytes);
+        assert_int_equal(unlink(path), 0);
+    }
+    sm_lease_free(&l);
+    return p;
+}
+
+static struct part *run_all(struct rig *r) {
+    return run_range(r, 0, POSITIONS, NULL, 0, NULL);
+}
+
+/* The i-th member of a tar: its name and bytes; lent. */
+static const char *member(const struct part *p, size_t i, const uint8_t **bytes, size_t *n) {
+    size_t at = 0;
+    for (;; i--) {
+        assert_true(at + 512 <= p->n && p->tar[at] != 0);
+        *n = strtoul((const char *)p->tar + at + 124, NULL, 8);
+        *bytes = p->tar + at + 512;
+        if (i == 0) return (const char *)p->tar + at;
+        at += 512 + (*n + 511) / 512 * 512;
+    }
+}
+
+/* KEY.json of a position, parsed. Gives. */
+static json_t *description(const struct part *p, uint64_t position) {
+    const uint8_t *bytes;
+    size_t n;
+    member(p, position * 3 + 2, &bytes, &n);
+    json_t *root = json_loadb((const char *)bytes, n, 0, NULL);
+    assert_non_null(root);
+    return root;
+}
+
+static long number(json_t *root, const char *key) {
+    json_t *v = json_object_get(root, key);
+    assert_true(json_is_integer(v));
+    return (long)json_integer_value(v);
+}
+
+static void a_part_holds_each_position_with_image_label_and_description(void **state) {
+    (void)state;
+    struct rig *r = rig_new("");
+    struct part *p = run_all(r);
+    if (p->failed) fail_msg("%s", p->err.text);
+    assert_int_equal(p->n_bad, 0);
+    for (uint64_t i = 0; i < POSITIONS; i++) {
+        struct sm_place place = sm_plan_at(&r->job.plan, i);
+        struct sm_entry e = sm_index_entry(r->index, place.sample);
+        const uint8_t *bytes;
+        size_t n;
+        char want[32];
+        snprintf(want, sizeof want, "%010d.png", (int)i);
+        assert_string_equal(member(p, i * 3, &bytes, &n), want);
+        assert_memory_equal(bytes, "\x89PNG", 4);
+        snprintf(want, sizeof want, "%010d.cls", (int)i);
+        assert_string_equal(member(p, i * 3 + 1, &bytes, &n), want);
+        assert_int_equal(n, 1);
+        assert_int_equal(*bytes - '0', e.label);
+        json_t *d = description(p, i);
+        assert_string_equal(json_string_value(json_object_get(d, "source")), e.file);
+        assert_string_equal(json_string_value(json_object_get(d, "class")),
+                            sm_index_class(r->index, e.label));
+        assert_int_equal(number(d, "copy"), place.copy);
+        assert_int_equal(number(d, "epoch"), 0);
+        assert_int_equal(number(d, "position"), i);
+        assert_int_equal(number(d, "sample"), place.sample);
+        assert_int_equal(json_array_size(json_object_get(d, "draws")), 2);
+        assert_null(json_object_get(d, "substitute_for"));
+        json_decref(d);
+    }
+    part_free(p);
+    rig_free(r);
+}
+
+/* Every third step the cage dies. */
+static void kill_cages(struct rig *r, uint32_t done) {
+    static uint32_t killed_at = UINT32_MAX;
+    if (done % 3 != 0 || killed_at == done) return;
+    killed_at = done;
+    kill(sm_cage_pid(r->job.cage), SIGKILL);
+}
+
+static void the_bytes_do_not_depend_on_how_leases_are_cut_or_cages_die(void **state) {
+    (void)state;
+    struct rig *r = rig_new("");
+    scratch_text(&r->s, "d/cat/02.jpg", "rotten");
+    build_index(r);
+    struct part *whole = run_all(r), *hurt = run_range(r, 0, POSITIONS, NULL, 0, kill_cages);
+    assert_true(sm_cage_replaced(r->job.cage) >= POSITIONS / 3);
+    assert_int_equal(hurt->n, whole->n);
+    assert_memory_equal(hurt->tar, whole->tar, whole->n);
+    size_t at = 0;
+    static const uint32_t cuts[] = {1, 2, 5, 13, POSITIONS - 21};
+    for (size_t k = 0, first = 0; k < sizeof cuts / sizeof *cuts; first += cuts[k++]) {
+        struct part *p = run_range(r, first, cuts[k], NULL, 0, NULL);
+        size_t n = p->n - 1024; /* without the end of the archive */
+        assert_memory_equal(p->tar, whole->tar + at, n);
+        at += n;
+        part_free(p);
+    }
+    assert_int_equal(at + 1024, whole->n);
+    part_free(hurt);
+    part_free(whole);
+    rig_free(r);
+}
+
+static void a_bad_sample_is_quarantined_and_its_place_filled_from_its_class(void **state) {
+    (void)state;
+    struct rig *r = rig_new("");
+    scratch_text(&r->s, "d/dog/07.jpg", "text");
+    scratch_text(&r->s, "d/dog/08.jpg", "");
+    build_index(r);
+    struct part *p = run_all(r);
+    if (p->failed) fail_msg("%s", p->err.text);
+    assert_int_equal(p->n_bad, 2 * COPIES);
+    for (size_t i = 0; i < p->n_bad; i++) {
+        const struct sm_quarantined *q = &p->bad[i];
+        assert_true(i == 0 || q->position > p->bad[i - 1].position);
+        assert_true(q->sample == 7 || q->sample == 8);
+        assert_int_equal(q->code, q->sample == 7 ? SM_E_FORMAT : SM_E_EMPTY);
+        assert_string_equal(q->stage, "decode");
+        assert_true(q->text[0] != 0);
+        assert_int_equal(q->substitute, 9); /* after 7 comes 8, which is bad too */
+        json_t *d = description(p, q->position), *original = json_object_get(d, "substitute_for");
+        assert_int_equal(number(d, "sample"), 9);
+        assert_string_equal(json_string_value(json_object_get(d, "source")), "dog/09.jpg");
+        assert_int_equal(number(d, "copy"), COPIES + sm_plan_at(&r->job.plan, q->position).copy);
+        assert_int_equal(number(original, "sample"), q->sample);
+        assert_string_equal(json_string_value(json_object_get(original, "source")),
+                            q->sample == 7 ? "dog/07.jpg" : "dog/08.jpg");
+        json_decref(d);
+    }
+    part_free(p);
+    rig_free(r);
+}
+
+static void the_only_sample_of_a_class_is_filled_from_the_next_class_round_the_end(void **state) {
+    (void)state;
+    struct rig *r = rig_new("");
+    scratch_text(&r->s, "d/fish/12.jpg", "text");
+    build_index(r);
+    struct part *p = run_all(r);
+    assert_int_equal(p->n_bad, COPIES);
+    for (size_t i = 0; i < p->n_bad; i++) {
+        const uint8_t *cls;
+        size_t n;
+        assert_int_equal(p->bad[i].sample, 12);
+        assert_int_equal(p->bad[i].substitute, 0);
+        member(p, p->bad[i].position * 3 + 1, &cls, &n);
+        assert_int_equal(*cls, '0'); /* the class of what is really there */
+    }
+    part_free(p);
+    rig_free(r);
+}
+
+static void a_skipped_position_is_not_read(void **state) {
+    (void)state;
+    struct rig *r = rig_new("");
+    uint64_t skip[] = {4, 5};
+    for (int i = 0; i < 2;
+         i++) { /* nobody may touch it: reading would be an error that stops the run */
+        struct sm_entry e = sm_index_entry(r->index, sm_plan_at(&r->job.plan, skip[i]).sample);
+        char name[64];
+        snprintf(name, sizeof name, "d/%s", e.file);
+        if (e.label != 2) unlink(scratch_path(&r->s, name));
+    }
+    struct part *p = run_range(r, 4, 2, skip, 2, NULL);
+    if (p->failed) fail_msg("%s", p->err.text);
+    assert_int_equal(p->n_bad, 2);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(p->bad[i].position, skip[i]);
+        assert_int_equal(p->bad[i].code, SM_E_WORKER_DIED);
+        assert_string_equal(p->bad[i].stage, "worker");
+        assert_true(p->bad[i].substitute != sm_plan_at(&r->job.plan, 4).sample);
+        assert_true(p->bad[i].substitute != sm_plan_at(&r->job.plan, 5).sample);
+    }
+    part_free(p);
+    rig_free(r);
+}
+
+static void with_on_error_fail_the_lease_fails_by_the_files_name(void **state) {
+    (void)state;
+    struct rig *r = rig_new("fail");
+    scratch_text(&r->s, "d/cat/03.jpg", "text");
+    build_index(r);
+    struct part *p = run_all(r);
+    assert_true(p->failed);
+    assert_string_equal(sm_code_word(p->err.code), "format");
+    assert_non_null(strstr(p->err.text, "cat/03.jpg"));
+    part_free(p);
+    rig_free(r);
+}
+
+static void a_file_that_changed_fails_the_lease_and_is_no_bad_sample(void **state) {
+    (void)state;
+    struct rig *r = rig_new("");
+    scratch_text(&r->s, "d/cat/03.jpg", "changed after indexing");
+    struct part *p = run_all(r);
+    assert_true(p->failed);
+    assert_string_equal(sm_code_word(p->err.code), "changed");
+    assert_non_null(strstr(p->err.text, "cat/03.jpg"));
+    part_free(p);
+    rig_free(r);
+}
+
+static void a_dataset_without_a_good_sample_fails_and_says_so(void **state) {
+    (void)state;
+    struct rig *r = rig_new("");
+    for (int i = 0; i < SAMPLES; i++) {
+        struct sm_entry e = sm_index_entry(r->index, (uint64_t)i);
+        char name[64];
+        snprintf(name, sizeof name, "d/%s", e.file);
+        scratch_text(&r->s, name, "text");
+    }
+    build_index(r);
+    struct part *p = run_all(r);
+    assert_true(p->failed);
+    assert_string_equal(sm_code_word(p->err.code), "dataset");
+    assert_non_null(strstr(p->err.text, "whole dataset damaged"));
+    part_free(p);
+    rig_free(r);
+}
+
+static void copy_0_of_originals_is_the_source_files_bytes(void **state) {
+    (void)state;
+    struct rig *r = rig_new("originals");
+    struct part *p = run_all(r);
+    if (p->failed) fail_msg("%s", p->err.text);
+    int originals = 0;
+    for (uint64_t i = 0; i < POSITIONS; i++) {
+        struct sm_place place = sm_plan_at(&r->job.plan, i);
+        const uint8_t *bytes;
+        size_t n, file_n;
+        const char *name = member(p, i * 3, &bytes, &n);
+        if (place.copy != 0) {
+            assert_non_null(strstr(name, ".png"));
+            continue;
+        }
+        char path[600];
+        snprintf(path, sizeof path, "%s/%s", r->root, sm_index_entry(r->index, place.sample).file);
+        void *file = scratch_read(path, &file_n);
+        assert_non_null(strstr(name, ".jpg"));
+        assert_int_equal(n, file_n);
+        assert_memory_equal(bytes, file, n);
+        free(file);
+        originals++;
+    }
+    assert_int_equal(originals, SAMPLES);
+    part_free(p);
+    rig_free(r);
+}
+
+static void a_lease_given_up_leaves_no_file_and_the_next_one_runs(void **state) {
+    (void)state;
+    struct rig *r = rig_new("");
+    struct sm_lease *l;
+    struct sm_err err = {0};
+    struct sm_range range = {.part = {.first = 0, .count = POSITIONS}};
+    assert_int_equal(sm_lease_start(&l, &r->job, &range, &err), 0);
+    sm_lease_free(&l);
+    struct dirent **list;
+    int n = scandir(r->out, &list, NULL, alphasort);
+    assert_int_equal(n, 2); /* . and .. */
+    for (int i = 0; i < n; i++)
+        free(list[i]);
+    free(list);
+    struct part *p = run_all(r);
+    assert_false(p->failed);
+    part_free(p);
+    rig_free(r);
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "cage") == 0) return sm_cage_main(argc - 1, argv + 1);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_part_holds_each_position_with_image_label_and_description),
+        cmocka_unit_test(the_bytes_do_not_depend_on_how_leases_are_cut_or_cages_die),
+        cmocka_unit_test(a_bad_sample_is_quarantined_and_its_place_filled_from_its_class),
+        cmocka_unit_test(the_only_sample_of_a_class_is_filled_from_the_next_class_round_the_end),
+        cmocka_unit_test(a_skipped_position_is_not_read),
+        cmocka_unit_test(with_on_error_fail_the_lease_fails_by_the_files_name),
+        cmocka_unit_test(a_file_that_changed_fails_the_lease_and_is_no_bad_sample),
+        cmocka_unit_test(a_dataset_without_a_good_sample_fails_and_says_so),
+        cmocka_unit_test(copy_0_of_originals_is_the_source_files_bytes),
+        cmocka_unit_test(a_lease_given_up_leaves_no_file_and_the_next_one_runs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
