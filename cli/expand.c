@@ -41,7 +41,7 @@ struct expansion {
     const struct sm_expand_options *options;
     struct sm_run *run;
     char dir[PATH_MAX], state[PATH_MAX], index_path[PATH_MAX]; /* all absolute */
-    char root[PATH_MAX];                                       /* of the source */
+    char root[SM_MAX_PATH_BYTES];                              /* of the source */
     int lock_fd;
     struct sm_index *index;
     struct sm_embedded *embedded;
@@ -112,18 +112,16 @@ static int claim_folder(struct expansion *x, struct sm_err *err) {
  * name holds what it was made from, so that another source is never taken for the old one. */
 static int find_index(struct expansion *x, struct sm_err *err) {
     const struct sm_pipeline_source *s = &x->pipeline->source;
-    if (realpath(s->path, x->root) ==
-        NULL) /* a brace range is no file: the source knows what to say */
-        snprintf(x->root, sizeof x->root, "%s", s->path);
-    char from[PATH_MAX + 64], digest[SM_XXH_HEX];
-    int n = snprintf(from, sizeof from, "%s %d %d %d %d", x->root, s->format, s->gif, s->tiff,
-                     s->checksum);
+    if (sm_source_root(s, x->root, err) < 0) return -1;
+    char from[SM_MAX_PATH_BYTES + PATH_MAX + 64], digest[SM_XXH_HEX];
+    int n = snprintf(from, sizeof from, "%s %s %d %d %d %d", x->root, s->path, s->format, s->gif,
+                     s->tiff, s->checksum);
     sm_xxh(from, (size_t)n, digest);
     snprintf(x->index_path, sizeof x->index_path, "%.*s/index-%.16s",
              (int)(sizeof x->index_path - 32), x->state, digest);
     if (access(x->index_path, F_OK) == 0 && sm_index_open(&x->index, x->index_path, NULL) == 0)
         return 0;
-    if (sm_index_build(&x->pipeline->source, x->index_path, err) < 0) return -1;
+    if (sm_index_build(s, x->index_path, err) < 0) return -1;
     return sm_index_open(&x->index, x->index_path, err);
 }
 

@@ -73,9 +73,8 @@ static int open_dataset(struct preview *v, struct sm_err *err) {
     if (r == 0) r = sm_index_open(&v->index, path, err);
     unlink(path);
     if (r < 0) return -1;
-    char root[PATH_MAX];
-    if (realpath(v->pipeline->source.path, root) == NULL)
-        snprintf(root, sizeof root, "%s", v->pipeline->source.path);
+    char root[SM_MAX_PATH_BYTES];
+    if (sm_source_root(&v->pipeline->source, root, err) < 0) return -1;
     v->reader = sm_reader_new(root);
     return v->reader == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
 }
@@ -98,31 +97,33 @@ static int find_class(const struct preview *v, uint32_t *label, struct sm_err *e
     return r;
 }
 
-/* In the order of the epoch, but so that every class has its k-th row before any has its k+1st. */
+/* Class by class in turns, so that every class has its k-th row before any has its k+1st; within a
+ * class in an order that depends on the seed. */
 static int choose_samples(struct preview *v, struct sm_err *err) {
-    uint64_t all = sm_index_samples(v->index);
-    uint32_t classes = sm_index_classes(v->index), only = UINT32_MAX;
+    uint32_t classes = sm_index_classes(v->index), first = 0, end = classes;
     size_t want = (size_t)v->options->samples;
-    if (v->options->class_name != NULL && find_class(v, &only, err) < 0) return -1;
+    if (v->options->class_name != NULL) {
+        if (find_class(v, &first, err) < 0) return -1;
+        end = first + 1;
+    }
     v->samples = calloc(want, sizeof *v->samples);
     if (v->samples == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    struct sm_permutation order =
-        sm_permutation_make(all, (uint64_t)v->pipeline->seed, v->options->epoch);
     bool more = true;
-    for (uint64_t round = 0; v->n_samples < want && more; round++) {
-        uint64_t *seen = calloc(classes, sizeof *seen);
+    for (uint64_t turn = 0; v->n_samples < want && more; turn++) {
         more = false;
-        for (uint64_t p = 0; seen != NULL && p < all && v->n_samples < want; p++) {
-            uint64_t sample = sm_permutation_at(&order, p);
-            uint32_t label = sm_index_entry(v->index, sample).label;
-            if (only != UINT32_MAX && label != only) continue;
-            if (seen[label]++ != round) continue;
-            v->samples[v->n_samples++] = sample;
+        for (uint32_t c = first; c < end && v->n_samples < want; c++) {
+            uint64_t n = sm_index_class_samples(v->index, c);
+            if (turn >= n) continue;
+            struct sm_permutation order =
+                sm_permutation_make(n, (uint64_t)v->pipeline->seed, v->options->epoch);
+            v->samples[v->n_samples++] =
+                sm_index_class_sample(v->index, c, sm_permutation_at(&order, turn));
             more = true;
         }
-        free(seen);
     }
-    return 0;
+    return v->n_samples
+               ? 0
+               : sm_fail(err, SM_E_DATASET, "class '%s' has no samples", v->options->class_name);
 }
 
 /* The pipeline as a picture: no Normalize, uint8, rows of pixels. */
