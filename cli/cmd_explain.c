@@ -93,7 +93,9 @@ static int dataset_read(struct explanation *x, struct sm_err *err) {
     int rc = sm_index_build(&source, path, err);
     if (rc == 0) rc = sm_index_open(&x->index, path, err);
     unlink(path);
-    if (rc != 0) return -1;
+    bool pattern =
+        source.format == SM_SOURCE_WEBDATASET; /* braces: only the index knows the files */
+    if (rc != 0) return pattern && err->code == SM_E_MISSING ? 0 : -1;
     x->plan = (struct sm_plan){.samples = sm_index_samples(x->index),
                                .copies = (uint32_t)p->expand.copies,
                                .shuffle = p->output.shuffle,

@@ -139,6 +139,10 @@ def test_explain_counts_classes_and_shards(photos):
 def test_explain_shows_the_plan_although_the_data_is_not_there(tmp_path):
     path = ROOT / "pipelines" / "photos.yaml"
     assert "nothing at" in good("explain", path, "--source", tmp_path / "no").stdout
+    tars = tmp_path / "tars.yaml"
+    tars.write_text("version: 1\nsource: {format: webdataset, path: 'no-{000..003}.tar'}\n")
+    assert "nothing at" in good("explain", tars).stdout
+    tars.unlink()
     done = run("explain", path, "--source", tmp_path)  # there, but empty
     assert done.returncode == 1 and "# the plan" in done.stdout and str(tmp_path) in done.stderr
 
