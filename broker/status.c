@@ -8,7 +8,11 @@
 enum {
     STATUS_BYTES = 768 << 10,  /* of one Status; a fleet beyond it is shown in part */
     RESULTS_BYTES = 256 << 10, /* of one page */
+#ifdef SM_SIM
+    RESULTS_SHARDS = 2, /* so that small jobs have pages too */
+#else
     RESULTS_SHARDS = 1000,
+#endif
     STALL_MS = 5000, /* without progress for so long, a job waits for its workers */
 };
 

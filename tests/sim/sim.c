@@ -1,0 +1,110 @@
+/* `sim [--kills N] [--seed S] [--epoch E] [--plants EPOCHS]`: simulated epochs until N kills have
+ * been survived; then, to prove that the checks see anything, the same with each planted bug until
+ * it is caught. A failure prints the seed and epoch that replay exactly it. */
+#include "tests/sim/sim.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static const char *const plants[] = {"none",
+#define X(name) #name,
+                                     SM_PLANTS(X)
+#undef X
+};
+
+static uint64_t kills_of(const struct stats *s) {
+    return s->kills[KILL_WORKER] + s->kills[KILL_BROKER] + s->kills[KILL_CLIENT];
+}
+
+static double seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static int failed(const struct world *w, uint64_t seed, uint64_t epoch) {
+    printf("sim: epoch %" PRIu64 " of seed %" PRIu64 ": %s\n", epoch, seed, w->wrong);
+    printf("sim: replay it with: sim --seed %" PRIu64 " --epoch %" PRIu64 "\n", seed, epoch);
+    return 1;
+}
+
+static int survive(struct world *w, uint64_t seed, uint64_t kills) {
+    struct stats s = {0};
+    double start = seconds();
+    for (uint64_t epoch = 0; kills_of(&s) < kills; epoch++)
+        if (!world_epoch(w, seed, epoch, &s)) return failed(w, seed, epoch);
+    printf("sim: seed %" PRIu64 ": %" PRIu64 " epochs, %" PRIu64 " kills (%" PRIu64
+           " of workers, %" PRIu64 " of the broker, %" PRIu64 " of the client, %" PRIu64
+           " times all at once), %" PRIu64 " messages, %" PRIu64 " dropped, %" PRIu64
+           " doubled, %" PRIu64 " stale results, %" PRIu64 " failed leases, %" PRIu64
+           " shards made again, %" PRIu64 " positions quarantined; lost 0, "
+           "duplicated 0; %.1f s\n",
+           seed, s.epochs, kills_of(&s), s.kills[KILL_WORKER], s.kills[KILL_BROKER],
+           s.kills[KILL_CLIENT], s.kills[KILL_ALL], s.messages, s.dropped, s.doubled, s.stale,
+           s.failures, s.remade, s.quarantined, seconds() - start);
+    return 0;
+}
+
+/* Each planted bug must be caught within so many epochs, or the simulator proves nothing. */
+static int plants_catch(struct world *w, uint64_t seed, uint64_t epochs) {
+    int missed = 0;
+    for (int p = 1; p < PLANT_count; p++) {
+        struct stats s = {0};
+        uint64_t epoch = 0;
+        sm_planted = p;
+        while (epoch < epochs && world_epoch(w, seed, epoch, &s))
+            epoch++;
+        sm_planted = PLANT_none;
+        bool caught = epoch < epochs;
+        missed += !caught;
+        printf("sim: planted %-22s ", plants[p]);
+        if (caught)
+            printf("caught after %" PRIu64 " epochs: %s\n", epoch + 1, w->wrong);
+        else
+            printf("NOT caught within %" PRIu64 " epochs\n", epochs);
+    }
+    return missed != 0;
+}
+
+int main(int argc, char **argv) {
+    uint64_t kills = 1000000, seed = 1, epoch = UINT64_MAX, plant_epochs = 5000;
+    const char *plant = NULL;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        uint64_t n = strtoull(argv[i + 1], NULL, 10);
+        if (strcmp(argv[i], "--kills") == 0)
+            kills = n;
+        else if (strcmp(argv[i], "--seed") == 0)
+            seed = n;
+        else if (strcmp(argv[i], "--epoch") == 0)
+            epoch = n;
+        else if (strcmp(argv[i], "--plants") == 0)
+            plant_epochs = n;
+        else if (strcmp(argv[i], "--plant") == 0)
+            plant = argv[i + 1];
+        else {
+            fprintf(
+                stderr,
+                "usage: sim [--kills N] [--seed S] [--epoch E] [--plants EPOCHS] [--plant NAME]\n");
+            return 2;
+        }
+    }
+    struct world *w = calloc(1, sizeof *w);
+    sm_actions_init(&w->actions);
+    int rc;
+    for (int p = 0; plant != NULL && p < PLANT_count; p++)
+        if (strcmp(plant, plants[p]) == 0) sm_planted = p;
+    if (epoch != UINT64_MAX) {
+        struct stats s = {0};
+        w->trace = getenv("SIM_TRACE") != NULL;
+        rc = world_epoch(w, seed, epoch, &s) ? 0 : failed(w, seed, epoch);
+        if (rc == 0) printf("sim: epoch %" PRIu64 " of seed %" PRIu64 " holds\n", epoch, seed);
+    } else {
+        rc = survive(w, seed, kills);
+        if (rc == 0 && plant_epochs > 0) rc = plants_catch(w, seed, plant_epochs);
+    }
+    world_release(w);
+    return rc;
+}
