@@ -192,7 +192,9 @@ static uint64_t attempt_last(const struct sm_core *core) {
 }
 
 static bool fingerprint_fits(struct sm_core *core, struct job *job, struct worker *worker) {
-    if (job->fingerprint == NULL || strcmp(job->fingerprint, worker->fingerprint) == 0) return true;
+    if (job->fingerprint == NULL || strcmp(job->fingerprint, worker->fingerprint) == 0 ||
+        PLANTED(fingerprint_ignored))
+        return true;
     uint8_t bit = (uint8_t)(1u << job->slot % 8);
     if (!(worker->told[job->slot / 8] & bit)) {
         worker->told[job->slot / 8] |= bit;
@@ -252,7 +254,9 @@ static struct work *straggler_find(struct sm_core *core, struct job *job,
     for (struct open_shard *open = job->opens; open != NULL; open = open->next) {
         for (size_t i = 0; i < open->n; i++) {
             struct work *work = open->ranges[i];
-            if (work->state != WORK_LEASED || work->leases->next_of_work != NULL) continue;
+            if (work->state != WORK_LEASED) continue;
+            assert(work->leases != NULL);
+            if (work->leases->next_of_work != NULL) continue;
             int64_t age = core->now - work->leases->started;
             if (work->leases->worker == worker || age <= oldest) continue;
             if (age * 1000 <= (int64_t)usual * work->count / 2 * 3) continue;

@@ -18,7 +18,7 @@
     X(gap_accepted)          \
     X(old_attempt_accepted)  \
     X(death_forgotten)       \
-    X(done_not_compared)     \
+    X(fingerprint_ignored)   \
     X(part_missing_ignored)  \
     X(retry_lost)
 enum {

@@ -37,6 +37,10 @@ static int kept_load(struct world *w, struct kept *k, struct sm_err *err) {
     return sm_core_load(w->core, &r, err);
 }
 
+static char *fingerprint_of(const struct world *w, uint32_t slot) {
+    return slot < w->strangers ? "f" : "g";
+}
+
 void broker_start(struct world *w) {
     struct sm_err err;
     w->incarnation++; /* in the journal's meta: counted before anything else happens */
@@ -168,6 +172,8 @@ static void record_keep(struct world *w, const struct sm_record *r) {
         k->entries[i] = (struct entry){r->quarantined[i]->position, r->quarantined[i]->code};
     if (r->sha256 != NULL) snprintf(k->sha, sizeof k->sha, "%s", r->sha256);
     if (r->text != NULL) snprintf(k->text, sizeof k->text, "%s", r->text);
+    if (r->kind == SM_RECORD_FINGERPRINT)
+        snprintf(w->fingerprint, sizeof w->fingerprint, "%s", r->text);
     if (r->kind == SM_RECORD_REMAKE) {
         w->stats->remade++;
         if (!(w->tampered >> r->shard & 1))
@@ -226,15 +232,18 @@ void broker_receive(struct world *w, uint32_t slot, uint32_t life, const struct 
     case SHARDMILL__ENVELOPE__BODY_HELLO:
         shardmill__hello__init(&b.hello);
         b.hello.name = "w";
-        b.hello.fingerprint = "f";
+        b.hello.fingerprint = fingerprint_of(w, slot);
         if (!m->holding) break;
         holding.job = "j";
         holding.kind = m->kind, holding.attempt = m->attempt, holding.shard = m->shard;
         holding.first = m->first, holding.count = m->count, holding.generation = m->generation;
         b.hello.holding = holdings;
         b.hello.n_holding = 1;
-        if (now && m->kind == SHARDMILL__LEASE_KIND__RANGE && m->count == 1)
+        if (m->kind != SHARDMILL__LEASE_KIND__RANGE || m->count != 1) break;
+        if (now)
             single_add(a, m->first);
+        else
+            w->accused[m->first]++; /* of a life that has ended; the broker will find out */
         break;
     case SHARDMILL__ENVELOPE__BODY_HEARTBEAT:
         shardmill__heartbeat__init(&b.heartbeat);
@@ -302,6 +311,9 @@ void broker_receive(struct world *w, uint32_t slot, uint32_t life, const struct 
 static void lease_note(struct world *w, struct actor *to, const Shardmill__Lease *l) {
     *given_at(w, l->attempt) =
         (struct given){l->attempt, l->shard, l->first, l->count, l->kind, false};
+    if (strcmp(w->fingerprint, fingerprint_of(w, (uint32_t)(to - w->actors))) != 0)
+        world_violation(w, "a lease of a job of '%s' is given to a worker with another fingerprint",
+                        w->fingerprint);
     if (l->kind == SHARDMILL__LEASE_KIND__SEAL) return;
     if (l->count == 1) single_add(to, l->first);
     for (uint64_t p = l->first; p < l->first + l->count; p++)

@@ -169,6 +169,7 @@ struct world {
     size_t packed_n;
     struct sm_plan plan;
     uint8_t nature[POSITIONS]; /* of each sample */
+    uint32_t strangers; /* workers from this slot on have another fingerprint */
     double drop, twice, slow, fault;
     int kill_ms; /* mean pause between kills */
 
@@ -189,6 +190,7 @@ struct world {
     struct given given[ATTEMPTS];
     bool acked[POSITIONS];       /* the broker told a worker that it holds this */
     uint32_t accused[POSITIONS]; /* how often a worker died over its single lease */
+    char fingerprint[8];         /* of the job, once journaled */
     uint64_t tampered;           /* shards (bits) of which the world removed a part */
     bool trace; /* print what happens */
     struct stats *stats;

@@ -165,7 +165,7 @@ static void chaos(struct world *w) {
         w->actors[slot].paused_until = w->now + 500 + (int64_t)below(w, 14000);
         break;
     case 9:
-        if (chance(w, w->fault * 10)) folder_tamper(w);
+        if (chance(w, w->fault * 5)) folder_tamper(w);
         break;
     default:
         actor_kill(w, slot);
@@ -203,7 +203,8 @@ static void plan_make(struct world *w) {
     w->drop = 0.08 * (double)below(w, 100) / 100;
     w->twice = 0.08 * (double)below(w, 100) / 100;
     w->slow = 0.06 * (double)below(w, 100) / 100;
-    w->fault = chance(w, 0.3) ? 0.01 : 0;
+    w->strangers = chance(w, 0.25) ? 1 + (uint32_t)below(w, WORKERS - 1) : WORKERS;
+    w->fault = chance(w, 0.4) ? 0.03 : 0;
     w->kill_ms = 300 + (int)below(w, 1500);
 }
 
@@ -219,6 +220,7 @@ static void world_begin(struct world *w, uint64_t seed, uint64_t epoch) {
     w->incarnation = 0;
     w->flushing = false;
     w->tampered = 0;
+    w->fingerprint[0] = 0;
     w->wrong[0] = 0;
     memset(w->actors, 0, sizeof w->actors);
     memset(w->parts, 0, sizeof w->parts);
