@@ -92,6 +92,25 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(CORE_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDLIBS_ALL) -lcmocka
 
+# The broker never touches a sample: this test links it with nothing that could (no libvips, libfyaml, OpenBLAS).
+$(BUILD)/tests/loop: $(BUILD)/obj/tests/unit/loop.o $(call obj,$(LIB_SRC) $(BROKER_SRC)) $(PB_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -o $@ $^ $(BROKER_LIBS) -lm -pthread -lcmocka
+
+# The simulator drives the same core, compiled once more so that bugs can be planted in it.
+SIM_CORE = $(addprefix broker/,core.c actions.c records.c plan.c leases.c workers.c results.c jobs.c status.c)
+SIM_LIB  = $(addprefix lib/,err.c arena.c plan.c permutation.c rng.c)
+SIM_OBJ  = $(patsubst %.c,$(BUILD)/sim/%.o,$(SIM_CORE) $(wildcard tests/sim/*.c)) $(call obj,$(SIM_LIB)) $(PB_OBJ)
+$(BUILD)/sim/%.o: %.c | $(BUILD)/gen/messages.pb-c.h
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -DSM_SIM $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+$(BUILD)/sim/sim: $(SIM_OBJ)
+	$(CC) $(CFLAGS_ALL) -o $@ $^ $(BROKER_LIBS) -pthread
+N ?= 1000000
+SEED ?= 1
+sim: $(BUILD)/sim/sim ## N simulated kills (default 10^6), then each planted bug must be caught
+	$(BUILD)/sim/sim --kills $(N) --seed $(SEED)
+
 $(BUILD)/tools/%: $(BUILD)/obj/tests/tools/%.o $(CORE_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDLIBS_ALL)
@@ -164,4 +183,4 @@ format:          ## clang-format over the tree
 clean:           ## remove what was built
 	rm -rf build build-asan build-tsan build-clang $(BUILD)
 
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(BUILD)/sim -name '*.d' 2>/dev/null)

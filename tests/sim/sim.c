@@ -77,9 +77,11 @@ static void plant_run(struct world *w, int plant, uint64_t seed, uint64_t epochs
     }
     int status = 0;
     waitpid(child, &status, 0);
-    if (!WIFSIGNALED(status)) return;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return;
     f->caught = true;
-    snprintf(f->how, sizeof f->how, "an assertion of the core (signal %d)", WTERMSIG(status));
+    snprintf(f->how, sizeof f->how, "an assertion of the core (%s %d)",
+             WIFSIGNALED(status) ? "signal" : "exit",
+             WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 }
 
 /* Each planted bug must be caught within so many epochs, or the simulator proves nothing. */
