@@ -1,7 +1,9 @@
 # Shardmill's build. `make help` lists the targets; every package is Debian's and comes by `make deps`.
 BUILD  ?= build
 PREFIX ?= /usr/local
-CC     ?= gcc
+ifeq ($(origin CC),default)
+CC      = gcc
+endif
 PYTHON ?= /usr/bin/python3
 OPT    ?= -O2 -g
 VERSION = 0.1.0

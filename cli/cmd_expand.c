@@ -89,9 +89,7 @@ static int run(const void *values, int n, char **operands) {
     enum sm_expand_end end;
     if (sm_expand(&pipeline, &options, &record, &end, &err) < 0) {
         code = sm_cli_fail(&err);
-        if (err.code != SM_E_DIFFERS && err.code != SM_E_BUSY && err.code != SM_E_DATASET &&
-            err.code != SM_E_MISSING)
-            print_resume(v, operands[0]);
+        if (sm_expand_started(v->out)) print_resume(v, operands[0]);
     } else {
         code =
             sm_summary(&record, v->out, end == SM_EXPAND_WAS_DONE, v->max_quarantine, &v->common);
@@ -144,7 +142,7 @@ static const struct sm_option options[] = {
                .type = SM_T_BOOL,
                .offset = AT(sandbox),
                .dflt = "true",
-               .doc = "decode in a caged process; --no-sandbox runs where the kernel cannot cage"}},
+               .doc = "decode without a cage, on a machine whose kernel has none"}},
     SM_OPTION_JSON,
     SM_OPTION_QUIET,
 };

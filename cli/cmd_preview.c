@@ -77,7 +77,7 @@ static const struct sm_option options[] = {
                .type = SM_T_BOOL,
                .offset = AT(sandbox),
                .dflt = "true",
-               .doc = "decode in a caged process; --no-sandbox runs where the kernel cannot cage"}},
+               .doc = "decode without a cage, on a machine whose kernel has none"}},
     SM_OPTION_QUIET,
 };
 static const char *const examples[] = {

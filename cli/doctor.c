@@ -156,7 +156,7 @@ enum sm_health sm_doctor(bool json, struct sm_buf *out) {
         return worst;
     }
     for (size_t i = 0; i < r.n; i++)
-        sm_buf_printf(out, "%-5s %-12s %s\n", words[r.found[i].health], r.found[i].check,
+        sm_buf_printf(out, "%-5s %-26s %s\n", words[r.found[i].health], r.found[i].check,
                       r.found[i].text);
     return worst;
 }

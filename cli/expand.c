@@ -248,6 +248,12 @@ static int compare_folder(struct expansion *x, bool *complete, struct sm_err *er
     return sm_run_write_header(x->run, path, err);
 }
 
+bool sm_expand_started(const char *dir) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/" SM_STATE_NAME "/run.json", dir);
+    return access(path, F_OK) == 0;
+}
+
 void sm_expand_forget(const char *state_dir) {
     DIR *d = opendir(state_dir);
     if (d == NULL) return;

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 enum { TEXT_BYTES_MAX = 1 << 20 };
 
@@ -16,6 +17,7 @@ static int command_run(const struct sm_command *command, int argc, char **argv);
 static int output_end(int exit_code);
 
 int main(int argc, char **argv) {
+    prctl(PR_SET_NAME, "shardmill"); /* a child is started from /proc/self/exe and would be called so */
     if (argc < 2) return overview(stderr, SM_EXIT_USAGE);
     const char *name = argv[1];
     if (strcmp(name, "--version") == 0) {

@@ -80,19 +80,29 @@ def samples(folder):
 
 
 def processes(marker):
-    """pid -> command line of every living process that has marker in its command line or environment."""
-    found = {}
+    """pid -> command line of every living process that has marker in its environment or command line, and of all that
+    descend from one (a cage is started without an environment)."""
+    found, parents, commands = {}, {}, {}
     for entry in pathlib.Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             environment = (entry / "environ").read_bytes().decode(errors="replace")
-            state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
         except (OSError, IndexError):
             continue
-        if state != "Z" and (marker in environment or marker in command):
-            found[int(entry.name)] = command
+        if fields[0] == "Z":
+            continue
+        pid = int(entry.name)
+        parents[pid], commands[pid] = int(fields[1]), command
+        if marker in environment or marker in command:
+            found[pid] = command
+    grown = True
+    while grown:
+        young = [p for p, parent in parents.items() if parent in found and p not in found]
+        found.update((p, commands[p]) for p in young)
+        grown = bool(young)
     return found
 
 
@@ -118,7 +128,7 @@ class Started:
 
     def family(self, role=None):
         return [pid for pid, command in processes(self.marker).items()
-                if role is None or f"shardmill {role}" in command or f" {role} " in command]
+                if role is None or command.startswith(f"shardmill {role} ")]
 
     def end(self):
         for pid in self.family():

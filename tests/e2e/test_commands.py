@@ -57,7 +57,7 @@ def test_preview_is_a_picture_and_the_same_each_time(photos, pipeline, tmp_path)
 @pytest.mark.skipif(SANITIZED, reason="a sanitizer cannot be caged")
 def test_doctor_proves_the_cage_on_this_machine():
     done = good("doctor")
-    for probe in ("open", "socket", "exec", "ptrace", "fork"):
+    for probe in ("open", "socket", "program", "trace", "fork"):
         assert re.search(rf"{probe}.*refused", done.stdout), done.stdout
     report = json.loads(good("doctor", "--json").stdout)
     assert report["healthy"] is True
