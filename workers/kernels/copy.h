@@ -29,6 +29,14 @@ struct sm_layout_job {
 };
 void sm_layout_write(const struct sm_layout_job *job, uint8_t *out);
 
+/* n interleaved RGB pixels to three planes, from the last to the first when flip is set. Plainly,
+ * and with vectors (AVX2 machines only); both write the same. */
+struct sm_planes {
+    uint8_t *r, *g, *b;
+};
+void sm_planes_plain(const uint8_t *from, struct sm_planes to, int n, bool flip);
+void sm_planes_avx2(const uint8_t *from, struct sm_planes to, int n, bool flip);
+
 /* Rounded to nearest, ties to even. */
 uint32_t sm_float_bits32(float v);
 uint32_t sm_float_bits16(float v);  /* IEEE half */

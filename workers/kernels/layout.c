@@ -6,6 +6,10 @@
 #include <assert.h>
 #include <string.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 uint32_t sm_float_bits32(float v) {
     uint32_t bits;
     memcpy(&bits, &v, sizeof bits);
@@ -62,24 +66,77 @@ __attribute__((always_inline)) static inline void write_row(const struct sm_layo
         }
 }
 
-/* The common case, uint8 RGB to planes, without a table. */
-static void write_planes_rgb(const uint8_t *restrict from, uint8_t *restrict r, uint8_t *restrict g,
-                             uint8_t *restrict b, int width, bool flip) {
-    if (flip) {
-        from += (size_t)(width - 1) * 3;
-        for (int x = 0; x < width; x++, from -= 3) {
-            r[x] = from[0];
-            g[x] = from[1];
-            b[x] = from[2];
-        }
-        return;
-    }
-    for (int x = 0; x < width; x++, from += 3) {
-        r[x] = from[0];
-        g[x] = from[1];
-        b[x] = from[2];
+/* --- the common case: uint8 RGB to planes, without a table
+ * --------------------------------------------------------- */
+
+void sm_planes_plain(const uint8_t *from, struct sm_planes to, int n, bool flip) {
+    for (int x = 0; x < n; x++, from += 3) {
+        const int at = flip ? n - 1 - x : x;
+        to.r[at] = from[0];
+        to.g[at] = from[1];
+        to.b[at] = from[2];
     }
 }
+
+#if defined(__x86_64__)
+
+/* Sixteen pixels are three vectors; a channel's bytes lie at stride 3 over them. Each mask picks
+ * from one vector what it has of the channel and leaves zero elsewhere. */
+#define Z -1
+static const int8_t pick[3][3][16] = {
+    {{0, 3, 6, 9, 12, 15, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z},
+     {Z, Z, Z, Z, Z, Z, 2, 5, 8, 11, 14, Z, Z, Z, Z, Z},
+     {Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, 1, 4, 7, 10, 13}},
+    {{1, 4, 7, 10, 13, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z},
+     {Z, Z, Z, Z, Z, 0, 3, 6, 9, 12, 15, Z, Z, Z, Z, Z},
+     {Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, 2, 5, 8, 11, 14}},
+    {{2, 5, 8, 11, 14, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, Z},
+     {Z, Z, Z, Z, Z, 1, 4, 7, 10, 13, Z, Z, Z, Z, Z, Z},
+     {Z, Z, Z, Z, Z, Z, Z, Z, Z, Z, 0, 3, 6, 9, 12, 15}},
+};
+#undef Z
+
+__attribute__((target("avx2"))) static inline __m128i channel(const __m128i v[3], int c) {
+    __m128i a = _mm_shuffle_epi8(v[0], _mm_loadu_si128((const __m128i *)pick[c][0]));
+    __m128i b = _mm_shuffle_epi8(v[1], _mm_loadu_si128((const __m128i *)pick[c][1]));
+    __m128i d = _mm_shuffle_epi8(v[2], _mm_loadu_si128((const __m128i *)pick[c][2]));
+    return _mm_or_si128(_mm_or_si128(a, b), d);
+}
+
+__attribute__((target("avx2"))) void sm_planes_avx2(const uint8_t *from, struct sm_planes to, int n,
+                                                    bool flip) {
+    const __m128i backwards = _mm_setr_epi8(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    uint8_t *const planes[3] = {to.r, to.g, to.b};
+    int x = 0;
+    for (; x + 16 <= n; x += 16, from += 48) {
+        const __m128i v[3] = {_mm_loadu_si128((const __m128i *)from),
+                              _mm_loadu_si128((const __m128i *)(from + 16)),
+                              _mm_loadu_si128((const __m128i *)(from + 32))};
+        for (int c = 0; c < 3; c++) {
+            __m128i line = channel(v, c);
+            if (flip) line = _mm_shuffle_epi8(line, backwards);
+            _mm_storeu_si128((__m128i *)(planes[c] + (flip ? n - 16 - x : x)), line);
+        }
+    }
+    const int done = flip ? 0 : x;
+    sm_planes_plain(from, (struct sm_planes){to.r + done, to.g + done, to.b + done}, n - x, flip);
+}
+
+static bool planes_fast(void) {
+    return __builtin_cpu_supports("avx2");
+}
+
+#else
+
+void sm_planes_avx2(const uint8_t *from, struct sm_planes to, int n, bool flip) {
+    sm_planes_plain(from, to, n, flip);
+}
+
+static bool planes_fast(void) {
+    return false;
+}
+
+#endif
 
 void sm_layout_write(const struct sm_layout_job *job, uint8_t *out) {
     const struct sm_tile *t = &job->tile;
@@ -88,12 +145,14 @@ void sm_layout_write(const struct sm_layout_job *job, uint8_t *out) {
     const size_t to_pixel = job->planes ? size : size * channels,
                  to_channel = job->planes ? plane : size;
     assert(t->is_float ? job->narrow != NULL : job->size == 1 || job->table != NULL);
+    void (*const planes)(const uint8_t *, struct sm_planes, int, bool) =
+        planes_fast() ? sm_planes_avx2 : sm_planes_plain;
     const bool bytes = !t->is_float && job->table == NULL;
     for (int y = 0; y < t->height; y++) {
         const uint8_t *from = sm_tile_row(t, job->flip_y ? t->height - 1 - y : y);
         uint8_t *to = out + (size_t)y * (size_t)t->width * to_pixel;
         if (bytes && job->planes && channels == 3)
-            write_planes_rgb(from, to, to + plane, to + 2 * plane, t->width, job->flip_x);
+            planes(from, (struct sm_planes){to, to + plane, to + 2 * plane}, t->width, job->flip_x);
         else if (bytes && !job->flip_x && (channels == 1 || !job->planes))
             memcpy(to, from, (size_t)t->width * channels);
         else if (size == 1)

@@ -14,7 +14,7 @@
 struct sm_resize_axis {
     int out, taps; /* taps: the most that one output needs */
     int32_t *first, *count, *weight;
-    int16_t *packed; /* the weights as the horizontal vector kernel wants them */
+    int32_t *packed; /* the weights as the horizontal vector kernel wants them */
     size_t outs_cap, weights_cap, packed_cap;
 };
 
