@@ -99,13 +99,15 @@ static const struct magic *magic_find(const uint8_t *bytes, size_t n) {
 }
 
 static int fail_unknown(const uint8_t *bytes, size_t n, struct sm_err *err) {
-    size_t text = 0, zeros = 0, look = n < 64 ? n : 64;
+    size_t text = 0, control = 0, zeros = 0, look = n < 64 ? n : 64;
     for (size_t i = 0; i < look; i++) {
-        text += bytes[i] >= 0x80 || isprint(bytes[i]) || isspace(bytes[i]);
+        text += isprint(bytes[i]) || isspace(bytes[i]);
+        control += bytes[i] < 0x20 && !isspace(bytes[i]);
         zeros += bytes[i] == 0;
     }
     if (zeros == look) return sm_fail(err, SM_E_FORMAT, "not an image: it begins with zero bytes");
-    if (text == look) return sm_fail(err, SM_E_FORMAT, "not an image: it looks like text");
+    if (control == 0 && text > look / 2) /* the rest may be UTF-8 */
+        return sm_fail(err, SM_E_FORMAT, "not an image: it looks like text");
     char hex[32] = "";
     for (size_t i = 0; i < n && i < 8; i++)
         snprintf(hex + i * 3, sizeof hex - i * 3, "%02x ", bytes[i]);

@@ -227,6 +227,15 @@ static void read_rows(struct jpeg_decompress_struct *c, uint8_t *to, size_t stri
     }
 }
 
+/* Decodes what is left. A skip that reaches the bottom only pretends to (libjpeg-turbo declares the
+ * image finished without looking at it), so the last row is read. */
+static void read_rest(struct jpeg_decompress_struct *c, uint8_t *row) {
+    if (c->output_scanline + 1 < c->output_height)
+        jpeg_skip_scanlines(c, c->output_height - 1 - c->output_scanline);
+    if (c->output_scanline < c->output_height) read_rows(c, row, 0, 1);
+    jpeg_finish_decompress(c);
+}
+
 static void read_window(struct sm_jpeg *j, void *arg) {
     struct reading *r = arg;
     struct jpeg_decompress_struct *c = &j->c;
@@ -238,15 +247,11 @@ static void read_window(struct sm_jpeg *j, void *arg) {
     const int left = crop_columns(c, w.x, w.width), top = first_row(c, w.y), end = w.y + w.height;
     const size_t bands = (size_t)c->output_components;
     const size_t stride = ((size_t)c->output_width * bands + 15) & ~(size_t)15;
-    if (sm_block_reserve(r->to, stride * (size_t)(end - top), j->err) != 0) longjmp(j->jump, 1);
+    if (sm_block_reserve(r->to, stride * (size_t)(end - top + 1), j->err) != 0) longjmp(j->jump, 1);
     if (top > 0 && (int)jpeg_skip_scanlines(c, (JDIMENSION)top) != top) ERREXIT(c, JERR_INPUT_EOF);
     read_rows(c, r->to->data, stride, end - top);
 
-    if (!j->ends || j->options.whole) {
-        if (c->output_scanline < c->output_height)
-            jpeg_skip_scanlines(c, c->output_height - c->output_scanline);
-        jpeg_finish_decompress(c);
-    }
+    if (!j->ends || j->options.whole) read_rest(c, r->to->data + stride * (size_t)(end - top));
     *r->tile = (struct sm_tile){.u8 = r->to->data + (size_t)(r->window.y - top) * stride +
                                       (size_t)(r->window.x - left) * bands,
                                 .width = r->window.width,

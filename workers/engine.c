@@ -54,11 +54,11 @@ static int make_original(struct sm_engine *e, const struct sm_engine_request *re
  */
 
 int sm_engine_start(const char *argv0, struct sm_err *err) {
-    if (started) return 0;
     if (getenv("VIPS_UNLIMITED") != NULL)
         return sm_fail(
             err, SM_E_USAGE,
             "VIPS_UNLIMITED is set, which takes the limits off libvips' decoders (hint: unset VIPS_UNLIMITED)");
+    if (started) return 0;
     sm_vips_log_install();
     if (VIPS_INIT(argv0) != 0)
         return sm_fail(err, SM_E_INTERNAL, "cannot start libvips: %s", sm_vips_words());
