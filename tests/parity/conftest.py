@@ -36,41 +36,61 @@ def some_photographs(n, skip=0):
 
 
 class Engine:
-    """Runs chains on pictures; everything it writes goes to one folder."""
+    """Runs chains on pictures, all in one process; everything it writes goes to one folder."""
 
     def __init__(self, folder):
         self.folder = folder
         self.count = 0
+        self.errors = open(folder / "stderr", "w+")
+        self.process = subprocess.Popen([ENGINE_RUN, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=self.errors, text=True)
 
-    def run(self, image, ops, mode="RGB", source=None, output=None, flags=(), **names):
-        """(pixels, draws). pixels has shape (height, width, channels), or (channels, height, width) when output asks for
-        NCHW; names are seed, epoch, sample, copy."""
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(20)
+        self.errors.close()
+
+    def answer(self, image, ops, mode="RGB", source=None, output=None, flags=(), **names):
+        """(path of the tensor, draws or {"error": text}); names are seed, epoch, sample, copy."""
         self.count += 1
         pipeline = {"version": 1, "name": "parity", "source": {"path": ".", "mode": mode, **(source or {})}, "ops": ops,
                     "output": {"layout": "NHWC", **(output or {})}, "expand": {"encode": "tensor"}}
         file, out = self.folder / f"{self.count}.yaml", self.folder / f"{self.count}.npy"
         file.write_text(json.dumps(pipeline))
-        command = [ENGINE_RUN, file, image, out, "--tensor", *flags]
+        words = [file, image, out, "--tensor", *flags]
         for name, value in names.items():
-            command += [f"--{name}", value]
-        done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, f"{ops} on {image}: {done.stderr}"
-        pixels = np.load(out)
+            words += [f"--{name}", value]
+        self.process.stdin.write("\t".join(map(str, words)) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            self.errors.seek(0)
+            pytest.exit(f"engine_run died on {ops} of {image}: {self.errors.read()[-2000:]}", 1)
         file.unlink()
+        return out, json.loads(line)
+
+    def run(self, image, ops, **more):
+        """(pixels, draws). pixels has shape (height, width, channels), or (channels, height, width) when output asks for
+        NCHW."""
+        out, draws = self.answer(image, ops, **more)
+        assert isinstance(draws, list), f"{ops} on {image}: {draws['error']}"
+        pixels = np.load(out)
         out.unlink()
-        return pixels, json.loads(done.stdout)
+        return pixels, draws
 
     def refuses(self, image, ops, **more):
         """The error text of a chain that must not run."""
-        with pytest.raises(AssertionError) as caught:
-            self.run(image, ops, **more)
-        return str(caught.value)
+        _, answer = self.answer(image, ops, **more)
+        assert isinstance(answer, dict), f"{ops} was not refused"
+        return answer["error"]
 
 
-@pytest.fixture
-def engine(tmp_path):
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory):
     assert ENGINE_RUN.exists(), f"{ENGINE_RUN} is not built"
-    return Engine(tmp_path)
+    made = Engine(tmp_path_factory.mktemp("engine"))
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

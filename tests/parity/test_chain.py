@@ -25,7 +25,7 @@ RECIPES = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_is_torchvisions(engine, odd, name):
-    for seed, path in enumerate([*some_photographs(6), odd["odd"], odd["grey"], odd["tall"]]):
+    for seed, path in enumerate([*some_photographs(16), odd["odd"], odd["grey"], odd["tall"]]):
         assert_chain_equals_torchvision(engine, path, RECIPES[name], seed=seed)
 
 

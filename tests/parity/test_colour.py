@@ -19,7 +19,7 @@ JITTERS = [
 
 @pytest.mark.parametrize("number", range(len(JITTERS)))
 def test_jitter_of_photographs_is_torchvisions(engine, number):
-    for seed, path in enumerate(some_photographs(4, skip=number)):
+    for seed, path in enumerate(some_photographs(8, skip=number)):
         assert_chain_equals_torchvision(engine, path, [{"ColorJitter": JITTERS[number]}], seed=seed)
 
 

@@ -8,8 +8,9 @@ from conftest import assert_same, load, pixels_of, some_photographs
 
 @pytest.fixture(scope="module")
 def photo():
-    """One photograph, cut to an odd size so that JPEG's blocks do not divide it."""
-    image = load(some_photographs(3)[1])
+    """The largest of some photographs, cut to an odd size so that JPEG's blocks do not divide it."""
+    image = max((load(path) for path in some_photographs(24)), key=lambda i: min(i.size))
+    assert min(image.size) > 120
     return image.crop((5, 3, 5 + min(image.width - 5, 251) // 2 * 2 - 1, 3 + min(image.height - 3, 190) // 2 * 2 - 1))
 
 
@@ -26,7 +27,7 @@ def assert_decodes_as_pillow_does(engine, path, modes=("RGB", "L"), **more):
 
 
 def test_photographs_decode_as_pillow_does(engine):
-    for path in some_photographs(8):
+    for path in some_photographs(16):
         assert_decodes_as_pillow_does(engine, path)
 
 

@@ -27,7 +27,7 @@ AFFINES = [
 @pytest.mark.parametrize("number", range(len(ROTATIONS)))
 def test_rotation_of_photographs_is_pillows(engine, number, interpolation):
     op = {**ROTATIONS[number], "interpolation": interpolation}
-    for seed, path in enumerate(some_photographs(3, skip=number)):
+    for seed, path in enumerate(some_photographs(6, skip=number)):
         assert_chain_equals_torchvision(engine, path, [{"RandomRotation": op}], seed=seed)
 
 
@@ -35,7 +35,7 @@ def test_rotation_of_photographs_is_pillows(engine, number, interpolation):
 @pytest.mark.parametrize("number", range(len(AFFINES)))
 def test_affine_of_photographs_is_torchvisions(engine, number, interpolation):
     op = {**AFFINES[number], "interpolation": interpolation}
-    for seed, path in enumerate(some_photographs(3, skip=number)):
+    for seed, path in enumerate(some_photographs(6, skip=number)):
         assert_chain_equals_torchvision(engine, path, [{"RandomAffine": op}], seed=seed)
 
 

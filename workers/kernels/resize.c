@@ -241,22 +241,31 @@ static int resize_antialiased(struct sm_resizer *r, const struct sm_tile *in,
 /* --- nearest, and torch's point sampling
  * --------------------------------------------------------------------------- */
 
-static int nearest_index(int i, float scale, int in, bool exact) {
-    int at = (int)floorf(((float)i + (exact ? 0.5f : 0.0f)) * scale);
+/* Torch's `nearest` takes the upper left of what a pixel covers. */
+static int nearest_index(int i, int in, int out) {
+    int at = (int)floorf((float)i * ((float)in / (float)out));
+    return at < in ? at : in - 1;
+}
+
+/* `nearest-exact` takes the middle, which Pillow reaches by adding up in doubles. */
+static int nearest_next(double *middle, int in, int out) {
+    int at = (int)*middle;
+    *middle += (double)in / out;
     return at < in ? at : in - 1;
 }
 
 static int resize_nearest(struct sm_resizer *r, const struct sm_tile *in, const struct sm_tile *out,
                           bool exact, struct sm_err *err) {
     if (axis_reserve(&r->x, (size_t)out->width, 0, err) != 0) return -1;
-    const float scale_x = (float)in->width / (float)out->width;
-    const float scale_y = (float)in->height / (float)out->height;
     const int channels = in->channels;
+    double x = (double)in->width / out->width * 0.5, y = (double)in->height / out->height * 0.5;
     for (int i = 0; i < out->width; i++)
-        r->x.first[i] = nearest_index(i, scale_x, in->width, exact) * channels;
+        r->x.first[i] = channels * (exact ? nearest_next(&x, in->width, out->width)
+                                          : nearest_index(i, in->width, out->width));
     for (int row = 0; row < out->height; row++) {
-        const uint8_t *from =
-            in->u8 + (size_t)nearest_index(row, scale_y, in->height, exact) * in->stride;
+        const int at = exact ? nearest_next(&y, in->height, out->height)
+                             : nearest_index(row, in->height, out->height);
+        const uint8_t *from = in->u8 + (size_t)at * in->stride;
         uint8_t *to = out->u8 + (size_t)row * out->stride;
         for (int i = 0; i < out->width; i++, to += channels)
             for (int c = 0; c < channels; c++)
