@@ -86,17 +86,17 @@ void core_leases_revoke(struct sm_core *core, struct work *work, const struct wo
     }
 }
 
-/* Its worker died with it. */
-void core_lease_died(struct sm_core *core, struct lease *lease) {
+/* Its worker died. charged: while it was at this very work, as far as one can know. */
+void core_lease_died(struct sm_core *core, struct lease *lease, bool charged) {
     struct work *work = lease->work;
     work->open->job->leases_lost++;
-    work->deaths++;
+    work->deaths += charged;
     if (PLANTED(death_forgotten)) {
         lease_free(lease); /* and the work is nobody's */
         return;
     }
     core_lease_drop(core, lease);
-    if (work->kind == SHARDMILL__LEASE_KIND__SEAL) return;
+    if (work->kind == SHARDMILL__LEASE_KIND__SEAL || !charged) return;
     if (work->count > 1 && work->deaths >= SM_RANGE_DEATHS)
         range_split(core, work);
     else if (work->count == 1 && work->deaths >= SM_SINGLE_DEATHS)

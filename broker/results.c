@@ -23,7 +23,8 @@ void core_on_progress(struct sm_core *core, struct worker *worker, const Shardmi
         return;
     }
     /* Saying the same again is no progress: a stuck worker that still talks loses its lease. */
-    if (m->done <= lease->done && m->position == lease->position && lease->done != 0) return;
+    if (lease->begun && m->done <= lease->done && m->position == lease->position) return;
+    lease->begun = true;
     if (m->done > lease->done)
         lease->done = m->done <= lease->work->count ? m->done : lease->work->count;
     lease->position = m->position;

@@ -20,7 +20,8 @@
     X(death_forgotten)       \
     X(fingerprint_ignored)   \
     X(part_missing_ignored)  \
-    X(retry_lost)
+    X(retry_lost)            \
+    X(bystander_charged)
 enum {
     PLANT_none,
 #define X(name) PLANT_##name,
@@ -75,6 +76,7 @@ struct lease {
     int64_t started, deadline, renewed;
     uint32_t done;     /* samples, as last told */
     uint64_t position; /* in work, as last told */
+    bool begun;        /* progress has been told: it is in work, not only held in advance */
     bool late; /* its deadline passed: the work may be another's, but a result is still welcome */
     struct lease *next_of_work, *next_of_worker;
 };
@@ -214,7 +216,7 @@ struct lease *core_lease_find(struct worker *worker, uint64_t attempt);
 bool core_work_live(const struct work *work);
 void core_lease_drop(struct sm_core *core, struct lease *lease);
 void core_leases_revoke(struct sm_core *core, struct work *work, const struct worker *except);
-void core_lease_died(struct sm_core *core, struct lease *lease);
+void core_lease_died(struct sm_core *core, struct lease *lease, bool charged);
 void core_lease_renew(struct sm_core *core, struct lease *lease);
 void core_leases_expire(struct sm_core *core);
 void core_assign(struct sm_core *core);

@@ -56,9 +56,22 @@ void core_worker_free(struct sm_core *core, struct worker *w) {
     free(w);
 }
 
+/* The lease that it was at: the newest of which it has told progress, else the oldest. The others
+ * it held in advance, and their samples killed nobody. */
+static uint64_t attempt_in_work(const struct worker *worker) {
+    const struct lease *best = NULL;
+    for (const struct lease *l = worker->leases; l != NULL; l = l->next_of_worker) {
+        bool newer = best == NULL || l->attempt > best->attempt;
+        if (best == NULL || (l->begun != best->begun ? l->begun : l->begun == newer)) best = l;
+    }
+    return best != NULL ? best->attempt : 0;
+}
+
 void core_worker_dies(struct sm_core *core, struct worker *worker) {
+    uint64_t guilty = attempt_in_work(worker);
     while (worker->leases != NULL)
-        core_lease_died(core, worker->leases);
+        core_lease_died(core, worker->leases,
+                        worker->leases->attempt == guilty || PLANTED(bystander_charged));
     core_worker_free(core, worker);
 }
 

@@ -204,6 +204,13 @@ static struct given *given_at(struct world *w, uint64_t attempt) {
     return &w->given[(attempt + (attempt >> 32) * 211) % ATTEMPTS];
 }
 
+static void holding_fill(Shardmill__Holding *h, const struct msg *m) {
+    shardmill__holding__init(h);
+    h->job = "j";
+    h->kind = m->ahead_kind, h->attempt = m->ahead_attempt, h->shard = m->ahead_shard;
+    h->first = m->ahead_first, h->count = m->ahead_count, h->generation = m->ahead_generation;
+}
+
 void broker_receive(struct world *w, uint32_t slot, uint32_t life, const struct msg *m) {
     struct sm_peer peer = peer_of(slot, life);
     char sha[SM_SHA_HEX];
@@ -220,7 +227,7 @@ void broker_receive(struct world *w, uint32_t slot, uint32_t life, const struct 
         Shardmill__ResultsGet results;
         Shardmill__Cancel cancel;
     } b;
-    Shardmill__Holding holding = SHARDMILL__HOLDING__INIT, *holdings[] = {&holding};
+    Shardmill__Holding holding = SHARDMILL__HOLDING__INIT, ahead, *holdings[] = {&holding, &ahead};
     Shardmill__Quarantined list[SHARD], *pointers[SHARD];
     e.protocol = SM_PROTOCOL;
     e.body_case = m->which;
@@ -239,6 +246,14 @@ void broker_receive(struct world *w, uint32_t slot, uint32_t life, const struct 
         holding.first = m->first, holding.count = m->count, holding.generation = m->generation;
         b.hello.holding = holdings;
         b.hello.n_holding = 1;
+        if (m->ahead_attempt != 0) holding_fill(holdings[b.hello.n_holding++], m);
+        if (m->ahead_attempt != 0 && m->ahead_kind == SHARDMILL__LEASE_KIND__RANGE &&
+            m->ahead_count == 1) {
+            if (now)
+                single_add(a, m->ahead_first);
+            else
+                w->accused[m->ahead_first]++;
+        }
         if (m->kind != SHARDMILL__LEASE_KIND__RANGE || m->count != 1) break;
         if (now)
             single_add(a, m->first);

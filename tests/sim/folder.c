@@ -105,7 +105,7 @@ static void shard_check(struct world *w, const struct shard_row *row) {
         if (w->nature[sample] == POISON && code != SM_E_WORKER_DIED)
             world_violation(w, "position %d is poison and was made", (int)position);
         if (code == SM_E_WORKER_DIED && w->nature[sample] != POISON &&
-            w->accused[position] < SM_SINGLE_DEATHS)
+            (w->quiet || w->accused[position] < SM_SINGLE_DEATHS))
             world_violation(w, "position %d is quarantined after %u deaths", (int)position,
                             w->accused[position]);
     }

@@ -61,6 +61,9 @@ struct msg {
     Shardmill__JobState state;
     uint32_t count, generation, code, done;
     bool wanted, end, holding;
+    uint64_t ahead_attempt, ahead_shard, ahead_first; /* of a Hello: what else it holds */
+    uint32_t ahead_count, ahead_generation;
+    Shardmill__LeaseKind ahead_kind;
     uint32_t n;
     union {
         uint64_t skip[SHARD];
@@ -88,6 +91,7 @@ struct worker_sim {
     bool registered;
     enum { IDLE, MAKING, SEALING, TELLING } state;
     struct msg lease, result;
+    struct msg ahead; /* the next lease, held in advance; attempt 0: none */
     uint32_t made, step;
     uint8_t content[SHARD];
     int64_t heard;
@@ -171,6 +175,7 @@ struct world {
     uint8_t nature[POSITIONS]; /* of each sample */
     uint32_t strangers; /* workers from this slot on have another fingerprint */
     double drop, twice, slow, fault;
+    bool quiet; /* nothing but poison harms anybody: then only poison may be quarantined */
     int kill_ms; /* mean pause between kills */
 
     struct sm_core *core; /* NULL: down */

@@ -15,6 +15,10 @@ static void hello(struct world *w, uint32_t slot) {
     struct worker_sim *x = &w->actors[slot].worker;
     struct msg m = x->state == IDLE ? (struct msg){0} : x->lease;
     m.holding = x->state != IDLE;
+    m.ahead_attempt = x->ahead.attempt, m.ahead_kind = x->ahead.kind,
+    m.ahead_shard = x->ahead.shard;
+    m.ahead_first = x->ahead.first, m.ahead_count = x->ahead.count,
+    m.ahead_generation = x->ahead.generation;
     m.which = SHARDMILL__ENVELOPE__BODY_HELLO;
     x->registered = false;
     actor_send(w, slot, &m);
@@ -36,31 +40,57 @@ void worker_timer(struct world *w, uint32_t slot) {
         return;
     }
     say(w, slot, SHARDMILL__ENVELOPE__BODY_HEARTBEAT);
-    if (x->state == IDLE) say(w, slot, SHARDMILL__ENVELOPE__BODY_READY);
+    bool room = x->state == IDLE || (x->ahead.attempt == 0 && chance(w, 0.3));
+    if (room) say(w, slot, SHARDMILL__ENVELOPE__BODY_READY);
     if (x->state == TELLING) actor_send(w, slot, &x->result);
+}
+
+/* Which sample is in work; said before it is touched. */
+static void progress(struct world *w, uint32_t slot) {
+    const struct worker_sim *x = &w->actors[slot].worker;
+    struct msg m = {.which = SHARDMILL__ENVELOPE__BODY_PROGRESS,
+                    .attempt = x->lease.attempt,
+                    .done = x->made,
+                    .first = x->lease.first + x->made};
+    actor_send(w, slot, &m);
+}
+
+static void lease_begin(struct world *w, uint32_t slot, const struct msg *m) {
+    struct worker_sim *x = &w->actors[slot].worker;
+    x->lease = *m;
+    x->made = 0;
+    x->state = m->kind == SHARDMILL__LEASE_KIND__SEAL ? SEALING : MAKING;
+    if (x->state == MAKING) progress(w, slot);
+    work_next(w, slot);
 }
 
 static void idle(struct world *w, uint32_t slot) {
     struct worker_sim *x = &w->actors[slot].worker;
     x->state = IDLE;
     x->step++; /* what was under way is no more */
-    if (x->registered) say(w, slot, SHARDMILL__ENVELOPE__BODY_READY);
+    if (x->ahead.attempt != 0) {
+        struct msg next = x->ahead;
+        x->ahead.attempt = 0;
+        lease_begin(w, slot, &next);
+    } else if (x->registered) {
+        say(w, slot, SHARDMILL__ENVELOPE__BODY_READY);
+    }
 }
 
 static void lease_take(struct world *w, uint32_t slot, const struct msg *m) {
     struct worker_sim *x = &w->actors[slot].worker;
-    if (x->state != IDLE) {
-        if (m->attempt == x->lease.attempt) return; /* the same once more */
+    if (x->state == IDLE) {
+        lease_begin(w, slot, m);
+    } else if (m->attempt == x->lease.attempt || m->attempt == x->ahead.attempt) {
+        return; /* the same once more */
+    } else if (x->ahead.attempt == 0) {
+        x->ahead = *m;
+    } else {
         struct msg busy = *m;
         busy.which = SHARDMILL__ENVELOPE__BODY_FAIL;
         busy.code = SM_E_BUSY;
         actor_send(w, slot, &busy);
-        return;
     }
-    x->lease = *m;
-    x->made = 0;
-    x->state = m->kind == SHARDMILL__LEASE_KIND__SEAL ? SEALING : MAKING;
-    work_next(w, slot);
 }
 
 void worker_receive(struct world *w, uint32_t slot, const struct msg *m) {
@@ -86,7 +116,10 @@ void worker_receive(struct world *w, uint32_t slot, const struct msg *m) {
         break;
     case SHARDMILL__ENVELOPE__BODY_REVOKE:
     case SHARDMILL__ENVELOPE__BODY_ACK:
-        if (x->state != IDLE && x->lease.attempt == m->attempt) idle(w, slot);
+        if (x->state != IDLE && x->lease.attempt == m->attempt)
+            idle(w, slot);
+        else if (x->ahead.attempt == m->attempt)
+            x->ahead.attempt = 0;
         break;
     case SHARDMILL__ENVELOPE__BODY_REFUSED:
         if (x->state == TELLING) idle(w, slot);
@@ -125,7 +158,10 @@ static void work_next(struct world *w, uint32_t slot) {
     if (x->state == MAKING && !skipped(&x->lease, position))
         nature = w->nature[sm_plan_at(&w->plan, position).sample];
     happen(w, ms, WORKER_STEP, slot, w->actors[slot].life, &(struct msg){.done = ++x->step});
-    if (nature == POISON) actor_kill(w, slot);
+    bool last = x->state == MAKING && x->made + 1 == x->lease.count;
+    if (last && x->registered && x->ahead.attempt == 0 && chance(w, 0.7))
+        say(w, slot, SHARDMILL__ENVELOPE__BODY_READY); /* for the next one, in good time */
+    if (nature == POISON) x->made = UINT32_MAX;        /* it dies of it in the middle of the work */
     if (nature == SLEEPER && chance(w, 0.8))
         w->actors[slot].paused_until = w->now + 2000 + (int64_t)below(w, 12000);
 }
@@ -157,7 +193,7 @@ static void seal_finish(struct world *w, uint32_t slot) {
 /* A sample is finished, or the seal. */
 void worker_step(struct world *w, uint32_t slot, uint32_t step) {
     struct worker_sim *x = &w->actors[slot].worker;
-    if (x->step != step) return;
+    if (x->step != step || x->state == IDLE || x->state == TELLING) return;
     if (world_chaotic(w) && chance(w, w->fault)) {
         static const uint32_t codes[] = {SM_E_MEMORY, SM_E_INTERNAL,  SM_E_PEER,
                                          SM_E_IO,     SM_E_DISK_FULL, SM_E_CANCELLED};
@@ -169,6 +205,10 @@ void worker_step(struct world *w, uint32_t slot, uint32_t step) {
         seal_finish(w, slot);
         return;
     }
+    if (x->made == UINT32_MAX) {
+        actor_kill(w, slot);
+        return;
+    }
     uint64_t position = x->lease.first + x->made;
     bool bad =
         skipped(&x->lease, position) || w->nature[sm_plan_at(&w->plan, position).sample] == BAD;
@@ -177,10 +217,6 @@ void worker_step(struct world *w, uint32_t slot, uint32_t step) {
         part_finish(w, slot);
         return;
     }
-    struct msg progress = {.which = SHARDMILL__ENVELOPE__BODY_PROGRESS,
-                           .attempt = x->lease.attempt,
-                           .done = x->made,
-                           .first = x->lease.first + x->made};
-    actor_send(w, slot, &progress);
+    progress(w, slot);
     work_next(w, slot);
 }

@@ -25,7 +25,7 @@ uint64_t below(struct world *w, uint64_t n) {
 }
 
 bool world_chaotic(const struct world *w) {
-    return w->now < CHAOS_MS;
+    return w->now < CHAOS_MS && !w->quiet;
 }
 
 /* --- what happens next ------------------------------------------------------------------------ */
@@ -205,6 +205,10 @@ static void plan_make(struct world *w) {
     w->slow = 0.06 * (double)below(w, 100) / 100;
     w->strangers = chance(w, 0.25) ? 1 + (uint32_t)below(w, WORKERS - 1) : WORKERS;
     w->fault = chance(w, 0.4) ? 0.03 : 0;
+    w->quiet = chance(w, 0.15);
+    if (w->quiet) w->drop = w->twice = w->slow = w->fault = 0;
+    for (uint64_t i = 0; i < s->samples && w->quiet; i++)
+        w->nature[i] = chance(w, 0.15) ? POISON : w->nature[i] == SLEEPER ? GOOD : w->nature[i];
     w->kill_ms = 300 + (int)below(w, 1500);
 }
 
@@ -232,7 +236,7 @@ static void world_begin(struct world *w, uint64_t seed, uint64_t epoch) {
     broker_start(w);
     for (uint32_t i = 0; i < ACTORS; i++)
         happen(w, (int64_t)below(w, 500), ACTOR_START, i, 0, NULL);
-    happen(w, (int64_t)below(w, 2000), CHAOS, 0, 0, NULL);
+    if (!w->quiet) happen(w, (int64_t)below(w, 2000), CHAOS, 0, 0, NULL);
 }
 
 static bool concerns_broker(const struct happening *h) {
