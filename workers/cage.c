@@ -23,6 +23,7 @@
 
 enum {
     START_MS = 10000,     /* a cage that is not ready by then is broken */
+    START_TRIES = 5,      /* so often it may die before that */
     KEEP_BYTES = 8 << 20, /* of an area; what a large sample touched beyond is given back */
     LATE_MS = 20,         /* how exactly the limit of processor time is watched */
 };
@@ -178,7 +179,7 @@ static int await_ready(struct sm_cage *c, struct sm_err *err) {
     if (read(c->socket, &byte, 1) != 1) {
         struct sm_err why = {0};
         explain_death(c, &why);
-        return sm_fail(err, SM_E_SANDBOX, "a cage died while it started: %s", why.text);
+        return sm_fail(err, SM_E_CAGE_DIED, "a cage died while it started: %s", why.text);
     }
     struct sm_cage_answer a = c->memory->page.answer;
     a.text[sizeof a.text - 1] = 0;
@@ -187,7 +188,7 @@ static int await_ready(struct sm_cage *c, struct sm_err *err) {
                    a.text[0] != 0 ? a.text : "a cage did not start");
 }
 
-static int launch(struct sm_cage *c, struct sm_err *err) {
+static int launch_once(struct sm_cage *c, struct sm_err *err) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return sm_fail_errno(err, "cannot make a socket pair");
@@ -210,6 +211,17 @@ static int launch(struct sm_cage *c, struct sm_err *err) {
         failed = sm_fail(err, SM_E_SANDBOX, "the processor time of a cage cannot be read");
     if (failed) stop(c);
     c->samples = 0;
+    return failed;
+}
+
+/* A cage that is killed while it starts (a machine short of memory does that) is no reason to stop
+ * a run; one that dies each time is. */
+static int launch(struct sm_cage *c, struct sm_err *err) {
+    int failed, tries = 0;
+    do
+        failed = launch_once(c, err);
+    while (failed && err->code == SM_E_CAGE_DIED && ++tries < START_TRIES);
+    if (failed && err->code == SM_E_CAGE_DIED) err->code = SM_E_SANDBOX;
     return failed;
 }
 
