@@ -50,3 +50,21 @@ def test_each_name_of_a_sample_changes_its_draws_and_the_same_names_repeat(engin
     for name in names:
         _, draws = engine.run(odd["odd"], RECIPES["everything"], **{**names, name: 9})
         assert draws != first[1], name
+
+
+def test_nested_apply_is_torchvisions(engine, odd):
+    inner = {"RandomApply": {"p": 0.5, "transforms": [{"RandomRotation": {"degrees": 90, "expand": True}},
+                                                      {"Resize": {"size": [30, 44]}}]}}
+    ops = [{"RandomApply": {"p": 0.7, "transforms": [{"RandomVerticalFlip": {}}, inner, {"Pad": {"padding": 2}}]}},
+           {"ColorJitter": {"contrast": 0.5}}]
+    shapes = set()
+    for seed in range(24):
+        got, _ = assert_chain_equals_torchvision(engine, odd["odd"], ops, seed=seed)
+        shapes.add(got.shape)
+    assert {(33, 61, 3), (37, 65, 3), (34, 48, 3)} <= shapes
+
+
+def test_apply_does_not_leave_the_kind_of_image_to_chance(engine, odd):
+    normalize = {"Normalize": {"mean": 0.5, "std": 0.5}}
+    text = engine.refuses(odd["odd"], [{"RandomApply": {"transforms": [normalize]}}], output={"dtype": "float32"})
+    assert "Normalize" in text and "chance" in text

@@ -122,3 +122,10 @@ def test_alpha_over_a_background(engine, photo, tmp_path):
 
 def test_lossless_webp(engine, photo, tmp_path):
     assert_decodes_as_pillow_does(engine, save(photo, tmp_path, "a.webp", lossless=True), modes=["RGB"])
+
+
+@pytest.mark.parametrize("form", ["gif", "tiff"])
+def test_gif_and_tiff_only_when_asked_for(engine, photo, tmp_path, form):
+    path = save(photo.quantize(90) if form == "gif" else photo, tmp_path, f"a.{form}")
+    assert_decodes_as_pillow_does(engine, path, modes=["RGB"], source={form: True})
+    assert form in engine.refuses(path, []).lower()

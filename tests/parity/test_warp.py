@@ -91,6 +91,11 @@ def test_warps_refuse_what_torchvision_refuses(engine, odd, op, said):
     assert said in engine.refuses(odd["odd"], [op])
 
 
+def test_a_colour_to_fill_grey_pictures_is_refused(engine, odd):
+    for op in ({"RandomRotation": {"degrees": 5, "fill": [1, 2, 3]}}, {"RandomAffine": {"degrees": 5, "fill": [1, 2, 3]}}):
+        assert "fill" in engine.refuses(odd["grey"], [op], mode="L")
+
+
 def test_warps_after_normalize_are_refused_with_a_hint(engine, odd):
     normalize = {"Normalize": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}
     for op in ({"RandomRotation": {"degrees": 5}}, {"RandomAffine": {"degrees": 5}}, {"ColorJitter": {}},
