@@ -159,6 +159,11 @@ tsan: deps-test  ## unit tests under ThreadSanitizer
 	@$(MAKE) --no-print-directory -s BUILD=build-tsan OPT="-O1 -g" SAN="-fsanitize=thread" all tests
 	@tests/run --build build-tsan unit
 
+bench: deps-test ## ratios, measured side by side in one run (SHARDMILL_PHOTOS=folder of JPEG files)
+	@$(MAKE) --no-print-directory -s -j2 all tests
+	@BUILD=$(BUILD) tests/bench/engine_vs_torchvision.py
+	@BUILD=$(BUILD) tests/bench/bench_expand.py
+
 objects: $(BIN_OBJ)
 
 # ---- documents and installation; nothing of this is committed ----

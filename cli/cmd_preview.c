@@ -9,7 +9,7 @@
 struct values {
     struct sm_common common;
     const char *out, *class_name;
-    int64_t samples, copies, epoch;
+    int64_t samples, copies, tile, epoch;
     bool sandbox;
 };
 
@@ -26,6 +26,7 @@ static int run(const void *values, int n, char **operands) {
     struct sm_preview_options options = {.out_path = v->out,
                                          .samples = v->samples,
                                          .copies = v->copies,
+                                         .tile = v->tile,
                                          .class_name = v->class_name,
                                          .epoch = (uint32_t)v->epoch,
                                          .no_sandbox = !v->sandbox};
@@ -60,6 +61,14 @@ static const struct sm_option options[] = {
                .min = 1,
                .max = 15,
                .doc = "augmented pictures beside each source"},
+     .metavar = "N"},
+    {.param = {.name = "tile",
+               .type = SM_T_INT,
+               .offset = AT(tile),
+               .dflt = "224",
+               .min = 64,
+               .max = 1024,
+               .doc = "side of a picture on the sheet in pixels; larger ones are shrunk"},
      .metavar = "N"},
     {.param = {.name = "class",
                .type = SM_T_STR,

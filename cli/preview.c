@@ -20,7 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { TILE_MIN = 128, TILE_MAX = 288, NPY_HEAD = 10 };
+enum { NPY_HEAD = 10 };
 
 struct preview {
     const struct sm_pipeline *pipeline;
@@ -46,7 +46,7 @@ int sm_preview(const struct sm_pipeline *pipeline, const struct sm_preview_optio
     snprintf(title, sizeof title,
              "%s, seed %" PRId64 ", epoch %u: the source, then what a trainer sees", pipeline->name,
              pipeline->seed, options->epoch);
-    int tile = 224, r = -1;
+    int tile = (int)options->tile, r = -1;
     if (open_dataset(&v, err) == 0 && choose_samples(&v, err) == 0 &&
         open_cages(&v, tile, err) == 0 &&
         sm_sheet_new(&v.sheet, title, (int)options->copies + 1, tile, err) == 0)
@@ -212,30 +212,42 @@ static const uint8_t *npy_pixels(const uint8_t *out, const struct sm_engine_resu
     return head + pixels == r->n_bytes ? out + head : NULL;
 }
 
-/* "RandomResizedCrop: top 12, left 40, …" for each op that chance moved. */
+/* Whether chance said no: the op changed nothing, and the sheet says nothing of it. */
+static bool left_alone(json_t *op) {
+    const char *key;
+    json_t *value;
+    json_object_foreach(op, key,
+                        value) if (strcmp(key, "op") != 0 && !json_is_false(value)) return false;
+    return true;
+}
+
+/* ": top 12, left 40, …" */
+static void values_text(json_t *op, struct sm_buf *text) {
+    const char *key, *before = ": ";
+    json_t *value;
+    json_object_foreach(op, key, value) {
+        if (strcmp(key, "op") == 0 || json_is_true(value)) continue;
+        sm_buf_printf(text, "%s%s ", before, key);
+        if (json_is_real(value)) {
+            sm_buf_printf(text, "%.3g", json_real_value(value));
+        } else {
+            char *dump = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(3));
+            sm_buf_text(text, dump ? dump : "?");
+            free(dump);
+        }
+        before = ", ";
+    }
+}
+
+/* A line for each op that did something: its name, and the values that were drawn. */
 static void draws_text(const char *json, size_t n, struct sm_buf *text) {
     json_t *draws = json_loadb(json, n, 0, NULL), *op;
     size_t i;
     json_array_foreach(draws, i, op) {
-        const char *key, *name = json_string_value(json_object_get(op, "op"));
-        json_t *value;
-        sm_buf_printf(text, "%s%s", i ? "\n" : "", name ? name : "?");
-        const char *before = ": ";
-        json_object_foreach(op, key, value) {
-            if (strcmp(key, "op") == 0) continue;
-            sm_buf_printf(text, "%s%s ", before, key);
-            if (json_is_boolean(value))
-                sm_buf_text(text, json_is_true(value) ? "yes" : "no");
-            else if (json_is_real(value))
-                sm_buf_printf(text, "%.3g", json_real_value(value));
-            else {
-                char *dump =
-                    json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(3));
-                sm_buf_text(text, dump ? dump : "?");
-                free(dump);
-            }
-            before = ", ";
-        }
+        const char *name = json_string_value(json_object_get(op, "op"));
+        if (left_alone(op)) continue;
+        sm_buf_printf(text, "%s%s", text->len ? "\n" : "", name ? name : "?");
+        values_text(op, text);
     }
     json_decref(draws);
 }

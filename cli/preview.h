@@ -10,6 +10,7 @@
 struct sm_preview_options {
     const char *out_path;
     int64_t samples, copies; /* rows of the sheet, and augmented pictures beside each source */
+    int64_t tile;            /* side in pixels of the square that a picture is fitted into */
     const char *class_name;  /* NULL: round robin over all classes, so that the rare ones show */
     uint32_t epoch;
     bool no_sandbox;
