@@ -25,14 +25,12 @@ struct draw {
     }
 
 static const struct sm_param params[] = {
-    PARAM(
-        BRIGHTNESS, "brightness", 0, FACTOR_MAX,
-        "factor is drawn from [max(0, 1 - b), 1 + b] for one number b, or from [min, max]; 0: off"),
+    PARAM(BRIGHTNESS, "brightness", 0, FACTOR_MAX,
+          "factor from [max(0, 1 - b), 1 + b] for one number b, or from [min, max]; 0: off"),
     PARAM(CONTRAST, "contrast", 0, FACTOR_MAX, "as brightness, away from the picture's mean grey"),
     PARAM(SATURATION, "saturation", 0, FACTOR_MAX, "as brightness, away from each pixel's grey"),
-    PARAM(
-        HUE, "hue", -0.5, 0.5,
-        "share of the colour circle, drawn from [-h, h] for one number h, or from [min, max]; 0: off"),
+    PARAM(HUE, "hue", -0.5, 0.5,
+          "share of the circle, from [-h, h] for one number h, or from [min, max]; 0: off"),
 };
 
 #define DRAW(kind, word, text)                                                          \

@@ -57,8 +57,7 @@ static const struct sm_param params[] = {
      .count_min = 2,
      .count_max = 4,
      .null_ok = true,
-     .doc =
-         "degrees of shear along x: one number d for [-d, d], or [min, max]; 4 numbers: along y too"},
+     .doc = "degrees along x, from [-d, d] or [min, max]; 4 numbers: along y too"},
     {.name = "interpolation",
      .type = SM_T_ENUM,
      .offset = offsetof(struct params, interpolation),
@@ -181,16 +180,14 @@ static int apply(const void *p_, const void *d_, struct sm_image *image, struct 
 }
 
 const struct sm_op sm_op_random_affine = {
-    .info =
-        {.name = "RandomAffine",
-         .doc =
-             "Rotates, shifts, scales and shears at random around a point, with torchvision's results on PIL "
-             "images.",
-         .example =
-             "RandomAffine: {degrees: 10, translate: [0.1, 0.1], scale: [0.9, 1.1], shear: 5}",
-         .params = params,
-         .n_params = sizeof params / sizeof *params,
-         .params_size = sizeof(struct params)},
+    .info = {.name = "RandomAffine",
+             .doc =
+                 "Rotates, shifts, scales and shears at random, with torchvision's results on PIL "
+                 "images.",
+             .example = "RandomAffine: {degrees: 10, translate: [0.1, 0.1], scale: [0.9, 1.1]}",
+             .params = params,
+             .n_params = sizeof params / sizeof *params,
+             .params_size = sizeof(struct params)},
     .draws = draws,
     .n_draws = sizeof draws / sizeof *draws,
     .draw_size = sizeof(struct draw),
