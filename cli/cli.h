@@ -40,6 +40,7 @@ struct sm_common {
     int64_t workers;    /* 0: one for each core */
     const char *broker; /* NULL: an embedded one */
     bool json, quiet;
+    bool sandbox; /* decode in a cage */
 };
 
 #define SM_COMMON(member) offsetof(struct sm_common, member)
@@ -96,6 +97,17 @@ struct sm_common {
                   .dflt = "false",                                   \
                   .doc = "no progress and no summary, errors only"}, \
         .letter = 'q'                                                \
+    }
+
+#define SM_OPTION_SANDBOX                                                      \
+    {                                                                          \
+        .param = {                                                             \
+            .name = "sandbox",                                                 \
+            .type = SM_T_BOOL,                                                 \
+            .offset = SM_COMMON(sandbox),                                      \
+            .dflt = "true",                                                    \
+            .doc = "decode without a cage, on a machine whose kernel has none" \
+        }                                                                      \
     }
 
 /* What shell completion offers for an operand. */

@@ -15,7 +15,6 @@ struct values {
     const char *out, *slice;
     double max_quarantine;
     int64_t epoch, lease;
-    bool sandbox;
 };
 
 static volatile sig_atomic_t stop;
@@ -68,7 +67,7 @@ static int run(const void *values, int n, char **operands) {
                                         .workers = v->common.workers ? (int)v->common.workers
                                                    : cores > 0       ? (int)cores
                                                                      : 1,
-                                        .no_sandbox = !v->sandbox,
+                                        .no_sandbox = !v->common.sandbox,
                                         .quiet = v->common.quiet,
                                         .epoch = (uint32_t)v->epoch,
                                         .lease_samples = v->lease,
@@ -138,11 +137,7 @@ static const struct sm_option options[] = {
                .max = SM_MAX_LEASE_SAMPLES,
                .doc = "samples that a worker takes at a time, 0: chosen; the bytes stay the same"},
      .metavar = "N"},
-    {.param = {.name = "sandbox",
-               .type = SM_T_BOOL,
-               .offset = AT(sandbox),
-               .dflt = "true",
-               .doc = "decode without a cage, on a machine whose kernel has none"}},
+    SM_OPTION_SANDBOX,
     SM_OPTION_JSON,
     SM_OPTION_QUIET,
 };

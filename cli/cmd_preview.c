@@ -10,7 +10,6 @@ struct values {
     struct sm_common common;
     const char *out, *class_name;
     int64_t samples, copies, tile, epoch;
-    bool sandbox;
 };
 
 static int run(const void *values, int n, char **operands) {
@@ -29,7 +28,7 @@ static int run(const void *values, int n, char **operands) {
                                          .tile = v->tile,
                                          .class_name = v->class_name,
                                          .epoch = (uint32_t)v->epoch,
-                                         .no_sandbox = !v->sandbox};
+                                         .no_sandbox = !v->common.sandbox};
     if (r == 0) r = sm_preview(&pipeline, &options, &err);
     sm_pipeline_release(&pipeline);
     if (r < 0) return sm_cli_fail(&err);
@@ -82,11 +81,7 @@ static const struct sm_option options[] = {
                .max = (double)UINT32_MAX,
                .doc = "which epoch's order and draws"},
      .metavar = "N"},
-    {.param = {.name = "sandbox",
-               .type = SM_T_BOOL,
-               .offset = AT(sandbox),
-               .dflt = "true",
-               .doc = "decode without a cage, on a machine whose kernel has none"}},
+    SM_OPTION_SANDBOX,
     SM_OPTION_QUIET,
 };
 static const char *const examples[] = {

@@ -8,7 +8,6 @@
 
 struct values {
     struct sm_common common;
-    bool sandbox;
     int64_t cage_memory_mb;
 };
 
@@ -25,7 +24,7 @@ static int run(const void *values, int n, char **operands) {
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     struct sm_worker_options options = {.endpoint = v->common.broker,
-                                        .no_sandbox = !v->sandbox,
+                                        .no_sandbox = !v->common.sandbox,
                                         .cage_memory = (uint64_t)v->cage_memory_mb << 20};
     struct sm_err err = {0};
     return sm_worker_run(&options, &stop, &err) == 0 ? SM_EXIT_DONE : sm_cli_fail(&err);
@@ -39,11 +38,7 @@ static const struct sm_option options[] = {
                .doc = "endpoint of the broker, such as tcp://127.0.0.1:5570"},
      .metavar = "ENDPOINT",
      .required = true},
-    {.param = {.name = "sandbox",
-               .type = SM_T_BOOL,
-               .offset = AT(sandbox),
-               .dflt = "true",
-               .doc = "decode without a cage, on a machine whose kernel has none"}},
+    SM_OPTION_SANDBOX,
     {.param = {.name = "cage-memory",
                .type = SM_T_INT,
                .offset = AT(cage_memory_mb),
