@@ -25,7 +25,7 @@ enum {
     START_MS = 10000,     /* a cage that is not ready by then is broken */
     START_TRIES = 5,      /* so often it may die before that */
     KEEP_BYTES = 8 << 20, /* of an area; what a large sample touched beyond is given back */
-    LATE_MS = 20,         /* how exactly the limit of processor time is watched */
+    ENVIRONMENT_MAX = 32,
 };
 
 struct sm_cage {
@@ -108,17 +108,18 @@ static int make_memory(struct sm_cage *c, struct sm_err *err) {
     return 0;
 }
 
-/* Environment that a cage may see: what finds its libraries and steers a sanitizer, nothing that
- * steers a decoder. */
-static char **cage_environment(char *out[16]) {
-    static const char *const keep[] = {"LD_LIBRARY_PATH=", "LD_PRELOAD=",   "ASAN_OPTIONS=",
-                                       "UBSAN_OPTIONS=",   "TSAN_OPTIONS=", "LSAN_OPTIONS="};
+/* Environment that a cage may see: what finds its libraries, steers a sanitizer or marks a family
+ * of processes; nothing that steers a decoder. */
+static char **cage_environment(char *out[ENVIRONMENT_MAX]) {
+    static const char *const keep[] = {
+        "LD_LIBRARY_PATH=", "LD_PRELOAD=",   "ASAN_OPTIONS=", "UBSAN_OPTIONS=",
+        "TSAN_OPTIONS=",    "LSAN_OPTIONS=", "SHARDMILL_"};
     size_t n = 0;
     out[n++] = "LC_ALL=C";
     out[n++] =
         "MALLOC_ARENA_MAX=1"; /* or decoders' large blocks scatter over arenas that never shrink */
-    for (size_t i = 0; i < sizeof keep / sizeof *keep; i++)
-        for (char **e = environ; *e != NULL; e++)
+    for (char **e = environ; *e != NULL; e++)
+        for (size_t i = 0; i < sizeof keep / sizeof *keep && n + 1 < ENVIRONMENT_MAX; i++)
             if (strncmp(*e, keep[i], strlen(keep[i])) == 0) out[n++] = *e;
     out[n] = NULL;
     return out;
@@ -127,7 +128,7 @@ static char **cage_environment(char *out[16]) {
 /* Starts the program anew (exec, not a bare fork: the shell has threads and secrets) with two
  * descriptors and no more. */
 static int spawn(struct sm_cage *c, int child_end, struct sm_err *err) {
-    char parent[24], bytes[24], *environment[16];
+    char parent[24], bytes[24], *environment[ENVIRONMENT_MAX];
     snprintf(parent, sizeof parent, "%ld", (long)getpid());
     snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)c->options.memory_bytes);
     char *argv[] = {"shardmill", "cage", parent, c->options.no_sandbox ? "0" : "1", bytes, NULL};

@@ -264,8 +264,8 @@ static int sample_failed(struct sm_lease *l, const struct sm_err *why, struct sm
         if (!choose_substitute(l, a))
             return sm_fail(
                 err, SM_E_DATASET,
-                "no sample was found to fill the place of the bad sample %llu; %d others were tried, "
-                "the last one: %.200s (hint: is the whole dataset damaged?)",
+                "no sample was found to fill the place of the bad sample %llu; %d others were tried, the last one: %.200s "
+                "(hint: is the whole dataset damaged?)",
                 (unsigned long long)l->bad[l->n_bad - 1].sample, SM_MAX_SUBSTITUTE_TRIES,
                 reason.text);
         read_attempt(l, a);
