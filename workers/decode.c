@@ -66,8 +66,8 @@ static const struct magic magics[] = {
     {0, 6, "GIF89a", SM_FORMAT_GIF, "GIF"},
     {0, 4, "II*\0", SM_FORMAT_TIFF, "TIFF"},
     {0, 4, "MM\0*", SM_FORMAT_TIFF, "TIFF"},
-    {0, 4, "II+\0", SM_FORMAT_TIFF, "BigTIFF"},
-    {0, 4, "MM\0+", SM_FORMAT_TIFF, "BigTIFF"},
+    {0, 4, "II+\0", -1, "BigTIFF"},
+    {0, 4, "MM\0+", -1, "BigTIFF"},
     {0, 2, "\x1f\x8b", -1, "gzip (perhaps svgz)"},
     {0, 2, "BM", -1, "BMP"},
     {0, 5, "%PDF-", -1, "PDF"},
@@ -160,6 +160,73 @@ static bool webp_is_whole(const uint8_t *bytes, size_t n) {
     return n >= 12 && u32_little(bytes + 4) <= n - 8;
 }
 
+static uint32_t tiff_number(const uint8_t *p, int bytes, bool big) {
+    uint32_t v = 0;
+    for (int i = 0; i < bytes; i++)
+        v |= (uint32_t)p[i] << 8 * (big ? bytes - 1 - i : i);
+    return v;
+}
+
+/* A list of numbers in a TIFF directory: strip or tile offsets, or their byte counts. */
+struct tiff_list {
+    const uint8_t *at;
+    uint32_t count;
+    int size; /* bytes of a number: 2 or 4 */
+};
+
+/* False when the list itself lies behind the end. entry: tag, type, count, then the numbers or
+ * where they stand. */
+static bool tiff_list_read(const uint8_t *bytes, size_t n, const uint8_t *entry, bool big,
+                           struct tiff_list *list) {
+    list->size = tiff_number(entry + 2, 2, big) == 3 ? 2 : 4;
+    list->count = tiff_number(entry + 4, 4, big);
+    const uint64_t length = (uint64_t)list->count * (uint64_t)list->size;
+    const uint32_t offset = tiff_number(entry + 8, 4, big);
+    const bool within = offset <= n && length <= n - offset;
+    list->at = length <= 4 ? entry + 8 : within ? bytes + offset : NULL;
+    return list->at != NULL;
+}
+
+static uint64_t tiff_list_at(const struct tiff_list *list, uint32_t i, bool big) {
+    return tiff_number(list->at + (size_t)i * (size_t)list->size, list->size, big);
+}
+
+/* libtiff shortens a strip that runs over the end and a JPEG in it is then made up, so every strip
+ * or tile of the first directory must lie in the file. */
+static bool tiff_is_whole(const uint8_t *bytes, size_t n) {
+    if (n < 8) return false;
+    const bool big = bytes[0] == 'M';
+    size_t at = tiff_number(bytes + 4, 4, big);
+    if (at > n - 2) return false;
+    struct tiff_list offsets = {0}, counts = {0};
+    uint32_t entries = tiff_number(bytes + at, 2, big);
+    for (at += 2; entries > 0; entries--, at += 12) {
+        if (n - at < 12) return false;
+        const uint32_t tag = tiff_number(bytes + at, 2, big);
+        const bool is_offsets = tag == 273 || tag == 324, is_counts = tag == 279 || tag == 325;
+        if ((is_offsets || is_counts) &&
+            !tiff_list_read(bytes, n, bytes + at, big, is_offsets ? &offsets : &counts))
+            return false;
+    }
+    for (uint32_t i = 0; i < offsets.count && i < counts.count; i++)
+        if (tiff_list_at(&offsets, i, big) + tiff_list_at(&counts, i, big) > n) return false;
+    return true;
+}
+
+/* The decoders find a cut too, but not every one, and not always in words. */
+static bool is_whole(enum sm_format format, const uint8_t *bytes, size_t n) {
+    switch (format) {
+    case SM_FORMAT_PNG:
+        return png_is_whole(bytes, n);
+    case SM_FORMAT_WEBP:
+        return webp_is_whole(bytes, n);
+    case SM_FORMAT_TIFF:
+        return tiff_is_whole(bytes, n);
+    default:
+        return true;
+    }
+}
+
 /* --- open
  * ------------------------------------------------------------------------------------------------------------
  */
@@ -186,11 +253,10 @@ int sm_decoder_open(struct sm_decoder *d, const uint8_t *bytes, size_t n, struct
         return sm_fail(err, SM_E_TOO_LARGE, "%zu bytes, a sample may have %d", n,
                        SM_MAX_SAMPLE_BYTES);
     if (sniff(d, bytes, n, &d->format, err) != 0) return -1;
-    if ((d->format == SM_FORMAT_PNG && !png_is_whole(bytes, n)) ||
-        (d->format == SM_FORMAT_WEBP && !webp_is_whole(bytes, n)))
+    if (!is_whole(d->format, bytes, n))
         return sm_fail(err, SM_E_TRUNCATED,
                        "%s: the file ends after %zu bytes, before the image does",
-                       d->format == SM_FORMAT_PNG ? "png" : "webp", n);
+                       sm_decoder_extension(d), n);
     int failed = d->format == SM_FORMAT_JPEG
                      ? sm_jpeg_open(d->jpeg, bytes, n, &d->header, err)
                      : sm_vips_open(d->vips, d->format, bytes, n, &d->header, err);

@@ -1,6 +1,6 @@
 /* The encoders: a finished uint8 tile into the caller's memory. JPEG by libjpeg-turbo and PNG by
- * libpng directly, because libvips' writers start threads, which a cage does not allow; WebP by
- * libvips, which does not. Comes after the chain of ops; before the sink. */
+ * libpng directly, on this thread and without a copy; WebP by libvips. Comes after the chain of
+ * ops; before the sink. */
 #pragma once
 
 #include "lib/err.h"

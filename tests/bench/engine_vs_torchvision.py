@@ -23,6 +23,7 @@ ops:
   - RandomResizedCrop: {size: 224}
   - RandomHorizontalFlip: {p: 0.5}
 output: {layout: NCHW, dtype: uint8}
+expand: {encode: tensor}
 """
 
 parser = argparse.ArgumentParser(description=__doc__)

@@ -56,7 +56,6 @@ static int bench(struct sm_engine *e, char **paths, int n) {
     for (int i = 0; i < n; i++)
         if (read_file(paths[i], &files[i]) != 0)
             return fprintf(stderr, "engine_run: cannot read '%s'\n", paths[i]), 1;
-    request.tensor = true;
     for (int pass = 0; pass < passes; pass++) {
         if (fgets(line, sizeof line, stdin) == NULL) break;
         request.epoch = (uint32_t)pass;
