@@ -70,7 +70,7 @@ struct value {
     const void *bytes; /* NULL: an integer */
     int64_t n;         /* the integer, or how many bytes */
 };
-enum { COLUMNS_MAX = 10 };
+enum { COLUMNS_MAX = 10, PAGE_BYTES = 4096 };
 #define INT(v) \
     { NULL, (int64_t)(v) }
 #define TEXT(s) \
@@ -85,6 +85,7 @@ struct sm_journal {
 
 static int lock_take(struct sm_journal *j, const char *state_dir, struct sm_err *err);
 static int schema_check(struct sm_journal *j, struct sm_err *err);
+static int damaged(struct sm_journal *j, const char *what, struct sm_err *err);
 static int incarnation_count(struct sm_journal *j, uint32_t *incarnation, struct sm_err *err);
 static int record_write(struct sm_journal *j, const struct sm_record *r, struct sm_err *err);
 
@@ -119,6 +120,11 @@ int sm_journal_open(struct sm_journal **gives, const char *state_dir, uint32_t *
     }
     snprintf(j->path, sizeof j->path, "%s/state.db", state_dir);
     if (lock_take(j, state_dir, err) != 0) goto failed;
+    struct stat st;
+    if (stat(j->path, &st) == 0 && st.st_size > 0 && st.st_size < PAGE_BYTES) {
+        damaged(j, "it is shorter than a page", err); /* SQLite would take it for a new one */
+        goto failed;
+    }
     if (sqlite3_open_v2(j->path, &j->db,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
                         NULL) != SQLITE_OK) {
