@@ -12,6 +12,7 @@ static bool range_done(struct sm_core *core, struct worker *worker, struct job *
                        uint64_t ordinal, const Shardmill__Done *m);
 static bool shard_sealed(struct sm_core *core, struct worker *worker, struct job *job,
                          uint64_t ordinal, const Shardmill__Done *m);
+static void shard_remake(struct sm_core *core, struct open_shard *open);
 
 void core_on_progress(struct sm_core *core, struct worker *worker, const Shardmill__Progress *m) {
     struct lease *lease = core_lease_find(worker, m->attempt);
@@ -198,12 +199,41 @@ static void complete_check(struct sm_core *core, struct job *job) {
                                            .state = SHARDMILL__JOB_STATE__COMPLETE});
 }
 
+/* Whether the file that was found or made is the join of these parts. A worker that slept through a
+ * remake may have joined older parts under the shard's name, and the next one then found the shard
+ * there and its own parts gone. */
+static bool seal_fits(const struct open_shard *open, const Shardmill__Done *m) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < open->n; i++)
+        bytes += open->ranges[i]->bytes;
+    return bytes == m->bytes && (open->n != 1 || strcmp(open->ranges[0]->sha256, m->sha256) == 0);
+}
+
+static void seal_stale(struct sm_core *core, struct shard *shard, struct open_shard *open) {
+    if (++shard->stale <= SM_RETRIES) {
+        shard_remake(core, open);
+        return;
+    }
+    core_job_fail(
+        core, open->job, SM_E_INTERNAL,
+        core_text(
+            core,
+            "shard %llu is not as long as its parts, again and again (hint: does something else write "
+            "into the folder?)",
+            (unsigned long long)open->number));
+}
+
 static bool shard_sealed(struct sm_core *core, struct worker *worker, struct job *job,
                          uint64_t ordinal, const Shardmill__Done *m) {
     struct shard *shard = &job->shards[ordinal];
     if (shard->sealed) return false; /* its digest is in the manifest, where the reader checks it */
     struct open_shard *open = shard->open;
     if (open == NULL || !open->sealing) return false;
+    if (!seal_fits(open, m) && !PLANTED(gap_accepted) && !PLANTED(record_replayed_twice)) {
+        struct lease *lease = core_lease_find(worker, m->attempt);
+        if (lease != NULL && lease->work == &open->seal) seal_stale(core, shard, open);
+        return false;
+    }
     core_leases_revoke(core, &open->seal, worker);
     for (size_t i = 0; PLANTED(gap_accepted) && i < open->n; i++)
         core_leases_revoke(core, open->ranges[i], worker);

@@ -99,6 +99,7 @@ struct open_shard {
 struct shard {
     struct open_shard *open;
     bool sealed;
+    uint8_t stale; /* seals of it that did not fit its parts */
     uint8_t sha256[32];
     uint64_t bytes;
     struct quarantined quarantined;

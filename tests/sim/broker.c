@@ -276,7 +276,7 @@ void broker_receive(struct world *w, uint32_t slot, uint32_t life, const struct 
         b.done.job = "j";
         b.done.kind = m->kind, b.done.attempt = m->attempt, b.done.shard = m->shard,
         b.done.first = m->first;
-        b.done.count = m->count, b.done.generation = m->generation, b.done.bytes = m->count * 100;
+        b.done.count = m->count, b.done.generation = m->generation, b.done.bytes = m->bytes;
         sha_write(m->sha, sha);
         b.done.sha256 = sha;
         for (uint32_t i = 0; i < m->n; i++) {

@@ -11,6 +11,14 @@ uint64_t content_sha(const uint8_t *content, uint32_t n) {
     return h | 1;
 }
 
+/* A substitute is never as long as the sample. */
+uint64_t content_bytes(const uint8_t *content, uint32_t n) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < n; i++)
+        bytes += content[i] == SAMPLE ? 100 : 53;
+    return bytes;
+}
+
 static struct part_file *part_find(struct world *w, uint64_t shard, const struct part_row *row) {
     for (int i = 0; i < PARTS; i++) {
         struct part_file *p = &w->parts[i];
@@ -36,7 +44,8 @@ void part_write(struct world *w, uint64_t shard, const struct part_row *row,
     memcpy(p->content, content, row->count);
 }
 
-int shard_seal(struct world *w, const struct msg *lease, uint32_t removed, uint64_t *sha) {
+int shard_seal(struct world *w, const struct msg *lease, uint32_t removed, uint64_t *sha,
+               uint64_t *bytes) {
     struct shard_file *s = &w->shards[lease->shard];
     struct part_file *parts[SHARD];
     bool all = true;
@@ -56,6 +65,7 @@ int shard_seal(struct world *w, const struct msg *lease, uint32_t removed, uint6
     for (uint32_t i = 0; i < lease->n && i < removed; i++)
         if (parts[i] != NULL) parts[i]->there = false;
     *sha = content_sha(s->content, s->n);
+    *bytes = content_bytes(s->content, s->n);
     return 0;
 }
 

@@ -56,7 +56,7 @@ struct part_row {
 /* A message as a struct: the fields that the simulation needs of any kind. */
 struct msg {
     Shardmill__Envelope__BodyCase which;
-    uint64_t instance, attempt, shard, first, sha, next;
+    uint64_t instance, attempt, shard, first, sha, bytes, next;
     Shardmill__LeaseKind kind;
     Shardmill__JobState state;
     uint32_t count, generation, code, done;
@@ -173,9 +173,9 @@ struct world {
     size_t packed_n;
     struct sm_plan plan;
     uint8_t nature[POSITIONS]; /* of each sample */
-    uint32_t strangers; /* workers from this slot on have another fingerprint */
+    uint32_t strangers;        /* workers from this slot on have another fingerprint */
     double drop, twice, slow, fault;
-    bool quiet; /* nothing but poison harms anybody: then only poison may be quarantined */
+    bool quiet;  /* nothing but poison harms anybody: then only poison may be quarantined */
     int kill_ms; /* mean pause between kills */
 
     struct sm_core *core; /* NULL: down */
@@ -197,7 +197,7 @@ struct world {
     uint32_t accused[POSITIONS]; /* how often a worker died over its single lease */
     char fingerprint[8];         /* of the job, once journaled */
     uint64_t tampered;           /* shards (bits) of which the world removed a part */
-    bool trace; /* print what happens */
+    bool trace;                  /* print what happens */
     struct stats *stats;
     char wrong[256]; /* what did not hold; empty: nothing yet */
 };
@@ -233,10 +233,12 @@ void client_receive(struct world *w, const struct msg *m);
 
 /* folder.c */
 uint64_t content_sha(const uint8_t *content, uint32_t n);
+uint64_t content_bytes(const uint8_t *content, uint32_t n);
 void part_write(struct world *w, uint64_t shard, const struct part_row *row,
                 const uint8_t *content);
 /* 0, or SM_E_PART_MISSING; sha is filled. removed: how many parts are removed before it is cut
  * short. */
-int shard_seal(struct world *w, const struct msg *lease, uint32_t removed, uint64_t *sha);
+int shard_seal(struct world *w, const struct msg *lease, uint32_t removed, uint64_t *sha,
+               uint64_t *bytes);
 void folder_tamper(struct world *w);
 void folder_check(struct world *w);

@@ -129,13 +129,15 @@ void worker_receive(struct world *w, uint32_t slot, const struct msg *m) {
     }
 }
 
-static void tell(struct world *w, uint32_t slot, int which, uint32_t code, uint64_t sha) {
+static void tell(struct world *w, uint32_t slot, int which, uint32_t code, uint64_t sha,
+                 uint64_t bytes) {
     struct worker_sim *x = &w->actors[slot].worker;
     x->state = TELLING;
     x->result = x->lease;
     x->result.which = (Shardmill__Envelope__BodyCase)which;
     x->result.code = code;
     x->result.sha = sha;
+    x->result.bytes = bytes;
     x->result.n = 0;
     for (uint32_t i = 0; x->lease.kind == SHARDMILL__LEASE_KIND__RANGE && i < x->lease.count; i++)
         if (x->content[i] == SUBSTITUTE)
@@ -173,21 +175,22 @@ static void part_finish(struct world *w, uint32_t slot) {
     if (world_chaotic(w) && chance(w, 0.01))
         actor_kill(w, slot); /* the part is there, and nobody was told */
     else
-        tell(w, slot, SHARDMILL__ENVELOPE__BODY_DONE, 0, content_sha(x->content, x->lease.count));
+        tell(w, slot, SHARDMILL__ENVELOPE__BODY_DONE, 0, content_sha(x->content, x->lease.count),
+             content_bytes(x->content, x->lease.count));
 }
 
 static void seal_finish(struct world *w, uint32_t slot) {
     struct worker_sim *x = &w->actors[slot].worker;
     bool cut = world_chaotic(w) && chance(w, 0.03);
-    uint64_t sha = 0;
-    int code =
-        shard_seal(w, &x->lease, cut ? (uint32_t)below(w, x->lease.n + 1) : x->lease.n, &sha);
+    uint64_t sha = 0, bytes = 0;
+    int code = shard_seal(w, &x->lease, cut ? (uint32_t)below(w, x->lease.n + 1) : x->lease.n, &sha,
+                          &bytes);
     if (cut)
         actor_kill(w, slot);
     else if (code != 0)
-        tell(w, slot, SHARDMILL__ENVELOPE__BODY_FAIL, (uint32_t)code, 0);
+        tell(w, slot, SHARDMILL__ENVELOPE__BODY_FAIL, (uint32_t)code, 0, 0);
     else
-        tell(w, slot, SHARDMILL__ENVELOPE__BODY_DONE, 0, sha);
+        tell(w, slot, SHARDMILL__ENVELOPE__BODY_DONE, 0, sha, bytes);
 }
 
 /* A sample is finished, or the seal. */
@@ -198,7 +201,7 @@ void worker_step(struct world *w, uint32_t slot, uint32_t step) {
         static const uint32_t codes[] = {SM_E_MEMORY, SM_E_INTERNAL,  SM_E_PEER,
                                          SM_E_IO,     SM_E_DISK_FULL, SM_E_CANCELLED};
         w->stats->failures++;
-        tell(w, slot, SHARDMILL__ENVELOPE__BODY_FAIL, codes[below(w, 6)], 0);
+        tell(w, slot, SHARDMILL__ENVELOPE__BODY_FAIL, codes[below(w, 6)], 0, 0);
         return;
     }
     if (x->state == SEALING) {

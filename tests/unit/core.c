@@ -241,6 +241,23 @@ static void two_digests_of_one_part_fail_the_job(void **state) {
     assert_non_null(strstr(desk_status(d)->text, "differently"));
 }
 
+static void a_sealed_shard_that_is_not_its_parts_is_made_again(void **state) {
+    struct desk *d = *state;
+    Shardmill__JobSpec spec = desk_spec(8, 8, 4);
+    desk_submit(d, "job", &spec);
+    desk_hello(d, 1, "f");
+    for (int i = 0; i < 2; i++) {
+        struct desk_lease l = desk_ready(d, 1);
+        assert_int_equal(desk_done(d, 1, &l, desk_sha, 0), 1);
+    }
+    struct desk_lease seal = desk_ready(d, 1);
+    assert_int_equal(seal.n_parts, 2);
+    seal.n_parts = 3; /* longer than its parts */
+    assert_int_equal(desk_done(d, 1, &seal, desk_sha, 0), 0);
+    assert_int_equal(desk_status(d)->made, 0);
+    assert_int_equal(desk_ready(d, 1).kind, SHARDMILL__LEASE_KIND__RANGE);
+}
+
 static void results_that_cannot_be_are_refused_and_change_nothing(void **state) {
     struct desk *d = *state;
     Shardmill__JobSpec spec = desk_spec(8, 4, 2);
@@ -370,6 +387,7 @@ int main(void) {
         TEST(a_failed_job_says_why_and_goes_on_from_what_is_made_when_submitted_again),
         TEST(a_machines_failure_is_retried_three_times_with_growing_pauses),
         TEST(two_digests_of_one_part_fail_the_job),
+        TEST(a_sealed_shard_that_is_not_its_parts_is_made_again),
         TEST(results_that_cannot_be_are_refused_and_change_nothing),
         TEST(a_worker_of_another_fingerprint_gets_no_lease_and_one_refusal_with_both),
         TEST(a_long_list_of_quarantined_positions_comes_in_pages_each_once),

@@ -148,7 +148,7 @@ static inline int desk_done(struct desk *d, int who, const struct desk_lease *l,
     m.first = l->first;
     m.count = l->count;
     m.generation = l->generation;
-    m.bytes = 512;
+    m.bytes = 512 * (l->n_parts > 0 ? l->n_parts : 1); /* a seal is as long as its parts */
     m.sha256 = (char *)sha;
     m.quarantined = list;
     m.n_quarantined = n_bad;

@@ -169,7 +169,7 @@ static void done(void *s, const Shardmill__Lease *l) {
     m.first = l->first;
     m.count = l->count;
     m.generation = l->generation;
-    m.bytes = 1000;
+    m.bytes = 1000 * (l->n_parts > 0 ? l->n_parts : 1);
     m.sha256 = (char *)sha;
     say(s, SHARDMILL__ENVELOPE__BODY_DONE, &m);
     sm_envelope *e = hear(s, SHARDMILL__ENVELOPE__BODY_ACK);
