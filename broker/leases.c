@@ -81,6 +81,7 @@ void core_leases_revoke(struct sm_core *core, struct work *work, const struct wo
             m->job = core_text(core, "%s", work->open->job->id);
             m->attempt = l->attempt;
             core_send(core, &l->worker->peer, SHARDMILL__ENVELOPE__BODY_REVOKE, m);
+            l->worker->excused = true;
         }
         lease_free(l);
     }

@@ -26,6 +26,7 @@ void core_on_progress(struct sm_core *core, struct worker *worker, const Shardmi
     /* Saying the same again is no progress: a stuck worker that still talks loses its lease. */
     if (lease->begun && m->done <= lease->done && m->position == lease->position) return;
     lease->begun = true;
+    worker->excused = false;
     if (m->done > lease->done)
         lease->done = m->done <= lease->work->count ? m->done : lease->work->count;
     lease->position = m->position;

@@ -145,6 +145,8 @@ struct worker {
     uint32_t heartbeat_ms;
     int64_t heard, beat; /* last heard from; next heartbeat to it */
     bool ready;          /* room for one more lease */
+    bool
+        excused; /* a lease was revoked since it last told progress: it may have been at that one */
     struct lease *leases;
     unsigned n_leases;
     uint8_t told[SM_MAX_JOBS / 8]; /* jobs of which it knows that the fingerprint differs */

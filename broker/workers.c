@@ -56,15 +56,16 @@ void core_worker_free(struct sm_core *core, struct worker *w) {
     free(w);
 }
 
-/* The lease that it was at: the newest of which it has told progress, else the oldest. The others
- * it held in advance, and their samples killed nobody. */
+/* The lease that it was at: the newest of which it has told progress, else the oldest, unless one
+ * has just been revoked under its hands: then none. The others it held in advance, and their
+ * samples killed nobody. */
 static uint64_t attempt_in_work(const struct worker *worker) {
     const struct lease *best = NULL;
     for (const struct lease *l = worker->leases; l != NULL; l = l->next_of_worker) {
         bool newer = best == NULL || l->attempt > best->attempt;
         if (best == NULL || (l->begun != best->begun ? l->begun : l->begun == newer)) best = l;
     }
-    return best != NULL ? best->attempt : 0;
+    return best != NULL && (best->begun || !worker->excused) ? best->attempt : 0;
 }
 
 void core_worker_dies(struct sm_core *core, struct worker *worker) {
@@ -102,6 +103,7 @@ void core_on_hello(struct sm_core *core, const struct sm_peer *peer, const Shard
     w->name = core_clean(m->name, SM_MAX_NAME_BYTES);
     w->fingerprint = core_clean(m->fingerprint, SM_MAX_FINGERPRINT_BYTES);
     memset(w->told, 0, sizeof w->told);
+    w->excused = false;
     w->heartbeat_ms = heartbeat_agree(core, m->heartbeat_ms);
     w->heard = core->now;
     w->beat = core->now + w->heartbeat_ms;
