@@ -145,10 +145,12 @@ void core_on_index_get(struct sm_core *core, const struct sm_peer *peer,
     }
     const struct sm_peer *to = peer_copy(core, peer);
     char *id = core_text(core, "%s", job->id), *path = core_text(core, "%s", job->spec->index_path);
+    char *digest = core_text(core, "%s", job->spec->index_digest);
     struct sm_action *action = action_new(core->out, SM_ACTION_INDEX);
     action->peer = to;
     action->job = id;
     action->index_path = path;
+    action->index_digest = digest;
     action->offset = m->offset;
     action->instance = core->options.instance;
 }

@@ -62,7 +62,8 @@ struct sm_record {
 enum sm_action_kind {
     SM_ACTION_SEND,    /* message to peer */
     SM_ACTION_PERSIST, /* record */
-    SM_ACTION_INDEX,   /* read index_path from offset on and send it to peer as IndexChunk of job */
+    SM_ACTION_INDEX,   /* send index_path from offset on to peer as IndexChunk of job, if it is that
+                          file */
 };
 
 struct sm_action {
@@ -70,7 +71,7 @@ struct sm_action {
     const struct sm_peer *peer;
     sm_envelope *message;
     struct sm_record record;
-    const char *job, *index_path; /* INDEX */
+    const char *job, *index_path, *index_digest; /* INDEX */
     uint64_t offset, instance;
 };
 

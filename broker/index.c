@@ -2,6 +2,8 @@
  * worker asks for the next chunk itself, and compares the digest of the whole with the job's. */
 #include "broker/index.h"
 
+#include "lib/digest.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -9,12 +11,31 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { CHUNK_BYTES = 256 << 10 };
+enum { CHUNK_BYTES = 256 << 10, KNOWN = 64 };
 
+/* Files that have been read whole and found to have this digest. */
+struct sm_index_known {
+    struct known {
+        dev_t dev;
+        ino_t ino;
+        off_t size;
+        struct timespec mtime;
+        char digest[SM_XXH_HEX];
+    } files[KNOWN];
+    unsigned next;
+};
+
+static bool is_the_index(struct sm_index_known *known, int fd, const struct stat *st,
+                         const char *digest);
 static int refuse(void *socket, const struct sm_action *a, const struct sm_err *why,
                   struct sm_err *err);
 
-int sm_index_send(void *socket, const struct sm_action *a, struct sm_err *err) {
+struct sm_index_known *sm_index_known_new(void) {
+    return calloc(1, sizeof(struct sm_index_known));
+}
+
+int sm_index_send(void *socket, struct sm_index_known *known, const struct sm_action *a,
+                  struct sm_err *err) {
     struct sm_err why;
     struct stat st;
     ssize_t n = -1;
@@ -26,6 +47,9 @@ int sm_index_send(void *socket, const struct sm_action *a, struct sm_err *err) {
         sm_fail_errno(&why, "cannot open the index '%s'", a->index_path);
     else if (!S_ISREG(st.st_mode) || a->offset > (uint64_t)st.st_size)
         sm_fail(&why, SM_E_DATASET, "the index '%s' is no file of so many bytes", a->index_path);
+    else if (!is_the_index(known, fd, &st, a->index_digest))
+        sm_fail(&why, SM_E_CHANGED, "'%s' is not the index of digest '%.32s'", a->index_path,
+                a->index_digest);
     else if ((n = pread(fd, bytes, CHUNK_BYTES, (off_t)a->offset)) < 0)
         sm_fail_errno(&why, "cannot read the index '%s'", a->index_path);
     if (fd >= 0) close(fd);
@@ -60,4 +84,33 @@ static int refuse(void *socket, const struct sm_action *a, const struct sm_err *
     e.body_case = SHARDMILL__ENVELOPE__BODY_REFUSED;
     e.refused = &m;
     return sm_wire_send(socket, a->peer, &e, err);
+}
+
+/* Fills the digest of the whole file; a wrong one when it cannot be read. */
+static void file_digest(int fd, char digest[SM_XXH_HEX]) {
+    uint8_t piece[64 << 10];
+    struct sm_hash *hash = sm_hash_new_xxh();
+    off_t at = 0;
+    for (ssize_t n; (n = pread(fd, piece, sizeof piece, at)) > 0; at += n)
+        sm_hash_add(hash, piece, (size_t)n);
+    sm_hash_end(&hash, digest);
+}
+
+/* A broker hands out the file that the job was submitted with and no other: whoever could submit a
+ * job with any path would read any file of the broker's user. Each file is read once for it; then
+ * its identity, size and time are enough. */
+static bool is_the_index(struct sm_index_known *known, int fd, const struct stat *st,
+                         const char *digest) {
+    for (unsigned i = 0; i < KNOWN; i++) {
+        const struct known *k = &known->files[i];
+        if (k->ino == st->st_ino && k->dev == st->st_dev && k->size == st->st_size &&
+            k->mtime.tv_sec == st->st_mtim.tv_sec && k->mtime.tv_nsec == st->st_mtim.tv_nsec)
+            return strcmp(k->digest, digest) == 0;
+    }
+    if (st->st_size == 0) return false;
+    struct known *k = &known->files[known->next++ % KNOWN];
+    *k = (struct known){
+        .dev = st->st_dev, .ino = st->st_ino, .size = st->st_size, .mtime = st->st_mtim};
+    file_digest(fd, k->digest);
+    return strcmp(k->digest, digest) == 0;
 }

@@ -24,6 +24,7 @@ struct broker {
     struct sm_core *core;
     struct sm_journal *journal;
     struct sm_actions actions;
+    struct sm_index_known *known;
     void *context, *own_context, *socket;
 };
 
@@ -58,6 +59,8 @@ static int broker_open(struct broker *b, const struct sm_broker_options *options
                                 .state_dir = options->state_dir};
     char bound[256];
     sm_actions_init(&b->actions);
+    b->known = sm_index_known_new();
+    if (b->known == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     if (getrandom(&o.instance, sizeof o.instance, 0) != sizeof o.instance)
         return sm_fail_errno(err, "no random numbers");
     o.instance |= 1; /* 0 stands for no broker */
@@ -107,7 +110,7 @@ static int carry_out(struct broker *b, struct sm_err *err) {
         for (size_t i = 0; rc == 0 && i < b->actions.n; i++) {
             const struct sm_action *a = &b->actions.list[i];
             if (a->kind == SM_ACTION_SEND) rc = deliver(b, a->peer, a->message, &next, err);
-            if (a->kind == SM_ACTION_INDEX) rc = sm_index_send(b->socket, a, err);
+            if (a->kind == SM_ACTION_INDEX) rc = sm_index_send(b->socket, b->known, a, err);
         }
         sm_actions_release(&b->actions);
         b->actions = next;
@@ -122,4 +125,5 @@ static void broker_close(struct broker *b) {
     sm_core_free(&b->core);
     sm_journal_close(&b->journal);
     sm_actions_release(&b->actions);
+    free(b->known);
 }

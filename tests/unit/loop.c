@@ -3,6 +3,7 @@
  * gets. */
 #include "broker/loop.h"
 
+#include "lib/digest.h"
 #include "lib/limits.h"
 #include "lib/wire.h"
 
@@ -264,6 +265,9 @@ static void an_index_file_arrives_in_chunks_as_it_is_on_disk(void **state) {
     assert_int_equal(fwrite(bytes, 1, n, f), n);
     fclose(f);
     Shardmill__JobSpec spec = spec_of(path);
+    char digest[SM_XXH_HEX];
+    sm_xxh(bytes, n, digest);
+    spec.index_digest = digest;
     run_start(r);
     void *s = dial(r);
     submit(s, &spec);
@@ -283,6 +287,23 @@ static void an_index_file_arrives_in_chunks_as_it_is_on_disk(void **state) {
     assert_memory_equal(bytes, got, n);
     free(bytes);
     free(got);
+    zmq_close(s);
+    run_stop(r);
+}
+
+static void a_file_that_is_not_the_jobs_index_is_not_handed_out(void **state) {
+    struct run *r = *state;
+    Shardmill__JobSpec spec = spec_of("/etc/passwd");
+    spec.index_digest = "00112233445566778899aabbccddeeff";
+    run_start(r);
+    void *s = dial(r);
+    submit(s, &spec);
+    Shardmill__IndexGet get = SHARDMILL__INDEX_GET__INIT;
+    get.job = "job";
+    say(s, SHARDMILL__ENVELOPE__BODY_INDEX_GET, &get);
+    sm_envelope *e = hear(s, SHARDMILL__ENVELOPE__BODY_REFUSED);
+    assert_int_equal(e->refused->code, SM_E_CHANGED);
+    sm_wire_free(&e);
     zmq_close(s);
     run_stop(r);
 }
@@ -350,6 +371,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_job_runs_to_its_end_across_a_restart_of_the_broker, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(an_index_file_arrives_in_chunks_as_it_is_on_disk, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_file_that_is_not_the_jobs_index_is_not_handed_out, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(
             garbage_is_counted_and_dropped_and_the_next_message_is_answered, setup, teardown),
