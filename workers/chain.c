@@ -27,9 +27,7 @@ void sm_chain_release(struct sm_chain *c) {
     *c = (struct sm_chain){0};
 }
 
-/* --- compile
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- compile --- */
 
 static int flatten(struct sm_chain *c, const struct sm_op_node *ops, size_t n, struct sm_err *err) {
     for (size_t i = 0; i < n; i++) {
@@ -98,9 +96,7 @@ static int shape_check(struct sm_shape s, enum sm_code code, struct sm_err *err)
     return 0;
 }
 
-/* --- a sample
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- a sample --- */
 
 static void *step_draw(const struct sm_chain *c, const struct sm_step *step) {
     return step->op->draw != NULL ? c->draws + step->draw : NULL;

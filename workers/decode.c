@@ -47,9 +47,7 @@ void sm_decoder_close(struct sm_decoder *d) {
     d->open = false;
 }
 
-/* --- magic bytes
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- magic bytes --- */
 
 struct magic {
     int at, n;
@@ -133,9 +131,7 @@ static int sniff(const struct sm_decoder *d, const uint8_t *bytes, size_t n, enu
     return 0;
 }
 
-/* --- is the end there?
- * ------------------------------------------------------------------------------------------------
- */
+/* --- is the end there? --- */
 
 static uint32_t u32_big(const uint8_t *p) {
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
@@ -227,9 +223,7 @@ static bool is_whole(enum sm_format format, const uint8_t *bytes, size_t n) {
     }
 }
 
-/* --- open
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- open --- */
 
 static int check_limits(const struct sm_header *h, struct sm_err *err) {
     if (h->width < 1 || h->height < 1)
@@ -282,9 +276,7 @@ const char *sm_decoder_extension(const struct sm_decoder *d) {
     return extensions[d->format];
 }
 
-/* --- which way up
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- which way up --- */
 
 /* Upright (x, y) is stored (x, y), swapped if `transpose`, then counted from the far end of a
  * flipped axis. */

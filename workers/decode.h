@@ -64,8 +64,7 @@ const char *sm_vips_words(void);
 /* Installs the GLib log writer that keeps the last warning. */
 void sm_vips_log_install(void);
 
-/* --- between decode.c and the two readers
- * ------------------------------------------------------------------------ */
+/* --- between decode.c and the two readers --- */
 
 struct sm_header {
     int width, height; /* as stored */

@@ -66,9 +66,7 @@ void sm_jpeg_free(struct sm_jpeg **j) {
     *j = NULL;
 }
 
-/* --- errors
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- errors --- */
 
 /* libjpeg reports by calling back and must not be returned to: everything that calls it runs in
  * here. */
@@ -136,9 +134,7 @@ static void on_progress(j_common_ptr c) {
     }
 }
 
-/* --- header
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- header --- */
 
 static bool has_end(const uint8_t *bytes, size_t n) {
     while (n > 2 && bytes[n - 1] == 0)
@@ -175,9 +171,7 @@ void sm_jpeg_close(struct sm_jpeg *j) {
     jpeg_abort_decompress(&j->c);
 }
 
-/* --- pixels
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- pixels --- */
 
 struct reading {
     struct sm_rect window;
@@ -285,9 +279,7 @@ int sm_jpeg_read(struct sm_jpeg *j, struct sm_rect window, struct sm_block *to,
     return 0;
 }
 
-/* --- EXIF
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- EXIF --- */
 
 static unsigned number(const uint8_t *p, int bytes, bool big) {
     unsigned v = 0;

@@ -38,9 +38,7 @@ void sm_vips_close(struct sm_vips *v) {
     v->image = NULL;
 }
 
-/* --- words of errors
- * -----------------------------------------------------------------------------------------------
- */
+/* --- words of errors --- */
 
 static char last_warning[256]; /* of GLib's log: libvips says there what it does not say in its
                                   error buffer */
@@ -81,9 +79,7 @@ const char *sm_vips_words(void) {
     return words;
 }
 
-/* --- header
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- header --- */
 
 static const char *const names[SM_FORMAT_COUNT] = {"jpeg", "png", "webp", "gif", "tiff"};
 
@@ -173,9 +169,7 @@ int sm_vips_open(struct sm_vips *v, enum sm_format format, const uint8_t *bytes,
     return 0;
 }
 
-/* --- pixels
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- pixels --- */
 
 /* One row of the window from the region's strip into the tile. */
 static void take_row(struct sm_vips *v, const uint8_t *from, uint8_t *to, int width) {
@@ -224,9 +218,7 @@ int sm_vips_read(struct sm_vips *v, struct sm_rect window, struct sm_block *to,
     return failed ? sm_fail(err, SM_E_DECODE, "%s", sm_vips_words()) : 0;
 }
 
-/* --- warming
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- warming --- */
 
 /* One pixel in each format. */
 static const uint8_t tiny_png[] = {

@@ -49,9 +49,7 @@ static int write_result(struct sm_engine *e, const struct sm_engine_request *req
 static int make_original(struct sm_engine *e, const struct sm_engine_request *request, uint8_t *out,
                          size_t out_max, struct sm_engine_result *result, struct sm_err *err);
 
-/* --- start
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- start --- */
 
 int sm_engine_start(const char *argv0, struct sm_err *err) {
     if (getenv("VIPS_UNLIMITED") != NULL)
@@ -155,9 +153,7 @@ static int check_output(const struct sm_engine *e, struct sm_err *err) {
     return 0;
 }
 
-/* --- a sample
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- a sample --- */
 
 static int make_changed(struct sm_engine *e, const struct sm_engine_request *request, uint8_t *out,
                         size_t out_max, struct sm_engine_result *result, struct sm_err *err) {
@@ -213,9 +209,7 @@ static int make_original(struct sm_engine *e, const struct sm_engine_request *re
     return 0;
 }
 
-/* --- the result
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- the result --- */
 
 /* numpy's format 1.0: magic, version, length of the header, a Python dict, padded so that the data
  * is aligned. */
@@ -303,9 +297,7 @@ static int write_result(struct sm_engine *e, const struct sm_engine_request *req
     return write_tensor(e, &end, out, out_max, result, err);
 }
 
-/* --- explain
- * -----------------------------------------------------------------------------------------------------------
- */
+/* --- explain --- */
 
 static void explain_shape(const struct sm_shape *s, struct sm_buf *out) {
     sm_buf_printf(out, "%d x ", s->channels);

@@ -176,8 +176,7 @@ int sm_image_end(struct sm_image *im, struct sm_image_end *end, struct sm_err *e
     return 0;
 }
 
-/* --- what was put off
- * ---------------------------------------------------------------------------------------------- */
+/* --- what was put off --- */
 
 static int image_decode(struct sm_image *im, struct sm_err *err) {
     if (sm_decoder_read(im->decoder, im->window, &im->blocks[im->at], &im->blocks[im->at ^ 1],

@@ -81,8 +81,7 @@ int sm_image_next(struct sm_image *im, int width, int height, int channels, bool
                   struct sm_tile *now, struct sm_tile *next, struct sm_err *err);
 void sm_image_swap(struct sm_image *im);
 
-/* --- for the engine alone
- * ---------------------------------------------------------------------------------------- */
+/* --- for the engine alone --- */
 
 struct sm_decoder;
 

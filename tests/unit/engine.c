@@ -50,8 +50,12 @@ static int make(struct bench *b, const struct picture *p, struct sm_engine_reque
     return sm_engine_make(b->engine, &request, b->out, OUT_MAX, b->draws, &b->result, &b->err);
 }
 
+#define CROP_AND_FLIPS \
+    "}\nops:\n  - RandomResizedCrop: {size: 32}\n  - RandomHorizontalFlip: {}\n  - RandomVerticalFlip: {}\n"
+
 static const char *const chains[] = {
-    "}\nops:\n  - RandomResizedCrop: {size: 32}\n  - RandomHorizontalFlip: {}\n  - RandomVerticalFlip: {}\n",
+    "}\nops:\n  - RandomApply:\n      p: 0.5\n      transforms:\n        - RandomResizedCrop: {size: 40}\n        - ColorJitter: {brightness: 0.4, hue: 0.1}\n  - RandomHorizontalFlip: {}\n  - RandomRotation: {degrees: 30}\n",
+    CROP_AND_FLIPS,
     "}\nops:\n  - RandomHorizontalFlip: {}\n  - RandomCrop: {size: [30, 20], padding: 5, padding_mode: reflect}\n  - RandomVerticalFlip: {}\n",
     "}\nops:\n  - RandomVerticalFlip: {}\n  - RandomHorizontalFlip: {}\n  - RandomResizedCrop: {size: [20, 33], interpolation: bicubic}\n",
     "}\nops:\n  - RandomCrop: {size: 90, pad_if_needed: true, fill: [1, 2, 3]}\n  - RandomHorizontalFlip: {}\n  - CenterCrop: {size: [50, 120]}\n",
@@ -89,7 +93,7 @@ static void a_fused_plan_equals_op_by_op_bit_for_bit(void **state) {
 static void a_result_depends_on_its_request_alone_and_not_on_what_was_made_before(void **state) {
     (void)state;
     struct bench *b = malloc(sizeof *b);
-    assert_int_equal(bench_open(b, chains[0], 0), 0);
+    assert_int_equal(bench_open(b, CROP_AND_FLIPS, 0), 0);
     struct picture p = picture_jpeg(&jpeg_kinds[3], 90, 70, 0),
                    other = picture_jpeg(&jpeg_kinds[6], 300, 200, 3);
     struct picture bad = {.bytes = other.bytes, .n = other.n / 3};
@@ -191,7 +195,7 @@ static void a_result_that_does_not_fit_is_refused_and_nothing_is_written_behind(
 static void an_original_keeps_its_bytes_but_a_damaged_one_is_found(void **state) {
     (void)state;
     struct bench *b = malloc(sizeof *b);
-    assert_int_equal(bench_open(b, chains[0], 0), 0);
+    assert_int_equal(bench_open(b, CROP_AND_FLIPS, 0), 0);
     struct picture p = picture_jpeg(&jpeg_kinds[3], 80, 60, 6);
     const struct sm_engine_request r = {.original = true};
     assert_int_equal(make(b, &p, r), 0);
@@ -414,7 +418,7 @@ static void explain_names_every_op_and_the_bytes(void **state) {
     struct bench *b = malloc(sizeof *b);
     struct sm_buf text;
     sm_buf_init(&text, 1 << 16);
-    assert_int_equal(bench_open(b, chains[0], 0), 0);
+    assert_int_equal(bench_open(b, CROP_AND_FLIPS, 0), 0);
     sm_engine_explain(b->engine, &text);
     assert_non_null(strstr(text.data, "RandomResizedCrop"));
     assert_non_null(strstr(text.data, "RandomVerticalFlip"));

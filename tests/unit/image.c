@@ -4,6 +4,7 @@
 #include "lib/limits.h"
 #include "tests/unit/pictures.h"
 #include "workers/decode.h"
+#include "workers/encode.h"
 #include "workers/engine.h"
 
 #include <ftw.h>
@@ -252,6 +253,44 @@ static void a_cut_png_is_found_at_every_length(void **state) {
     free(pixels);
 }
 
+static void a_cut_webp_is_found_at_every_length(void **state) {
+    (void)state;
+    static uint8_t bytes[1 << 16];
+    uint8_t *pixels = pattern(40, 30, 3);
+    const struct sm_tile tile = {
+        .u8 = pixels, .width = 40, .height = 30, .channels = 3, .stride = 120};
+    struct sm_err err;
+    size_t whole;
+    assert_int_equal(sm_encode_webp(&tile, 80, bytes, sizeof bytes, &whole, &err), 0);
+    for (size_t n = 0; n < whole; n++)
+        assert_int_not_equal(code_of(bytes, n, &rgb), SM_E_OK);
+    assert_int_equal(code_of(bytes, whole - 9, &rgb), SM_E_TRUNCATED);
+    assert_int_equal(code_of(bytes, whole, &rgb), SM_E_OK);
+    free(pixels);
+}
+
+/* One grey pixel row of 20 at the end, behind its directory. */
+static void a_cut_tiff_is_found_at_every_length(void **state) {
+    const struct sm_decode_options options = {.channels = 1, .tiff = true};
+    static const uint16_t tags[][3] = {{256, 3, 20}, {257, 3, 1}, {258, 3, 8},
+                                       {259, 3, 1},  {262, 3, 1}, {273, 4, 0},
+                                       {277, 3, 1},  {278, 3, 1}, {279, 4, 20}};
+    enum { TAGS = sizeof tags / sizeof *tags, PIXELS = 8 + 2 + 12 * TAGS + 4 };
+    uint8_t bytes[PIXELS + 20] = {'I', 'I', 42, 0, 8, 0, 0, 0, TAGS};
+    (void)state;
+    for (int i = 0; i < TAGS; i++) {
+        const uint16_t value = tags[i][0] == 273 ? PIXELS : tags[i][2];
+        uint8_t *entry = bytes + 10 + 12 * i;
+        memcpy(entry, tags[i], 4);
+        entry[4] = 1;
+        memcpy(entry + 8, &value, 2);
+    }
+    for (size_t n = 0; n < sizeof bytes; n++)
+        assert_int_not_equal(code_of(bytes, n, &options), SM_E_OK);
+    assert_int_equal(code_of(bytes, sizeof bytes - 1, &options), SM_E_TRUNCATED);
+    assert_int_equal(code_of(bytes, sizeof bytes, &options), SM_E_OK);
+}
+
 static void trailing_bytes_behind_a_whole_picture_do_no_harm(void **state) {
     (void)state;
     struct picture p = picture_jpeg(&jpeg_kinds[3], 60, 44, 0);
@@ -360,6 +399,8 @@ int main(void) {
         cmocka_unit_test(cmyk_is_read_inverted_and_turned_to_rgb_by_pils_formula),
         cmocka_unit_test(a_cut_jpeg_is_found_although_only_a_corner_is_wanted),
         cmocka_unit_test(a_cut_png_is_found_at_every_length),
+        cmocka_unit_test(a_cut_webp_is_found_at_every_length),
+        cmocka_unit_test(a_cut_tiff_is_found_at_every_length),
         cmocka_unit_test(trailing_bytes_behind_a_whole_picture_do_no_harm),
         cmocka_unit_test(damage_in_a_jpegs_data_is_an_error),
         cmocka_unit_test(what_is_no_image_is_named),

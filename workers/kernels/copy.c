@@ -51,9 +51,7 @@ void sm_table_apply(const struct sm_tile *in, const float (*table)[256],
     }
 }
 
-/* --- padding
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- padding --- */
 
 /* Where index i of the padded axis comes from in [0, n). */
 static int pad_index(int i, int n, enum sm_padding mode) {

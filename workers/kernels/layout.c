@@ -66,8 +66,7 @@ __attribute__((always_inline)) static inline void write_row(const struct sm_layo
         }
 }
 
-/* --- the common case: uint8 RGB to planes, without a table
- * --------------------------------------------------------- */
+/* --- the common case: uint8 RGB to planes, without a table --- */
 
 void sm_planes_plain(const uint8_t *from, struct sm_planes to, int n, bool flip) {
     for (int x = 0; x < n; x++, from += 3) {

@@ -47,9 +47,7 @@ int sm_resize(struct sm_resizer *r, const struct sm_tile *in, const struct sm_ti
     return resize_antialiased(r, in, out, filter, err);
 }
 
-/* --- weights
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- weights --- */
 
 static double filter_box(double x) {
     return x > -0.5 && x <= 0.5 ? 1.0 : 0.0;
@@ -149,8 +147,7 @@ int sm_resize_weights(struct sm_resize_axis *a, int in, int out, enum sm_filter 
     return 0;
 }
 
-/* --- the two passes, plainly
- * ------------------------------------------------------------------------------------- */
+/* --- the two passes, plainly --- */
 
 static uint8_t clip(int32_t sum) {
     sum >>= WEIGHT_BITS;
@@ -238,8 +235,7 @@ static int resize_antialiased(struct sm_resizer *r, const struct sm_tile *in,
     return pass_columns(r, &between, out, filter, err);
 }
 
-/* --- nearest, and torch's point sampling
- * --------------------------------------------------------------------------- */
+/* --- nearest, and torch's point sampling --- */
 
 /* Torch's `nearest` takes the upper left of what a pixel covers. */
 static int nearest_index(int i, int in, int out) {
