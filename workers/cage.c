@@ -218,6 +218,8 @@ static int launch_once(struct sm_cage *c, struct sm_err *err) {
 /* A cage that is killed while it starts (a machine short of memory does that) is no reason to stop
  * a run; one that dies each time is. */
 static int launch(struct sm_cage *c, struct sm_err *err) {
+    struct sm_err own;
+    if (err == NULL) err = &own;
     int failed, tries = 0;
     do
         failed = launch_once(c, err);
