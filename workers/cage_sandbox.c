@@ -65,7 +65,8 @@ static int set_limits(uint64_t address_space, struct sm_err *err) {
 }
 
 /* Handles all that the kernel knows of and allows none of it. A kernel without Landlock: the filter
- * stands alone. */
+ * stands alone, as it does for the threads that libvips has started before, since Landlock binds
+ * only the thread that asks for it. */
 static int set_landlock(struct sm_err *err) {
     static const uint64_t fs_by_abi[] = {0, 0x1fff, 0x3fff, 0x7fff, 0x7fff, 0xffff};
     long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
