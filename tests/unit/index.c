@@ -10,8 +10,22 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/syscall.h>
 
 #include <cmocka.h>
+
+/* The next reads fail, in front of libc's. */
+static int reads_to_fail, reads_failed;
+
+ssize_t pread(int fd, void *out, size_t n, off_t at) {
+    if (reads_to_fail > 0) {
+        reads_to_fail--;
+        reads_failed++;
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_pread64, fd, out, n, at);
+}
 
 static struct sm_pipeline_source source_of(int format, const char *path) {
     return (struct sm_pipeline_source){.format = format, .path = path};
@@ -421,6 +435,31 @@ static void a_checksum_finds_a_flipped_bit_that_keeps_size_and_time(void **state
     scratch_remove(&s);
 }
 
+static void
+a_read_error_that_may_pass_is_tried_again_and_never_charged_to_the_sample(void **state) {
+    (void)state;
+    struct scratch s = scratch_make();
+    scratch_text(&s, "d/a/1.jpg", "bytes");
+    struct sm_index *x = build(&s, SM_SOURCE_FOLDER, "d");
+    struct sm_reader *r = sm_reader_new(scratch_path(&s, "d"));
+    struct sm_entry e = sm_index_entry(x, 0);
+    struct sm_err err = {0};
+    char bytes[16];
+    reads_to_fail = 2;
+    assert_int_equal(sm_reader_read(r, &e, bytes, sizeof bytes, &err), 0);
+    assert_memory_equal(bytes, "bytes", 5);
+    assert_int_equal(reads_failed, 2);
+    reads_to_fail = 1000;
+    assert_int_equal(sm_reader_read(r, &e, bytes, sizeof bytes, &err), -1);
+    reads_to_fail = 0;
+    assert_true(reads_failed > 4 && reads_failed < 20);
+    assert_says(&err, SM_E_IO, "a/1.jpg");
+    assert_false(sm_code_charges_sample(err.code));
+    sm_reader_free(&r);
+    sm_index_close(&x);
+    scratch_remove(&s);
+}
+
 static void the_dataset_digest_ignores_times_but_not_names_or_sizes(void **state) {
     (void)state;
     struct scratch s = scratch_make();
@@ -456,6 +495,7 @@ int main(void) {
         cmocka_unit_test(a_damaged_index_is_never_opened),
         cmocka_unit_test(a_file_that_changed_after_indexing_is_named),
         cmocka_unit_test(a_checksum_finds_a_flipped_bit_that_keeps_size_and_time),
+        cmocka_unit_test(a_read_error_that_may_pass_is_tried_again_and_never_charged_to_the_sample),
         cmocka_unit_test(the_dataset_digest_ignores_times_but_not_names_or_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
