@@ -191,10 +191,11 @@ static void choose_colours(struct sm_jpeg *j) {
         c->out_color_space = JCS_RGB;
 }
 
-/* The columns to decode: the window and one block on each side, because upsampling looks at its
- * neighbours. Returns the column at which rows then begin. */
+/* The columns to decode: the window and, where colour is stored at less than full width, one block
+ * on each side, because upsampling looks at its neighbours. Returns the column at which rows then
+ * begin. */
 static int crop_columns(struct jpeg_decompress_struct *c, int x, int width) {
-    const int margin = c->max_h_samp_factor * DCTSIZE;
+    const int margin = c->max_h_samp_factor > 1 ? c->max_h_samp_factor * DCTSIZE : 0;
     int begin = x - margin < 0 ? 0 : x - margin, end = x + width + margin;
     if (end > (int)c->output_width) end = (int)c->output_width;
     if (begin == 0 && end == (int)c->output_width) return 0;
@@ -203,9 +204,11 @@ static int crop_columns(struct jpeg_decompress_struct *c, int x, int width) {
     return (int)offset;
 }
 
+/* The row to begin with: that of the window's first block, or of the block above where rows are
+ * upsampled too. */
 static int first_row(const struct jpeg_decompress_struct *c, int y) {
-    const int block = c->max_v_samp_factor * DCTSIZE;
-    return y / block < 2 ? 0 : (y / block - 1) * block;
+    const int block = c->max_v_samp_factor * DCTSIZE, above = c->max_v_samp_factor > 1 ? 1 : 0;
+    return y / block <= above ? 0 : (y / block - above) * block;
 }
 
 static void read_rows(struct jpeg_decompress_struct *c, uint8_t *to, size_t stride, int n) {
