@@ -162,8 +162,22 @@ static bool holding_adopt(struct sm_core *core, struct worker *worker,
     return true;
 }
 
+/* A late lease that may as well have been lost on its way: it must not use up the worker's places
+ * for ever. A result of it is welcome all the same. NULL when all are live. */
+static struct lease *oldest_late(const struct worker *worker) {
+    struct lease *oldest = NULL;
+    for (struct lease *l = worker->leases; l != NULL; l = l->next_of_worker)
+        if (l->late && (oldest == NULL || l->attempt < oldest->attempt)) oldest = l;
+    return oldest;
+}
+
 void core_on_ready(struct sm_core *core, struct worker *worker) {
-    if (worker->ready || worker->n_leases >= SM_MAX_WORKER_LEASES) return;
+    if (worker->ready) return;
+    if (worker->n_leases >= SM_MAX_WORKER_LEASES) {
+        struct lease *late = oldest_late(worker);
+        if (late == NULL) return;
+        core_lease_drop(core, late);
+    }
     worker->ready = true;
     core->n_ready++;
     core->work_added = true;

@@ -162,6 +162,22 @@ static void a_late_lease_is_given_to_another_and_its_result_still_taken(void **s
     assert_int_equal(desk_done(d, 2, &l, desk_sha, 0), 0);
 }
 
+static void leases_lost_on_their_way_do_not_use_up_a_worker(void **state) {
+    struct desk *d = *state;
+    Shardmill__JobSpec spec = desk_spec(64, 64, 4);
+    Shardmill__Heartbeat beat = SHARDMILL__HEARTBEAT__INIT;
+    desk_submit(d, "job", &spec);
+    desk_hello(d, 1, "f");
+    for (int i = 0; i < 4; i++)
+        assert_true(desk_ready(d, 1).attempt != 0);
+    assert_int_equal(desk_ready(d, 1).attempt, 0); /* four is what a worker may hold */
+    for (int i = 0; i < 31; i++) {
+        desk_tick(d, 1000);
+        desk_say(d, 1, SHARDMILL__ENVELOPE__BODY_HEARTBEAT, &beat);
+    }
+    assert_true(desk_ready(d, 1).attempt != 0);
+}
+
 static void the_same_progress_again_does_not_renew_a_lease(void **state) {
     struct desk *d = *state;
     Shardmill__JobSpec spec = desk_spec(8, 8, 8);
@@ -383,6 +399,7 @@ int main(void) {
         TEST(a_bye_is_no_death),
         TEST(a_silent_worker_is_dead_but_not_when_the_broker_itself_was_stopped),
         TEST(a_late_lease_is_given_to_another_and_its_result_still_taken),
+        TEST(leases_lost_on_their_way_do_not_use_up_a_worker),
         TEST(the_same_progress_again_does_not_renew_a_lease),
         TEST(a_failed_job_says_why_and_goes_on_from_what_is_made_when_submitted_again),
         TEST(a_machines_failure_is_retried_three_times_with_growing_pauses),
