@@ -114,6 +114,12 @@ static void bytes_text(double bytes, struct sm_buf *out) {
     sm_buf_printf(out, i ? "%.1f %s" : "%.0f %s", bytes, units[i]);
 }
 
+/* A folder's name may hold anything; a terminal gets no commands from it. */
+static void name_text(const char *name, struct sm_buf *out) {
+    for (; *name; name++)
+        sm_buf_add(out, (unsigned char)*name < 0x20 || *name == 0x7f ? "?" : name, 1);
+}
+
 static void class_text(const struct explanation *x, uint32_t label, uint64_t largest,
                        struct sm_buf *out) {
     uint64_t n = sm_index_class_samples(x->index, label);
@@ -123,7 +129,9 @@ static void class_text(const struct explanation *x, uint32_t label, uint64_t lar
     for (size_t i = 0; i < used; i++)
         columns += ((unsigned char)name[i] & 0xc0) != 0x80;
     int bar = largest ? (int)((n * BAR_COLUMNS + largest - 1) / largest) : 0;
-    sm_buf_printf(out, "  %s%*s %10" PRIu64 " %12" PRIu64 "  ", name,
+    sm_buf_text(out, "  ");
+    name_text(name, out);
+    sm_buf_printf(out, "%*s %10" PRIu64 " %12" PRIu64 "  ",
                   columns < NAME_COLUMNS ? NAME_COLUMNS - columns : 0, "", n,
                   n * (uint64_t)x->plan.copies);
     while (bar-- > 0)

@@ -49,6 +49,8 @@ struct sm_text_place sm_text_place(const struct sm_text *t, size_t offset) {
     size_t start = line_start(t, offset);
     for (size_t i = 0; i < start; i++)
         place.line += t->bytes[i] == '\n';
+    if (start == 0 && offset >= 3 && memcmp(t->bytes, "\xef\xbb\xbf", 3) == 0)
+        start = 3; /* a byte order mark takes no column */
     for (size_t i = start; i < offset; place.column++) {
         bool valid;
         i += char_bytes(t->bytes + i, t->bytes + offset, &valid);
@@ -77,6 +79,7 @@ static void put_char(struct writer *w, const char *s, size_t n, bool valid) {
 /* Appends the line and the caret. Columns are counted from 0 here. */
 static void put_excerpt(struct writer *w, const struct sm_text *t, size_t offset, int column) {
     size_t start = line_start(t, offset), end = line_end(t, offset);
+    if (start == 0 && end >= 3 && memcmp(t->bytes, "\xef\xbb\xbf", 3) == 0) start = 3;
     int width = EXCERPT_COLUMNS;
     /* at worst four bytes a column for the line and one for the caret's */
     while (width > 8 && (w->end - w->at) < 5 * width + 16)
@@ -98,6 +101,14 @@ static void put_excerpt(struct writer *w, const struct sm_text *t, size_t offset
     put(w, caret, (size_t)n + 1);
 }
 
+/* A message may quote what stands in the file, and that must not reach a terminal as a command. */
+static void make_printable(char *text) {
+    for (unsigned char *s = (unsigned char *)text; *s; s++) {
+        if (*s < 0x20 || *s == 0x7f) *s = '?';
+        if (s[0] == 0xc2 && s[1] >= 0x80 && s[1] < 0xa0) s[0] = s[1] = '?';
+    }
+}
+
 int sm_text_fail(const struct sm_text *t, size_t offset, struct sm_err *err, const char *fmt, ...) {
     if (err == NULL) return -1;
     if (offset > t->n) offset = t->n;
@@ -106,6 +117,7 @@ int sm_text_fail(const struct sm_text *t, size_t offset, struct sm_err *err, con
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
+    make_printable(what);
     struct sm_text_place place = sm_text_place(t, offset);
     err->code = SM_E_PIPELINE;
     int n = snprintf(err->text, sizeof err->text, "%.300s:%d:%d: %s", t->name, place.line,

@@ -252,6 +252,7 @@ static const struct {
     {"wrong indendation", "wrong indentation", "items of one list begin in the same column"},
     {"wrong indentation", "wrong indentation", "items of one list begin in the same column"},
     {"could not find expected ':'", "a key without ':'", "write 'key: value'"},
+    {"nested block mapping", "a second ':' in one line", "put a value that holds ': ' in quotes"},
     {"extra comma", "one comma too many", NULL},
     {"extra closing", "a bracket that closes nothing", NULL},
     {"without closing quote", "this quote is never closed", NULL},

@@ -448,6 +448,11 @@ static const struct broken {
     {"version: 1\n  name: x\n", 1, 10, "the next line does not fit under this one"},
     {HEAD "seed 4\nname: x\n", 3, 1, "a key without ':'"},
     {HEAD "ops:\n  - RandomGrayscale\n - RandomGrayscale\n", 5, 2, "wrong indentation"},
+    {HEAD "name: a: b\n", 3, 8, "a second ':' in one line (hint: put a value"},
+    {HEAD "\"\\e[31m\": 1\n", 3, 1, "unknown key '?[31m' in a pipeline file"},
+    {HEAD "\"\\u009b2J\": 1\n", 3, 1, "unknown key '??2J' in a pipeline file"},
+    {"\xef\xbb\xbfvers: 1\n", 1, 1, "unknown key 'vers' in a pipeline file"},
+    {"\xef\xbb\xbf{version: 1, nam: x}\n", 1, 14, "unknown key 'nam' in a pipeline file"},
     {HEAD "seed: ]\n", 3, 7, "a bracket that closes nothing"},
     /* bytes */
     {"version: 1\nname: caf\xe9\n", 2, 10, "byte 0xe9 is not UTF-8"},
