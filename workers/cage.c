@@ -117,6 +117,8 @@ static char **cage_environment(char *out[ENVIRONMENT_MAX]) {
     size_t n = 0;
     out[n++] = "LC_ALL=C";
     out[n++] =
+        "VIPSHOME=/nonexistent"; /* no modules: readers of formats that are never read here */
+    out[n++] =
         "MALLOC_ARENA_MAX=1"; /* or decoders' large blocks scatter over arenas that never shrink */
     for (char **e = environ; *e != NULL; e++)
         for (size_t i = 0; i < sizeof keep / sizeof *keep && n + 1 < ENVIRONMENT_MAX; i++)
