@@ -297,6 +297,9 @@ void core_on_fail(struct sm_core *core, struct worker *worker, const Shardmill__
     case SM_E_MEMORY:
     case SM_E_INTERNAL:
     case SM_E_PEER:
+    case SM_E_CAGE_DIED: /* of a whole lease: its cage did not come up, for example because it was
+                            killed */
+    case SM_E_SANDBOX:
         work_retry(core, lease, m->code, text);
         break;
     case SM_E_PART_MISSING:

@@ -1,5 +1,5 @@
-/* Sockets with every option set, and Envelopes packed and unpacked under limits. The broker's loop, workers and clients
- * call this; what is inside a message is theirs to read. */
+/* Sockets with every option set, and Envelopes packed and unpacked under limits. The broker's loop,
+ * workers and clients call this; what is inside a message is theirs to read. */
 #include "lib/wire.h"
 
 #include "lib/limits.h"
@@ -14,15 +14,17 @@
 #include <zmq.h>
 
 enum {
-    HANDSHAKE_MS = 5000,  /* a peer that does not finish its greeting is dropped */
-    LINGER_MS = 500,      /* at close: what is queued may still leave, but exit never hangs */
-    QUEUE_MESSAGES = 256, /* per peer and direction; control messages are small and answered one by one */
+    HANDSHAKE_MS = 5000, /* a peer that does not finish its greeting is dropped */
+    LINGER_MS = 500,     /* at close: what is queued may still leave, but exit never hangs */
+    QUEUE_MESSAGES =
+        256, /* per peer and direction; control messages are small and answered one by one */
     BACKLOG = 512,
     ZMTP_PING_MS = 2000, /* finds a dead network; a stuck process is found by our own heartbeats */
     ZMTP_DEAD_MS = 6000,
     RECONNECT_MS = 100,
     RECONNECT_MAX_MS = 2000,
-    /* What malloc itself takes for a small piece; counted, or a million empty submessages would fit the budget. */
+    /* What malloc itself takes for a small piece; counted, or a million empty submessages would fit
+       the budget. */
     PIECE_OVERHEAD = 16,
 };
 
@@ -37,7 +39,8 @@ int sm_wire_bind(void *context, const char *endpoint, void **socket, char bound[
     void *s = NULL;
     if (socket_new(context, ZMQ_ROUTER, &s, err) != 0) return -1;
     int one = 1, zero = 0, backlog = BACKLOG, ipv6 = strchr(address, '[') != NULL;
-    /* MANDATORY: a message to nobody is reported, not lost in silence. No HANDOVER: nobody takes another's id. */
+    /* MANDATORY: a message to nobody is reported, not lost in silence. No HANDOVER: nobody takes
+     * another's id. */
     zmq_setsockopt(s, ZMQ_ROUTER_MANDATORY, &one, sizeof one);
     zmq_setsockopt(s, ZMQ_ROUTER_HANDOVER, &zero, sizeof zero);
     zmq_setsockopt(s, ZMQ_BACKLOG, &backlog, sizeof backlog);
@@ -49,11 +52,12 @@ int sm_wire_bind(void *context, const char *endpoint, void **socket, char bound[
     if (zmq_bind(s, address) != 0) {
         int e = errno;
         zmq_close(s);
-        return sm_fail(err, e == EADDRINUSE ? SM_E_BUSY : SM_E_PEER, "cannot bind '%s': %s%s", endpoint,
-                       zmq_strerror(e),
-                       e == EADDRINUSE ? " (hint: another broker listens there; --bind takes another port)"
-                       : e == ENAMETOOLONG ? " (hint: the path of an ipc socket has at most 107 bytes)"
-                                           : "");
+        return sm_fail(
+            err, e == EADDRINUSE ? SM_E_BUSY : SM_E_PEER, "cannot bind '%s': %s%s", endpoint,
+            zmq_strerror(e),
+            e == EADDRINUSE     ? " (hint: another broker listens there; --bind takes another port)"
+            : e == ENAMETOOLONG ? " (hint: the path of an ipc socket has at most 107 bytes)"
+                                : "");
     }
     if (bound != NULL) {
         size_t n = 256;
@@ -67,7 +71,8 @@ int sm_wire_connect(void *context, const char *endpoint, void **socket, struct s
     void *s = NULL;
     *socket = NULL;
     if (socket_new(context, ZMQ_DEALER, &s, err) != 0) return -1;
-    /* IMMEDIATE stays off: a first message may be sent before the connection stands, and waits in the (bounded) queue. */
+    /* IMMEDIATE stays off: a first message may be sent before the connection stands, and waits in
+     * the (bounded) queue. */
     int first = RECONNECT_MS, max = RECONNECT_MAX_MS, ipv6 = strchr(endpoint, '[') != NULL;
     zmq_setsockopt(s, ZMQ_RECONNECT_IVL, &first, sizeof first);
     zmq_setsockopt(s, ZMQ_RECONNECT_IVL_MAX, &max, sizeof max);
@@ -75,10 +80,11 @@ int sm_wire_connect(void *context, const char *endpoint, void **socket, struct s
     if (zmq_connect(s, endpoint) != 0) {
         int e = errno;
         zmq_close(s);
-        return sm_fail(err, SM_E_USAGE,
-                       "cannot connect to '%s': %s (hint: an endpoint looks like tcp://127.0.0.1:5570 "
-                       "or ipc:///run/user/1000/shardmill)",
-                       endpoint, zmq_strerror(e));
+        return sm_fail(
+            err, SM_E_USAGE,
+            "cannot connect to '%s': %s (hint: an endpoint looks like tcp://127.0.0.1:5570 "
+            "or ipc:///run/user/1000/shardmill)",
+            endpoint, zmq_strerror(e));
     }
     *socket = s;
     return 0;
@@ -88,10 +94,11 @@ int sm_wire_send(void *socket, const struct sm_peer *peer, const sm_envelope *me
                  struct sm_err *err) {
     size_t n = shardmill__envelope__get_packed_size(message);
     if (n > SM_MAX_MESSAGE_BYTES)
-        return sm_fail(err, SM_E_INTERNAL, "a message of %zu bytes is longer than the %d allowed", n,
-                       SM_MAX_MESSAGE_BYTES);
+        return sm_fail(err, SM_E_INTERNAL, "a message of %zu bytes is longer than the %d allowed",
+                       n, SM_MAX_MESSAGE_BYTES);
     zmq_msg_t frame;
-    if (zmq_msg_init_size(&frame, n) != 0) return sm_fail(err, SM_E_MEMORY, "no memory for a message");
+    if (zmq_msg_init_size(&frame, n) != 0)
+        return sm_fail(err, SM_E_MEMORY, "no memory for a message");
     shardmill__envelope__pack(message, zmq_msg_data(&frame));
     int rc = 0;
     if (peer != NULL) {
@@ -187,7 +194,8 @@ sm_envelope *sm_wire_unpack(const uint8_t *bytes, size_t n, struct sm_err *err) 
         return NULL;
     }
     size_t left = SM_MAX_UNPACK_BYTES;
-    ProtobufCAllocator budget = {.alloc = budget_alloc, .free = budget_free, .allocator_data = &left};
+    ProtobufCAllocator budget = {
+        .alloc = budget_alloc, .free = budget_free, .allocator_data = &left};
     sm_envelope *e = shardmill__envelope__unpack(&budget, n, bytes);
     if (e == NULL) {
         sm_fail(err, SM_E_PROTOCOL, "a message that does not unpack (%zu bytes)", n);
@@ -214,9 +222,10 @@ int64_t sm_now_ms(void) {
 
 static int socket_new(void *context, int type, void **socket, struct sm_err *err) {
     void *s = zmq_socket(context, type);
-    if (s == NULL) return sm_fail(err, SM_E_INTERNAL, "cannot make a socket: %s", zmq_strerror(errno));
-    int one = 1, linger = LINGER_MS, hwm = QUEUE_MESSAGES, handshake = HANDSHAKE_MS, ping = ZMTP_PING_MS,
-        dead = ZMTP_DEAD_MS;
+    if (s == NULL)
+        return sm_fail(err, SM_E_INTERNAL, "cannot make a socket: %s", zmq_strerror(errno));
+    int one = 1, linger = LINGER_MS, hwm = QUEUE_MESSAGES, handshake = HANDSHAKE_MS,
+        ping = ZMTP_PING_MS, dead = ZMTP_DEAD_MS;
     int64_t max = SM_MAX_MESSAGE_BYTES;
     zmq_setsockopt(s, ZMQ_LINGER, &linger, sizeof linger);
     zmq_setsockopt(s, ZMQ_SNDHWM, &hwm, sizeof hwm);
@@ -231,18 +240,20 @@ static int socket_new(void *context, int type, void **socket, struct sm_err *err
     return 0;
 }
 
-/* Copies the endpoint when nothing outside this host can reach it. libzmq binds to addresses, never to host names, so
- * localhost is written as the address that everyone means. */
+/* Copies the endpoint when nothing outside this host can reach it. libzmq binds to addresses, never
+ * to host names, so localhost is written as the address that everyone means. */
 static int endpoint_check(const char *endpoint, char out[256], struct sm_err *err) {
-    if (strlen(endpoint) >= 256) return sm_fail(err, SM_E_USAGE, "an endpoint of more than 255 bytes");
+    if (strlen(endpoint) >= 256)
+        return sm_fail(err, SM_E_USAGE, "an endpoint of more than 255 bytes");
     memset(out, 0, 256);
     strcpy(out, endpoint);
     if (strncmp(endpoint, "ipc://", 6) == 0 || strncmp(endpoint, "inproc://", 9) == 0) return 0;
     const char *port = strrchr(endpoint, ':');
     if (strncmp(endpoint, "tcp://", 6) != 0 || port == NULL || port < endpoint + 6)
-        return sm_fail(err, SM_E_USAGE,
-                       "'%s' is not an endpoint (hint: tcp://127.0.0.1:5570 or ipc:///path/of/socket)",
-                       endpoint);
+        return sm_fail(
+            err, SM_E_USAGE,
+            "'%s' is not an endpoint (hint: tcp://127.0.0.1:5570 or ipc:///path/of/socket)",
+            endpoint);
     char host[256] = {0};
     memcpy(host, endpoint + 6, (size_t)(port - endpoint - 6));
     struct in_addr v4;
@@ -253,8 +264,9 @@ static int endpoint_check(const char *endpoint, char out[256], struct sm_err *er
     }
     if (strcmp(host, "[::1]") == 0) return 0;
     if (inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127) return 0;
-    return sm_fail(err, SM_E_USAGE,
-                   "'%s' can be reached from outside this host, and nothing there asks for a key (hint: bind "
-                   "to 127.0.0.1 or ipc, and carry it to other hosts by an ssh tunnel)",
-                   endpoint);
+    return sm_fail(
+        err, SM_E_USAGE,
+        "'%s' can be reached from outside this host, and nothing there asks for a key (hint: bind "
+        "to 127.0.0.1 or ipc, and carry it to other hosts by an ssh tunnel)",
+        endpoint);
 }

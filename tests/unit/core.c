@@ -225,7 +225,7 @@ static void a_machines_failure_is_retried_three_times_with_growing_pauses(void *
     struct desk_lease l = desk_ready(d, 1);
     for (int pause = 1000; pause <= 4000; pause *= 2) {
         Shardmill__Heartbeat beat = SHARDMILL__HEARTBEAT__INIT;
-        desk_fail(d, 1, &l, SM_E_MEMORY, "out of memory");
+        desk_fail(d, 1, &l, pause == 1000 ? SM_E_CAGE_DIED : SM_E_MEMORY, "out of memory");
         assert_int_equal(desk_ready(d, 1).attempt, 0);
         assert_non_null(strstr(desk_status(d)->waits_for, "out of memory"));
         for (int ms = 500; ms < pause; ms += 500) {
