@@ -38,6 +38,10 @@
     X(TEXT_BYTES, 1000, "bytes of a reason why a lease failed")                                    \
     X(QUARANTINE_TEXT_BYTES, 160, "bytes of the reason why a sample is quarantined")               \
     X(TAR_HEADERS_BYTES, 64 << 10, "bytes of extended headers of a tar member")                    \
+    X(BATCH_BYTES, 1 << 30, "bytes of one batch")                                                 \
+    X(BATCH_SAMPLES, 1 << 16, "samples of one batch")                                              \
+    X(TRAINERS, 1024, "trainers that a broker holds")                                              \
+    X(PIECE_BYTES, 1 << 20, "bytes of one frame between hosts")                                    \
     X(SLICES, 1 << 16, "slices of an expansion")
 
 enum {
