@@ -29,7 +29,7 @@ struct sm_batch_header {
     uint64_t step, first;                           /* global index of the first sample */
     uint64_t bytes;                                 /* of all, header included */
     uint64_t tensor, label, index, position, flags; /* offsets */
-    uint8_t reserved[16];
+    uint8_t reserved[24];
 };
 
 /* Fills the offsets and bytes of a header whose count, dtype, channels, height and width are set.

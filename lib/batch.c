@@ -1,0 +1,123 @@
+/* Where the arrays of a batch lie, and the digests over them. Workers fill what is laid out here
+ * (workers/lease.c); the client checks it before a trainer sees it. */
+#include "lib/batch.h"
+
+#include "lib/limits.h"
+
+#include <assert.h>
+#include <stdbool.h>
+#include <string.h>
+
+_Static_assert(sizeof(struct sm_batch_header) == SM_BATCH_HEADER, "the header has 128 bytes");
+
+static const char magic[8] = "SMBATCH";
+
+/* Bytes of an element, in the order of enum sm_dtype. */
+static const uint8_t element_bytes[] = {1, 4, 2, 2};
+enum { DTYPES = sizeof element_bytes, LAYOUTS = 2 };
+
+struct array {
+    uint64_t offset, bytes;
+};
+enum { ARRAYS = 5 };
+static void list_arrays(const struct sm_batch_header *h, struct array arrays[ARRAYS]);
+
+static uint64_t align(uint64_t n) {
+    return (n + SM_BATCH_ALIGN - 1) & ~(uint64_t)(SM_BATCH_ALIGN - 1);
+}
+
+/* false when the sizes are none or beyond what a batch may have; nothing can overflow then. */
+static bool sample_bytes(const struct sm_batch_header *h, uint64_t *bytes) {
+    const uint64_t max = SM_MAX_BATCH_BYTES;
+    if (h->dtype >= DTYPES) return false;
+    uint64_t n = element_bytes[h->dtype];
+    const uint32_t sides[] = {h->channels, h->height, h->width};
+    for (int i = 0; i < 3; i++) {
+        if (sides[i] == 0 || sides[i] > max / n) return false;
+        n *= sides[i];
+    }
+    *bytes = n;
+    return true;
+}
+
+int sm_batch_layout(struct sm_batch_header *h, struct sm_err *err) {
+    uint64_t sample;
+    if (h->count == 0 || h->dtype >= DTYPES || h->layout >= LAYOUTS || h->channels == 0 ||
+        h->height == 0 || h->width == 0)
+        return sm_fail(err, SM_E_PROTOCOL, "a batch of no samples or of no known shape");
+    if (h->count > SM_MAX_BATCH_SAMPLES || !sample_bytes(h, &sample) ||
+        sample > SM_MAX_BATCH_BYTES / h->count)
+        return sm_fail(err, SM_E_TOO_LARGE,
+                       "a batch of %u samples of %u x %u x %u is beyond the %d bytes or %d samples "
+                       "allowed (hint: a smaller output.batch_size or image)",
+                       h->count, h->channels, h->height, h->width, SM_MAX_BATCH_BYTES,
+                       SM_MAX_BATCH_SAMPLES);
+    memcpy(h->magic, magic, sizeof magic);
+    h->version = SM_BATCH_VERSION;
+    h->tensor = SM_BATCH_HEADER;
+    h->label = align(h->tensor + sample * h->count);
+    h->index = align(h->label + sizeof(int64_t) * h->count);
+    h->position = align(h->index + sizeof(uint64_t) * h->count);
+    h->flags = align(h->position + sizeof(uint64_t) * h->count);
+    h->bytes = align(h->flags + h->count);
+    if (h->bytes > SM_MAX_BATCH_BYTES)
+        return sm_fail(err, SM_E_TOO_LARGE, "a batch of %llu bytes is beyond the %d allowed",
+                       (unsigned long long)h->bytes, SM_MAX_BATCH_BYTES);
+    return 0;
+}
+
+uint64_t sm_batch_sample_bytes(const struct sm_batch_header *h) {
+    uint64_t bytes;
+    bool known = sample_bytes(h, &bytes);
+    assert(known);
+    return bytes;
+}
+
+/* Where things lie follows from the shape, so a header that says otherwise is none of ours. */
+int sm_batch_check(const void *bytes, uint64_t n, struct sm_batch_header *fills,
+                   struct sm_err *err) {
+    struct sm_batch_header h, want;
+    if (n < sizeof h) return sm_fail(err, SM_E_PROTOCOL, "a batch without a header");
+    memcpy(&h, bytes, sizeof h); /* once: the memory may be another's */
+    if (memcmp(h.magic, magic, sizeof magic) != 0)
+        return sm_fail(err, SM_E_PROTOCOL, "bytes that are not a batch");
+    if (h.version != SM_BATCH_VERSION)
+        return sm_fail(err, SM_E_DIFFERS, "a batch of version %u, and this reads version %d",
+                       h.version, SM_BATCH_VERSION);
+    want = h;
+    if (sm_batch_layout(&want, err) != 0) return -1;
+    if (memcmp(&want, &h, sizeof h) != 0)
+        return sm_fail(err, SM_E_PROTOCOL, "a batch whose arrays lie where they cannot");
+    if (h.bytes > n)
+        return sm_fail(err, SM_E_PROTOCOL, "a batch of %llu bytes of which %llu are there",
+                       (unsigned long long)h.bytes, (unsigned long long)n);
+    *fills = h;
+    return 0;
+}
+
+void sm_batch_digest(const void *batch, char hex[SM_XXH_HEX]) {
+    struct sm_batch_header h;
+    struct array arrays[ARRAYS];
+    memcpy(&h, batch, sizeof h);
+    list_arrays(&h, arrays);
+    struct sm_hash *hash = sm_hash_new_xxh();
+    for (int i = 0; i < ARRAYS; i++)
+        sm_hash_add(hash, (const uint8_t *)batch + arrays[i].offset, arrays[i].bytes);
+    sm_hash_end(&hash, hex);
+}
+
+static void list_arrays(const struct sm_batch_header *h, struct array arrays[ARRAYS]) {
+    const uint64_t n = h->count;
+    arrays[0] = (struct array){h->tensor, sm_batch_sample_bytes(h) * n};
+    arrays[1] = (struct array){h->label, sizeof(int64_t) * n};
+    arrays[2] = (struct array){h->index, sizeof(uint64_t) * n};
+    arrays[3] = (struct array){h->position, sizeof(uint64_t) * n};
+    arrays[4] = (struct array){h->flags, n};
+}
+
+void sm_batch_chain(char chain[SM_XXH_HEX], const char digest[SM_XXH_HEX]) {
+    struct sm_hash *hash = sm_hash_new_xxh();
+    sm_hash_add(hash, chain, strlen(chain));
+    sm_hash_add(hash, digest, strlen(digest));
+    sm_hash_end(&hash, chain);
+}
