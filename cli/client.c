@@ -1,10 +1,13 @@
 /* One DEALER, one question at a time. Comes before: a command that wants something of a broker. */
 #include "cli/client.h"
 
+#include "lib/param.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <zmq.h>
 
 enum { ASK_AGAIN_MS = 1000, PATIENCE_MS = 30000 };
@@ -85,6 +88,76 @@ int sm_client_ask(struct sm_client *c, const sm_envelope *request,
     }
 }
 
+int sm_client_submit(struct sm_client *c, char *job, Shardmill__JobSpec *spec, int64_t patience_ms,
+                     struct sm_err *err) {
+    Shardmill__Submit submit = SHARDMILL__SUBMIT__INIT;
+    submit.job = job;
+    submit.spec = spec;
+    sm_envelope m = SHARDMILL__ENVELOPE__INIT, *answer = NULL;
+    m.protocol = SM_PROTOCOL;
+    m.body_case = SHARDMILL__ENVELOPE__BODY_SUBMIT;
+    m.submit = &submit;
+    int r = sm_client_ask(c, &m, SHARDMILL__ENVELOPE__BODY_ACCEPTED, patience_ms, &answer, err);
+    if (r == 0) sm_wire_free(&answer);
+    return r;
+}
+
+int sm_client_status(struct sm_client *c, int64_t patience_ms, sm_envelope **answer,
+                     struct sm_err *err) {
+    Shardmill__StatusGet get = SHARDMILL__STATUS_GET__INIT;
+    sm_envelope m = SHARDMILL__ENVELOPE__INIT;
+    m.protocol = SM_PROTOCOL;
+    m.body_case = SHARDMILL__ENVELOPE__BODY_STATUS_GET;
+    m.status_get = &get;
+    return sm_client_ask(c, &m, SHARDMILL__ENVELOPE__BODY_STATUS, patience_ms, answer, err);
+}
+
+static int fail_no_job(const Shardmill__Status *s, const char *name, struct sm_err *err) {
+    const char **names = calloc(s->n_jobs + 1, sizeof *names);
+    if (names == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t i = 0; i < s->n_jobs; i++)
+        names[i] = s->jobs[i]->name[0] ? s->jobs[i]->name : s->jobs[i]->job;
+    const char *near = sm_nearest(name, names, s->n_jobs);
+    sm_fail(err, SM_E_MISSING, "no job '%.100s' at this broker (hint: %s%s%s)", name,
+            near != NULL ? "did you mean '" : "`shardmill jobs` lists them",
+            near != NULL ? near : "", near != NULL ? "'?" : "");
+    free(names);
+    return -1;
+}
+
+int sm_client_find(struct sm_client *c, const char *name, int64_t patience_ms,
+                   char id[SM_MAX_JOB_ID_BYTES + 1], struct sm_err *err) {
+    sm_envelope *answer = NULL;
+    if (sm_client_status(c, patience_ms, &answer, err) < 0) return -1;
+    const Shardmill__Status *s = answer->status;
+    const Shardmill__JobStatus *found = NULL;
+    unsigned running = 0;
+    for (size_t i = 0; i < s->n_jobs; i++) {
+        const Shardmill__JobStatus *j = s->jobs[i];
+        bool runs = j->state == SHARDMILL__JOB_STATE__RUNNING;
+        if (strcmp(j->job, name) == 0) { /* an id is never ambiguous */
+            found = j;
+            running = 1;
+            break;
+        }
+        if (strcmp(j->name, name) != 0) continue;
+        running += runs;
+        if (found == NULL || runs) found = j;
+    }
+    int r = 0;
+    if (found == NULL)
+        r = fail_no_job(s, name, err);
+    else if (running > 1)
+        r = sm_fail(err, SM_E_USAGE,
+                    "%u running jobs have the name '%.100s' (hint: give the id that `shardmill "
+                    "jobs` shows)",
+                    running, name);
+    else
+        snprintf(id, SM_MAX_JOB_ID_BYTES + 1, "%s", found->job);
+    sm_wire_free(&answer);
+    return r;
+}
+
 int sm_client_job(struct sm_client *c, char *job, int64_t patience_ms, sm_envelope **answer,
                   struct sm_err *err) {
     Shardmill__JobStatusGet get = SHARDMILL__JOB_STATUS_GET__INIT;
@@ -105,7 +178,7 @@ int sm_client_cancel(struct sm_client *c, char *job, struct sm_err *err) {
     m.cancel = &cancel;
     const volatile sig_atomic_t *stop = c->stop;
     c->stop = NULL; /* this is what a stopped command still has to say */
-    int r = sm_client_ask(c, &m, SHARDMILL__ENVELOPE__BODY_JOB_STATUS, ASK_AGAIN_MS, &answer, err);
+    int r = sm_client_ask(c, &m, SHARDMILL__ENVELOPE__BODY_ACCEPTED, ASK_AGAIN_MS, &answer, err);
     c->stop = stop;
     if (r == 0) sm_wire_free(&answer);
     return r;

@@ -3,10 +3,14 @@
 #pragma once
 
 #include "lib/err.h"
+#include "lib/limits.h"
 #include "lib/wire.h"
 
 #include <signal.h>
 #include <stdint.h>
+
+/* Where a broker is, when nothing else is said. */
+#define SM_BROKER_ENDPOINT "tcp://127.0.0.1:5570"
 
 struct sm_client;
 
@@ -22,6 +26,16 @@ int sm_client_ask(struct sm_client *c, const sm_envelope *request,
                   Shardmill__Envelope__BodyCase want, int64_t patience_ms, sm_envelope **answer,
                   struct sm_err *err);
 
+/* Submits a job; the same one again is no new job. */
+int sm_client_submit(struct sm_client *c, char *job, Shardmill__JobSpec *spec, int64_t patience_ms,
+                     struct sm_err *err);
+/* Gives the envelope that holds the Status: all jobs and workers. */
+int sm_client_status(struct sm_client *c, int64_t patience_ms, sm_envelope **answer,
+                     struct sm_err *err);
+/* Fills id with that of the job which has this id, or whose name it is: of several of one name the
+ * one that runs. SM_E_MISSING names the nearest. */
+int sm_client_find(struct sm_client *c, const char *name, int64_t patience_ms,
+                   char id[SM_MAX_JOB_ID_BYTES + 1], struct sm_err *err);
 /* Gives the envelope that holds the JobStatus. */
 int sm_client_job(struct sm_client *c, char *job, int64_t patience_ms, sm_envelope **answer,
                   struct sm_err *err);

@@ -1,5 +1,6 @@
-/* Supervises the children of `expand`: one broker, N workers, all of them this same program. What
- * places and restarts processes on many hosts is never ours; inside one command it has to be. */
+/* Supervises the children of `expand` and `serve`: one broker, N workers, all of them this same
+ * program. What places and restarts processes on many hosts is never ours; inside one command it
+ * has to be. */
 #include "cli/embedded.h"
 
 #include "lib/wire.h"
@@ -7,6 +8,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -34,7 +36,7 @@ struct child {
 };
 
 struct sm_embedded {
-    char endpoint[96];
+    char endpoint[256], batch_memory[24];
     char *state_dir;
     bool no_sandbox;
     int n, restarts; /* children: [0] is the broker */
@@ -52,7 +54,13 @@ int sm_embedded_start(struct sm_embedded **gives, const struct sm_embedded_optio
     struct sm_embedded *e = calloc(1, sizeof *e);
     if (e == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     /* an abstract address: it has no file, so nothing is left when everyone is killed */
-    snprintf(e->endpoint, sizeof e->endpoint, "ipc://@shardmill-%016llx%016llx", name[0], name[1]);
+    if (options->endpoint != NULL)
+        snprintf(e->endpoint, sizeof e->endpoint, "%s", options->endpoint);
+    else
+        snprintf(e->endpoint, sizeof e->endpoint, "ipc://@shardmill-%016llx%016llx", name[0],
+                 name[1]);
+    if (options->batch_memory_mb > 0)
+        snprintf(e->batch_memory, sizeof e->batch_memory, "%" PRId64, options->batch_memory_mb);
     e->no_sandbox = options->no_sandbox;
     e->state_dir = strdup(options->state_dir);
     e->n = options->workers + 1;
@@ -79,9 +87,13 @@ int sm_embedded_restarts(const struct sm_embedded *e) {
 static int child_start(struct sm_embedded *e, struct child *c, struct sm_err *err) {
     char *broker[] = {"shardmill", "broker",     "--bind",  e->endpoint,
                       "--state",   e->state_dir, "--quiet", NULL};
-    char *worker[] = {"shardmill", "worker",  "--broker",
-                      e->endpoint, "--quiet", e->no_sandbox ? "--no-sandbox" : NULL,
-                      NULL};
+    char *worker[9] = {"shardmill", "worker", "--broker", e->endpoint, "--quiet"};
+    int n = 5;
+    if (e->no_sandbox) worker[n++] = "--no-sandbox";
+    if (e->batch_memory[0] != 0) {
+        worker[n++] = "--batch-memory";
+        worker[n++] = e->batch_memory;
+    }
     char **argv = c == &e->children[0] ? broker : worker;
     int words[2];
     if (pipe2(words, O_CLOEXEC) < 0) return sm_fail_errno(err, "cannot make a pipe");

@@ -1,17 +1,20 @@
-/* The embedded broker and workers: children of this command on a private endpoint that leaves no
- * file behind. They die with it, also when it is killed; a child that dies earlier is started
- * again. */
+/* The embedded broker and workers: children of this command, on a private endpoint that leaves no
+ * file behind or on one that others know. They die with it, also when it is killed; a child that
+ * dies earlier is started again. */
 #pragma once
 
 #include "lib/err.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct sm_embedded_options {
     const char *state_dir; /* the broker's journal */
     int workers;
     bool no_sandbox;
+    const char *endpoint;    /* where the broker listens; NULL: a private one, without a file */
+    int64_t batch_memory_mb; /* of each worker, 0: its default */
 };
 
 struct sm_embedded;

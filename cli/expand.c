@@ -5,12 +5,12 @@
 #include "cli/expand.h"
 
 #include "cli/client.h"
+#include "cli/dataset.h"
 #include "cli/embedded.h"
 #include "cli/progress.h"
 #include "lib/fs.h"
 #include "lib/limits.h"
 #include "workers/sinks/sink.h"
-#include "workers/sources/source.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -40,10 +40,9 @@ struct expansion {
     const struct sm_pipeline *pipeline;
     const struct sm_expand_options *options;
     struct sm_run *run;
-    char dir[PATH_MAX], state[PATH_MAX], index_path[PATH_MAX]; /* all absolute */
-    char root[SM_MAX_PATH_BYTES];                              /* of the source */
+    char dir[PATH_MAX], state[PATH_MAX]; /* absolute */
     int lock_fd;
-    struct sm_index *index;
+    struct sm_dataset data;
     struct sm_embedded *embedded;
     struct sm_client *client;
     char job[SM_XXH_HEX];
@@ -51,7 +50,6 @@ struct expansion {
 };
 
 static int claim_folder(struct expansion *x, struct sm_err *err);
-static int find_index(struct expansion *x, struct sm_err *err);
 static int describe_run(struct expansion *x, struct sm_err *err);
 static int compare_folder(struct expansion *x, bool *complete, struct sm_err *err);
 static int work(struct expansion *x, struct sm_err *err);
@@ -68,8 +66,9 @@ int sm_expand(const struct sm_pipeline *pipeline, const struct sm_expand_options
     *run = (struct sm_run){0};
     bool complete = false;
     int r = -1;
-    if (claim_folder(x, err) < 0 || find_index(x, err) < 0 || describe_run(x, err) < 0 ||
-        compare_folder(x, &complete, err) < 0)
+    if (claim_folder(x, err) < 0 ||
+        sm_dataset_open(&x->data, &pipeline->source, x->state, false, err) < 0 ||
+        describe_run(x, err) < 0 || compare_folder(x, &complete, err) < 0)
         goto out;
     *end = complete ? SM_EXPAND_WAS_DONE : SM_EXPAND_DONE;
     r = complete ? 0 : work(x, err);
@@ -78,7 +77,7 @@ out:
     sm_client_free(&x->client);
     sm_embedded_stop(&x->embedded, GRACE_MS);
     sm_progress_end(&x->progress);
-    sm_index_close(&x->index);
+    sm_dataset_close(&x->data);
     if (x->lock_fd >= 0) close(x->lock_fd);
     free(x);
     return r;
@@ -108,27 +107,10 @@ static int claim_folder(struct expansion *x, struct sm_err *err) {
     return 0;
 }
 
-/* The index is built once and kept beside the state; it is built again when it does not verify. Its
- * name holds what it was made from, so that another source is never taken for the old one. */
-static int find_index(struct expansion *x, struct sm_err *err) {
-    const struct sm_pipeline_source *s = &x->pipeline->source;
-    if (sm_source_root(s, x->root, err) < 0) return -1;
-    char from[SM_MAX_PATH_BYTES + PATH_MAX + 64], digest[SM_XXH_HEX];
-    int n = snprintf(from, sizeof from, "%s %s %d %d %d %d", x->root, s->path, s->format, s->gif,
-                     s->tiff, s->checksum);
-    sm_xxh(from, (size_t)n, digest);
-    snprintf(x->index_path, sizeof x->index_path, "%.*s/index-%.16s",
-             (int)(sizeof x->index_path - 32), x->state, digest);
-    if (access(x->index_path, F_OK) == 0 && sm_index_open(&x->index, x->index_path, NULL) == 0)
-        return 0;
-    if (sm_index_build(s, x->index_path, err) < 0) return -1;
-    return sm_index_open(&x->index, x->index_path, err);
-}
-
 static int describe_run(struct expansion *x, struct sm_err *err) {
     struct sm_run *r = x->run;
     const struct sm_pipeline *p = x->pipeline;
-    r->plan = (struct sm_plan){.samples = sm_index_samples(x->index),
+    r->plan = (struct sm_plan){.samples = sm_index_samples(x->data.index),
                                .copies = (uint32_t)p->expand.copies,
                                .shuffle = p->output.shuffle,
                                .seed = (uint64_t)p->seed,
@@ -137,24 +119,26 @@ static int describe_run(struct expansion *x, struct sm_err *err) {
     r->slice = x->options->slice;
     r->slices = x->options->slices;
     sm_pipeline_digest(p, r->pipeline_digest);
-    snprintf(r->dataset_digest, sizeof r->dataset_digest, "%s", sm_index_dataset_digest(x->index));
+    snprintf(r->dataset_digest, sizeof r->dataset_digest, "%s",
+             sm_index_dataset_digest(x->data.index));
     r->name = strdup(p->name ? p->name : "");
-    r->n_classes = sm_index_classes(x->index);
+    r->n_classes = sm_index_classes(x->data.index);
     r->classes = calloc(r->n_classes, sizeof *r->classes);
     r->counts = calloc(r->n_classes, sizeof *r->counts);
     if (r->classes == NULL || r->counts == NULL || r->name == NULL)
         return sm_fail(err, SM_E_MEMORY, "out of memory");
     for (uint32_t c = 0; c < r->n_classes; c++)
-        r->classes[c] = strdup(sm_index_class(x->index, c));
+        r->classes[c] = strdup(sm_index_class(x->data.index, c));
     if (r->slices == 1) {
         for (uint32_t c = 0; c < r->n_classes; c++)
-            r->counts[c].planned = sm_index_class_samples(x->index, c) * r->plan.copies;
+            r->counts[c].planned = sm_index_class_samples(x->data.index, c) * r->plan.copies;
     } else {
         uint64_t shards = sm_plan_shards(&r->plan);
         for (uint64_t s = r->slice; s < shards; s += r->slices)
             for (uint64_t i = 0, first = sm_plan_shard_first(&r->plan, s);
                  i < sm_plan_shard_count(&r->plan, s); i++)
-                r->counts[sm_index_entry(x->index, sm_plan_at(&r->plan, first + i).sample).label]
+                r->counts[sm_index_entry(x->data.index, sm_plan_at(&r->plan, first + i).sample)
+                              .label]
                     .planned++;
     }
     for (uint32_t c = 0; c < r->n_classes; c++)
@@ -304,17 +288,7 @@ static int patiently(struct expansion *x, int (*ask)(struct expansion *, void *,
 }
 
 static int ask_submit(struct expansion *x, void *spec, struct sm_err *err) {
-    Shardmill__Submit submit = SHARDMILL__SUBMIT__INIT;
-    submit.job = x->job;
-    submit.spec = spec;
-    sm_envelope m = SHARDMILL__ENVELOPE__INIT, *answer = NULL;
-    m.protocol = SM_PROTOCOL;
-    m.body_case = SHARDMILL__ENVELOPE__BODY_SUBMIT;
-    m.submit = &submit;
-    if (sm_client_ask(x->client, &m, SHARDMILL__ENVELOPE__BODY_ACCEPTED, ASK_MS, &answer, err) < 0)
-        return -1;
-    sm_wire_free(&answer);
-    return 0;
+    return sm_client_submit(x->client, x->job, spec, ASK_MS, err);
 }
 
 static int ask_status(struct expansion *x, void *answer, struct sm_err *err) {
@@ -330,9 +304,9 @@ static int submit(struct expansion *x, struct sm_err *err) {
     spec.pipeline = json.data;
     spec.pipeline_digest = x->run->pipeline_digest;
     spec.dataset_digest = x->run->dataset_digest;
-    spec.index_path = x->index_path;
-    spec.index_digest = (char *)sm_index_digest(x->index);
-    spec.source_root = x->root;
+    spec.index_path = x->data.index_path;
+    spec.index_digest = (char *)sm_index_digest(x->data.index);
+    spec.source_root = x->data.root;
     spec.out_dir = x->dir;
     spec.samples = plan->samples;
     spec.copies = plan->copies;
@@ -407,13 +381,13 @@ static int take_shard(void *context, const Shardmill__ShardRecord *record, struc
         .shard = record->shard, .samples = record->samples, .bytes = record->bytes};
     snprintf(s.sha256, sizeof s.sha256, "%s", record->sha256);
     if (sm_run_add_shard(x->run, &s, err) < 0) return -1;
-    uint64_t samples = sm_index_samples(x->index);
+    uint64_t samples = sm_index_samples(x->data.index);
     for (size_t i = 0; i < record->n_quarantined; i++) {
         const Shardmill__Quarantined *q = record->quarantined[i];
         if (q->sample >= samples || q->substitute >= samples)
             return sm_fail(err, SM_E_PROTOCOL, "the broker names sample %" PRIu64 " of %" PRIu64,
                            q->sample, samples);
-        struct sm_entry entry = sm_index_entry(x->index, q->sample);
+        struct sm_entry entry = sm_index_entry(x->data.index, q->sample);
         char file[2 * SM_MAX_PATH_BYTES];
         snprintf(file, sizeof file, "%s%s%s", entry.file, entry.member ? "!" : "",
                  entry.member ? entry.member : "");
@@ -425,7 +399,8 @@ static int take_shard(void *context, const Shardmill__ShardRecord *record, struc
                              .code = (char *)sm_code_word((int)q->code),
                              .text = q->text,
                              .label = entry.label};
-        if (sm_run_add_bad(x->run, &bad, sm_index_entry(x->index, q->substitute).label, err) < 0)
+        if (sm_run_add_bad(x->run, &bad, sm_index_entry(x->data.index, q->substitute).label, err) <
+            0)
             return -1;
     }
     return 0;

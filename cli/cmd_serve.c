@@ -1,0 +1,117 @@
+/* `shardmill serve`: one command that feeds trainers. Next in the flow: cli/serve.c. */
+#include "cli/cli.h"
+#include "cli/client.h"
+#include "cli/serve.h"
+
+#include <unistd.h>
+
+struct values {
+    struct sm_common common;
+    const char *bind, *state;
+    int64_t epochs;
+    bool reindex, die_with_parent;
+};
+
+static volatile sig_atomic_t stop;
+
+static void on_signal(int number) {
+    stop = number;
+}
+
+static void ready(void *context, const char *endpoint) {
+    const struct sm_stream *s = context;
+    printf("serving %s at %s\n", s->spec.name, endpoint);
+    fflush(stdout);
+}
+
+static int run(const void *values, int n, char **operands) {
+    const struct values *v = values;
+    (void)n;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    struct sm_stream_options described = {.common = &v->common,
+                                          .state_dir = v->state,
+                                          .epochs = (uint32_t)v->epochs,
+                                          .reindex = v->reindex};
+    struct sm_serve_options options = {.bind = v->bind,
+                                       .workers = v->common.workers ? (int)v->common.workers
+                                                  : cores > 0       ? (int)cores
+                                                                    : 1,
+                                       .no_sandbox = !v->common.sandbox,
+                                       .quiet = v->common.quiet,
+                                       .die_with_parent = v->die_with_parent,
+                                       .stop = &stop};
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    struct sm_stream stream;
+    struct sm_err err = {0};
+    int r = sm_stream_open(&stream, operands[0], &described, &err);
+    if (r == 0 && !v->common.quiet)
+        fprintf(stderr, "shardmill: journal and index in '%s'\n", stream.state);
+    if (r == 0) r = sm_serve(&stream, &options, ready, &stream, &err);
+    sm_stream_release(&stream);
+    return r == 0 ? SM_EXIT_DONE : sm_cli_fail(&err);
+}
+
+#define AT(member) offsetof(struct values, member)
+static const struct sm_option options[] = {
+    {.param = {.name = "bind",
+               .type = SM_T_STR,
+               .offset = AT(bind),
+               .dflt = SM_BROKER_ENDPOINT,
+               .doc = "where trainers find it: a loopback address (port * takes a free one) or "
+                      "ipc:///path"},
+     .metavar = "ENDPOINT"},
+    SM_OPTION_WORKERS,
+    SM_OPTION_SOURCE,
+    SM_OPTION_SEED,
+    {.param = {.name = "epochs",
+               .type = SM_T_INT,
+               .offset = AT(epochs),
+               .dflt = "0",
+               .max = (double)UINT32_MAX,
+               .doc = "end after so many, 0: go on until it is stopped"},
+     .metavar = "N"},
+    {.param = {.name = "state",
+               .type = SM_T_STR,
+               .offset = AT(state),
+               .dflt = SM_STREAM_STATE,
+               .doc = "folder of the journal (what trainers committed) and of the dataset's index"},
+     .metavar = "DIR"},
+    {.param = {.name = "reindex",
+               .type = SM_T_BOOL,
+               .offset = AT(reindex),
+               .dflt = "false",
+               .doc = "look at the dataset anew instead of using the index that is there"}},
+    {.param = {.name = "die-with-parent",
+               .type = SM_T_BOOL,
+               .offset = AT(die_with_parent),
+               .dflt = "false",
+               .doc = "end when the process that started this command ends"}},
+    SM_OPTION_SANDBOX,
+    SM_OPTION_QUIET,
+};
+static const char *const examples[] = {
+    "shardmill serve pipelines/photos.yaml --source ~/pets",
+    "shardmill serve photos.yaml --bind ipc:///run/user/1000/photos --workers 8 --epochs 90", NULL};
+
+const struct sm_command sm_cmd_serve = {
+    .name = "serve",
+    .order = 40,
+    .brief = "feed training loops from a pipeline",
+    .operands = "FILE",
+    .operands_min = 1,
+    .operands_max = 1,
+    .operand = SM_OPERAND_PIPELINE,
+    .details =
+        "Indexes the dataset, starts a broker and one worker for each core, and prints `serving NAME at ENDPOINT` "
+        "when trainers may come: `shardmill read NAME`, the Python package, the C library. Children that die are "
+        "started again, and trainers go on.\n\n"
+        "Runs until SIGTERM or SIGINT, or until all ranks have had --epochs N. What trainers committed lies in "
+        "--state DIR and survives any end.",
+    .examples = examples,
+    .options = options,
+    .n_options = sizeof options / sizeof *options,
+    .values_size = sizeof(struct values),
+    .run = run,
+};

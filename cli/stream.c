@@ -1,0 +1,96 @@
+/* From a pipeline file to the spec of a streaming job. Before: a command has read its options.
+ * After: it is submitted to a broker (client.h), whose sessions (broker/) lease its steps. */
+#include "cli/stream.h"
+
+#include "cli/shape.h"
+#include "lib/fs.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int batch_describe(struct sm_stream *s, const char *file, struct sm_err *err);
+static int spec_describe(struct sm_stream *s, uint32_t epochs, struct sm_err *err);
+
+int sm_stream_open(struct sm_stream *s, const char *file, const struct sm_stream_options *options,
+                   struct sm_err *err) {
+    memset(s, 0, sizeof *s);
+    sm_buf_init(&s->json, SM_MAX_MESSAGE_BYTES / 2);
+    if (sm_cli_load(&s->pipeline, file, options->common, err) < 0 ||
+        batch_describe(s, file, err) < 0 || sm_fs_mkdirs(options->state_dir, err) < 0)
+        return -1;
+    if (realpath(options->state_dir, s->state) == NULL)
+        return sm_fail_errno(err, "cannot use '%s'", options->state_dir);
+    if (strlen(s->state) > sizeof s->state - 64)
+        return sm_fail(err, SM_E_USAGE, "the path of '%s' is too long", s->state);
+    if (sm_dataset_open(&s->data, &s->pipeline.source, s->state, options->reindex, err) < 0)
+        return -1;
+    return spec_describe(s, options->epochs, err);
+}
+
+void sm_stream_release(struct sm_stream *s) {
+    sm_dataset_close(&s->data);
+    sm_buf_release(&s->json);
+    sm_pipeline_release(&s->pipeline);
+}
+
+uint64_t sm_stream_steps(const Shardmill__JobSpec *spec, uint32_t world_size) {
+    uint64_t step = (uint64_t)spec->batch_size * world_size;
+    return spec->drop_last ? spec->samples / step : (spec->samples + step - 1) / step;
+}
+
+/* The shape of a batch, from the ops alone: nothing is read for it. */
+static int batch_describe(struct sm_stream *s, const char *file, struct sm_err *err) {
+    const struct sm_pipeline_output *output = &s->pipeline.output;
+    struct sm_shape shape;
+    if (sm_cli_compile(&s->pipeline, file, &shape, NULL, err) < 0) return -1;
+    if (shape.width <= 0 || shape.height <= 0)
+        return sm_fail(err, SM_E_PIPELINE,
+                       "%s: its samples have sizes of their own, and a batch is one tensor (hint: "
+                       "add a Resize or crop with two sides)",
+                       file);
+    if (output->batch_size > SM_MAX_BATCH_SAMPLES)
+        return sm_fail(err, SM_E_PIPELINE, "%s: output.batch_size is %" PRId64 ", at most %d", file,
+                       output->batch_size, SM_MAX_BATCH_SAMPLES);
+    s->batch.count = (uint32_t)output->batch_size;
+    s->batch.dtype = (uint32_t)output->dtype;
+    s->batch.layout = (uint32_t)output->layout;
+    s->batch.channels = (uint32_t)shape.channels;
+    s->batch.height = (uint32_t)shape.height;
+    s->batch.width = (uint32_t)shape.width;
+    if (sm_batch_layout(&s->batch, err) == 0) return 0;
+    err->code = SM_E_PIPELINE;
+    return sm_err_context(err, "%s: output.batch_size %u", file, s->batch.count);
+}
+
+static int spec_describe(struct sm_stream *s, uint32_t epochs, struct sm_err *err) {
+    const struct sm_pipeline *p = &s->pipeline;
+    sm_pipeline_json(p, &s->json);
+    if (s->json.full) return sm_fail(err, SM_E_PIPELINE, "the pipeline is too long for a message");
+    sm_pipeline_digest(p, s->pipeline_digest);
+    shardmill__job_spec__init(&s->spec);
+    s->spec.kind = SHARDMILL__JOB_KIND__STREAM;
+    s->spec.name = (char *)(p->name != NULL ? p->name : "");
+    s->spec.pipeline = s->json.data;
+    s->spec.pipeline_digest = s->pipeline_digest;
+    s->spec.dataset_digest = (char *)sm_index_dataset_digest(s->data.index);
+    s->spec.index_path = s->data.index_path;
+    s->spec.index_digest = (char *)sm_index_digest(s->data.index);
+    s->spec.source_root = s->data.root;
+    s->spec.samples = sm_index_samples(s->data.index);
+    s->spec.copies = 1; /* an epoch of training sees each sample once */
+    s->spec.shuffle = p->output.shuffle;
+    s->spec.seed = (uint64_t)p->seed;
+    s->spec.shard_samples = SM_MAX_SHARD_SAMPLES; /* no shards are made of it */
+    s->spec.lease_samples = SM_MAX_LEASE_SAMPLES;
+    s->spec.slices = 1;
+    s->spec.batch_size = s->batch.count;
+    s->spec.batch_bytes = s->batch.bytes;
+    s->spec.drop_last = p->output.drop_last;
+    s->spec.epochs = epochs;
+    char identity[3 * SM_XXH_HEX + 64];
+    int n = snprintf(identity, sizeof identity, "stream %s %s %" PRIu64, s->pipeline_digest,
+                     s->spec.dataset_digest, s->spec.seed);
+    sm_xxh(identity, (size_t)n, s->id);
+    return 0;
+}
