@@ -59,6 +59,9 @@ void sm_core_step(struct sm_core *core, const struct sm_event *event, int64_t no
     case SM_EVENT_GARBAGE:
         core->dropped++;
         break;
+    case SM_EVENT_REFUSED:
+        core->refused += event->n;
+        break;
     case SM_EVENT_GONE: {
         struct worker *w = core_worker_find(core, event->peer);
         if (w != NULL) core_worker_dies(core, w);

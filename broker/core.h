@@ -89,6 +89,7 @@ enum sm_event_kind {
     SM_EVENT_MESSAGE, /* peer, message */
     SM_EVENT_GARBAGE, /* something that is no message */
     SM_EVENT_GONE,    /* peer: its connection is no more */
+    SM_EVENT_REFUSED, /* n connections did not get through their handshake */
     SM_EVENT_TICK,
 };
 
@@ -96,6 +97,7 @@ struct sm_event {
     enum sm_event_kind kind;
     const struct sm_peer *peer;
     const sm_envelope *message; /* lent for the step */
+    uint64_t n;
 };
 
 struct sm_core_options {

@@ -26,12 +26,15 @@ struct broker {
     struct sm_actions actions;
     struct sm_index_known *known;
     void *context, *own_context, *socket;
+    struct sm_watch *watch; /* its handshakes */
+    uint64_t refused;
 };
 
 static int broker_open(struct broker *b, const struct sm_broker_options *options,
                        struct sm_err *err);
 static int receive(struct broker *b, struct sm_err *err);
 static int carry_out(struct broker *b, struct sm_err *err);
+static void refused_count(struct broker *b);
 static void broker_close(struct broker *b);
 
 int sm_broker_run(const struct sm_broker_options *options, volatile sig_atomic_t *stop,
@@ -42,6 +45,7 @@ int sm_broker_run(const struct sm_broker_options *options, volatile sig_atomic_t
         int ms = sm_core_sleep_ms(b.core, sm_now_ms());
         zmq_pollitem_t item = {.socket = b.socket, .events = ZMQ_POLLIN};
         zmq_poll(&item, 1, ms < SLEEP_MAX_MS ? ms : SLEEP_MAX_MS);
+        refused_count(&b);
         rc = receive(&b, err);
         if (rc == 0 && sm_core_sleep_ms(b.core, sm_now_ms()) == 0)
             sm_core_step(b.core, &(struct sm_event){.kind = SM_EVENT_TICK}, sm_now_ms(),
@@ -69,9 +73,20 @@ static int broker_open(struct broker *b, const struct sm_broker_options *options
     if (sm_journal_load(b->journal, b->core, err) != 0) return -1;
     if (options->context == NULL) b->own_context = zmq_ctx_new();
     b->context = options->context != NULL ? options->context : b->own_context;
-    if (sm_wire_bind(b->context, options->endpoint, &b->socket, bound, err) != 0) return -1;
+    const struct sm_wire_security security = {.keys = options->keys, .watch = &b->watch};
+    if (sm_wire_bind_with(b->context, options->endpoint, &security, &b->socket, bound, err) != 0)
+        return -1;
     if (options->started != NULL) options->started(options->arg, bound);
     return 0;
+}
+
+/* Tells the core how many more connections did not get through their handshake. */
+static void refused_count(struct broker *b) {
+    struct sm_event event = {.kind = SM_EVENT_REFUSED};
+    event.n = sm_watch_failed(b->watch) - b->refused;
+    if (event.n == 0) return;
+    b->refused += event.n;
+    sm_core_step(b->core, &event, sm_now_ms(), &b->actions);
 }
 
 /* Takes what has come, up to the bounds of a batch. */
@@ -120,6 +135,7 @@ static int carry_out(struct broker *b, struct sm_err *err) {
 }
 
 static void broker_close(struct broker *b) {
+    sm_watch_free(&b->watch);
     if (b->socket != NULL) zmq_close(b->socket);
     if (b->own_context != NULL) zmq_ctx_term(b->own_context);
     sm_core_free(&b->core);

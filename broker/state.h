@@ -166,7 +166,7 @@ struct sm_core {
     struct worker *workers, *workers_tail;
     unsigned n_workers, n_ready;
     struct worker *buckets[BUCKETS];
-    uint64_t dropped, stale;
+    uint64_t dropped, stale, refused;
     bool work_added; /* something waits that did not before: hand it out at the end of the step */
     struct sm_actions *out; /* of the running step */
 };

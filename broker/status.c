@@ -182,6 +182,7 @@ void core_on_status_get(struct sm_core *core, const struct sm_peer *peer) {
     m->incarnation = core->options.incarnation;
     m->dropped = core->dropped;
     m->stale = core->stale;
+    m->refused = core->refused;
     m->state_dir =
         core_text(core, "%s", core->options.state_dir != NULL ? core->options.state_dir : "");
     m->jobs = core_scratch(core, (core->n_jobs + 1) * sizeof *m->jobs);

@@ -39,6 +39,8 @@ struct sm_common {
     int64_t seed;       /* -1: the file's own */
     int64_t workers;    /* 0: one for each core */
     const char *broker; /* NULL: an embedded one */
+    const char
+        *keys; /* main puts it into SHARDMILL_KEYS, where children and sm_keys_load find it */
     bool json, quiet;
     bool sandbox; /* decode in a cage */
 };
@@ -78,6 +80,15 @@ struct sm_common {
                   .offset = SM_COMMON(broker),                                          \
                   .doc = "endpoint of a running broker, such as tcp://127.0.0.1:5570"}, \
         .metavar = "ENDPOINT"                                                           \
+    }
+#define SM_OPTION_KEYS                                                             \
+    {                                                                              \
+        .param = {.name = "keys",                                                  \
+                  .type = SM_T_STR,                                                \
+                  .offset = SM_COMMON(keys),                                       \
+                  .doc = "folder of CURVE keys, for tcp (without this: the one "   \
+                         "that the environment's SHARDMILL_KEYS names, or none)"}, \
+        .metavar = "DIR"                                                           \
     }
 #define SM_OPTION_JSON                        \
     {                                         \

@@ -14,9 +14,19 @@ enum { ASK_AGAIN_MS = 1000, PATIENCE_MS = 30000 };
 
 struct sm_client {
     void *context, *socket;
+    struct sm_watch *watch;
     const volatile sig_atomic_t *stop;
     char endpoint[256];
 };
+
+static int client_connect(struct sm_client *c, struct sm_err *err) {
+    struct sm_keys *keys = NULL;
+    if (sm_keys_load(NULL, &keys, err) < 0) return -1;
+    const struct sm_wire_security security = {.keys = keys, .watch = &c->watch};
+    int r = sm_wire_connect_with(c->context, c->endpoint, &security, &c->socket, err);
+    sm_keys_free(&keys); /* the socket has its own copy */
+    return r;
+}
 
 int sm_client_new(struct sm_client **gives, const char *endpoint, const volatile sig_atomic_t *stop,
                   struct sm_err *err) {
@@ -25,7 +35,7 @@ int sm_client_new(struct sm_client **gives, const char *endpoint, const volatile
     c->stop = stop;
     snprintf(c->endpoint, sizeof c->endpoint, "%s", endpoint);
     c->context = zmq_ctx_new();
-    if (c->context == NULL || sm_wire_connect(c->context, endpoint, &c->socket, err) < 0) {
+    if (c->context == NULL || client_connect(c, err) < 0) {
         if (c->context == NULL) sm_fail_errno(err, "cannot make a ZeroMQ context");
         sm_client_free(&c);
         return -1;
@@ -37,6 +47,7 @@ int sm_client_new(struct sm_client **gives, const char *endpoint, const volatile
 void sm_client_free(struct sm_client **cp) {
     struct sm_client *c = *cp;
     if (c == NULL) return;
+    sm_watch_free(&c->watch);
     if (c->socket != NULL) zmq_close(c->socket);
     if (c->context != NULL) zmq_ctx_term(c->context);
     free(c);
@@ -71,6 +82,7 @@ int sm_client_ask(struct sm_client *c, const sm_envelope *request,
     for (;;) {
         int64_t now = sm_now_ms();
         if (c->stop != NULL && *c->stop) return sm_fail(err, SM_E_CANCELLED, "stopped on request");
+        if (sm_watch_hopeless(c->watch, err)) return -1;
         if (now - start >= patience_ms)
             return sm_fail(err, SM_E_PEER,
                            "no answer from the broker at '%s' for %.0f s (hint: is it running? "

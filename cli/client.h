@@ -14,7 +14,8 @@
 
 struct sm_client;
 
-/* Connects (without waiting). stop (may be NULL) ends every wait. Gives. */
+/* Connects (without waiting), with the keys that SHARDMILL_KEYS names (cli.h). stop (may be NULL)
+ * ends every wait. Gives. */
 int sm_client_new(struct sm_client **gives, const char *endpoint, const volatile sig_atomic_t *stop,
                   struct sm_err *err);
 void sm_client_free(struct sm_client **c);

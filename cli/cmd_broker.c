@@ -38,7 +38,12 @@ static int run(const void *values, int n, char **operands) {
                                         .started = started,
                                         .arg = (void *)values};
     struct sm_err err = {0};
-    return sm_broker_run(&options, &stop, &err) == 0 ? SM_EXIT_DONE : sm_cli_fail(&err);
+    struct sm_keys *keys = NULL;
+    int rc = sm_keys_load(NULL, &keys, &err);
+    options.keys = keys;
+    if (rc == 0) rc = sm_broker_run(&options, &stop, &err);
+    sm_keys_free(&keys);
+    return rc == 0 ? SM_EXIT_DONE : sm_cli_fail(&err);
 }
 
 #define AT(member) offsetof(struct values, member)
@@ -47,7 +52,8 @@ static const struct sm_option options[] = {
                .type = SM_T_STR,
                .offset = AT(bind),
                .dflt = "tcp://127.0.0.1:5570",
-               .doc = "where to listen: a loopback address or ipc:///path"},
+               .doc = "where to listen: a loopback address, ipc:///path, or with --keys any "
+                      "address"},
      .metavar = "ENDPOINT"},
     {.param = {.name = "state",
                .type = SM_T_STR,
@@ -71,10 +77,13 @@ static const struct sm_option options[] = {
                .max = 86400000,
                .doc = "without progress for so long, a worker's lease is given to another as well"},
      .metavar = "MS"},
+    SM_OPTION_KEYS,
     SM_OPTION_QUIET,
 };
-static const char *const examples[] = {"shardmill broker --state /var/lib/shardmill",
-                                       "shardmill broker --bind ipc:///run/shardmill/broker", NULL};
+static const char *const examples[] = {
+    "shardmill broker --state /var/lib/shardmill",
+    "shardmill broker --bind ipc:///run/shardmill/broker",
+    "shardmill broker --bind tcp://0.0.0.0:5570 --keys /etc/shardmill/keys", NULL};
 
 const struct sm_command sm_cmd_broker = {
     .name = "broker",
@@ -84,8 +93,8 @@ const struct sm_command sm_cmd_broker = {
     .details =
         "Prints its endpoint and runs until SIGTERM or SIGINT. What it has acknowledged is in the journal and "
         "survives any end: started again on the same state, it goes on. Two brokers on one state folder are "
-        "refused. It listens only where this host alone can reach it; to use it from other hosts, carry the port "
-        "there by ssh.",
+        "refused. Without --keys it listens only where this host alone can reach it; with keys it lets in those whose "
+        "public key lies in its folder allowed (`shardmill keygen`), and a key can be put in or taken out while it runs.",
     .examples = examples,
     .options = options,
     .n_options = sizeof options / sizeof *options,

@@ -24,7 +24,7 @@ static int run(const void *values, int n, char **operands) {
     return SM_EXIT_DONE;
 }
 
-static const struct sm_option options[] = {SM_OPTION_BROKER, SM_OPTION_QUIET};
+static const struct sm_option options[] = {SM_OPTION_BROKER, SM_OPTION_KEYS, SM_OPTION_QUIET};
 static const char *const examples[] = {
     "shardmill cancel photos", "shardmill cancel photos --broker ipc:///run/shardmill/broker",
     NULL};

@@ -118,6 +118,7 @@ static const struct sm_option options[] = {
      .metavar = "N"},
     SM_OPTION_WORKERS,
     SM_OPTION_BROKER,
+    SM_OPTION_KEYS,
     {.param = {.name = "slice",
                .type = SM_T_STR,
                .offset = AT(slice),

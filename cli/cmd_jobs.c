@@ -36,7 +36,7 @@ static int run(const void *values, int n, char **operands) {
     return r == 0 ? SM_EXIT_DONE : sm_cli_fail(&err);
 }
 
-static const struct sm_option options[] = {SM_OPTION_BROKER, SM_OPTION_JSON};
+static const struct sm_option options[] = {SM_OPTION_BROKER, SM_OPTION_KEYS, SM_OPTION_JSON};
 static const char *const examples[] = {"shardmill jobs", "shardmill jobs --json | jq .name", NULL};
 
 const struct sm_command sm_cmd_jobs = {

@@ -59,10 +59,11 @@ static const struct sm_option options[] = {
                .type = SM_T_STR,
                .offset = AT(bind),
                .dflt = SM_BROKER_ENDPOINT,
-               .doc = "where trainers find it: a loopback address (port * takes a free one) or "
-                      "ipc:///path"},
+               .doc = "where trainers find it: a loopback address (port * takes a free one), "
+                      "ipc:///path, or with --keys any address"},
      .metavar = "ENDPOINT"},
     SM_OPTION_WORKERS,
+    SM_OPTION_KEYS,
     SM_OPTION_SOURCE,
     SM_OPTION_SEED,
     {.param = {.name = "epochs",

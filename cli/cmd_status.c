@@ -36,7 +36,9 @@ static void tables_print(const Shardmill__Status *s, const char *endpoint) {
     char up[32];
     sm_duration_text(s->up_ms, up);
     printf("broker at %s, up %s, start %u on %s", endpoint, up, s->incarnation, s->state_dir);
-    printf("; %" PRIu64 " stale results, %" PRIu64 " messages dropped\n\n", s->stale, s->dropped);
+    printf("; %" PRIu64 " stale results, %" PRIu64 " messages dropped, %" PRIu64
+           " connections refused\n\n",
+           s->stale, s->dropped, s->refused);
     sm_status_jobs_print(s);
     printf("\n");
     if (s->n_workers == 0)
@@ -64,9 +66,10 @@ static void json_print(const Shardmill__Status *s, const char *endpoint) {
     sm_buf_text(&b, "{");
     sm_json_text(&b, "broker", endpoint, ",");
     sm_json_text(&b, "state_dir", s->state_dir, ",");
-    sm_buf_printf(
-        &b, "\"up_ms\":%" PRIu64 ",\"incarnation\":%u,\"dropped\":%" PRIu64 ",\"stale\":%" PRIu64,
-        s->up_ms, s->incarnation, s->dropped, s->stale);
+    sm_buf_printf(&b,
+                  "\"up_ms\":%" PRIu64 ",\"incarnation\":%u,\"dropped\":%" PRIu64
+                  ",\"stale\":%" PRIu64 ",\"refused\":%" PRIu64,
+                  s->up_ms, s->incarnation, s->dropped, s->stale, s->refused);
     sm_buf_text(&b, ",\n \"jobs\":[");
     for (size_t i = 0; i < s->n_jobs; i++) {
         sm_buf_text(&b, i > 0 ? ",\n  " : "\n  ");
@@ -82,7 +85,7 @@ static void json_print(const Shardmill__Status *s, const char *endpoint) {
     sm_buf_release(&b);
 }
 
-static const struct sm_option options[] = {SM_OPTION_BROKER, SM_OPTION_JSON};
+static const struct sm_option options[] = {SM_OPTION_BROKER, SM_OPTION_KEYS, SM_OPTION_JSON};
 static const char *const examples[] = {"shardmill status", "shardmill status --json | jq .jobs",
                                        NULL};
 

@@ -54,6 +54,7 @@ static int run(const void *values, int n, char **operands) {
 #define AT(member) offsetof(struct values, member)
 static const struct sm_option options[] = {
     SM_OPTION_BROKER,
+    SM_OPTION_KEYS,
     SM_OPTION_SOURCE,
     SM_OPTION_SEED,
     {.param = {.name = "epochs",

@@ -27,7 +27,12 @@ static int run(const void *values, int n, char **operands) {
                                         .no_sandbox = !v->common.sandbox,
                                         .cage_memory = (uint64_t)v->cage_memory_mb << 20};
     struct sm_err err = {0};
-    return sm_worker_run(&options, &stop, &err) == 0 ? SM_EXIT_DONE : sm_cli_fail(&err);
+    struct sm_keys *keys = NULL;
+    int rc = sm_keys_load(NULL, &keys, &err);
+    options.keys = keys;
+    if (rc == 0) rc = sm_worker_run(&options, &stop, &err);
+    sm_keys_free(&keys);
+    return rc == 0 ? SM_EXIT_DONE : sm_cli_fail(&err);
 }
 
 #define AT(member) offsetof(struct values, member)
@@ -38,6 +43,7 @@ static const struct sm_option options[] = {
                .doc = "endpoint of the broker, such as tcp://127.0.0.1:5570"},
      .metavar = "ENDPOINT",
      .required = true},
+    SM_OPTION_KEYS,
     SM_OPTION_SANDBOX,
     {.param = {.name = "cage-memory",
                .type = SM_T_INT,

@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "cli/help.h"
 #include "cli/options.h"
+#include "lib/keys.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -17,7 +18,8 @@ static int command_run(const struct sm_command *command, int argc, char **argv);
 static int output_end(int exit_code);
 
 int main(int argc, char **argv) {
-    prctl(PR_SET_NAME, "shardmill"); /* a child is started from /proc/self/exe and would be called so */
+    prctl(PR_SET_NAME,
+          "shardmill"); /* a child is started from /proc/self/exe and would be called so */
     if (argc < 2) return overview(stderr, SM_EXIT_USAGE);
     const char *name = argv[1];
     if (strcmp(name, "--version") == 0) {
@@ -58,7 +60,11 @@ static int command_run(const struct sm_command *command, int argc, char **argv) 
     int n_operands, code;
     bool wants_help;
     struct sm_err err;
-    if (sm_options_read(command, argc - 1, argv + 1, values, &n_operands, &wants_help, &err) != 0)
+    int failed =
+        sm_options_read(command, argc - 1, argv + 1, values, &n_operands, &wants_help, &err);
+    const char *keys = ((struct sm_common *)values)->keys;
+    if (!failed && keys != NULL) setenv(SM_KEYS_ENV, keys, 1);
+    if (failed)
         code = sm_cli_fail(&err);
     else if (wants_help)
         code = help(command);

@@ -37,7 +37,8 @@
     X(SANDBOX, "sandbox", "the sandbox cannot be set up")                                          \
     X(CANCELLED, "cancelled", "stopped on request")                                                \
     X(QUARANTINE, "quarantine", "more samples quarantined than the run allows")                    \
-    X(INTERNAL, "internal", "a promise inside shardmill was broken")
+    X(INTERNAL, "internal", "a promise inside shardmill was broken")                               \
+    X(KEY, "key", "a key is missing, wrong, not allowed, or open to others")
 
 enum sm_code {
 #define X(id, word, doc) SM_E_##id,

@@ -42,6 +42,7 @@
     X(BATCH_SAMPLES, 1 << 16, "samples of one batch")                                              \
     X(TRAINERS, 1024, "trainers that a broker holds")                                              \
     X(PIECE_BYTES, 1 << 20, "bytes of one frame between hosts")                                    \
+    X(ALLOWED_KEYS, 65536, "keys that may connect to a broker or worker")                          \
     X(SLICES, 1 << 16, "slices of an expansion")
 
 enum {

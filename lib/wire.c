@@ -3,6 +3,7 @@
 #include "lib/wire.h"
 
 #include "lib/limits.h"
+#include "lib/zap.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
@@ -12,6 +13,10 @@
 #include <time.h>
 #include <unistd.h>
 #include <zmq.h>
+
+#ifndef ZMQ_ZAP_ENFORCE_DOMAIN
+#define ZMQ_ZAP_ENFORCE_DOMAIN 93 /* in libzmq since 4.3.0, in zmq.h among the drafts */
+#endif
 
 enum {
     HANDSHAKE_MS = 5000, /* a peer that does not finish its greeting is dropped */
@@ -26,16 +31,42 @@ enum {
     /* What malloc itself takes for a small piece; counted, or a million empty submessages would fit
        the budget. */
     PIECE_OVERHEAD = 16,
+    CURVE_OVERHEAD = 64, /* 33 bytes around an encrypted frame, which count for its longest */
 };
 
 static int socket_new(void *context, int type, void **socket, struct sm_err *err);
-static int endpoint_check(const char *endpoint, char out[256], struct sm_err *err);
+static int endpoint_check(const char *endpoint, bool keys, char out[256], struct sm_err *err);
+static int server_secure(void *socket, const struct sm_keys *keys, struct sm_err *err);
+static int client_secure(void *socket, const char *endpoint,
+                         const struct sm_wire_security *security, struct sm_err *err);
+static int watch_start(void *context, void *socket, const char *endpoint,
+                       const struct sm_wire_security *security, struct sm_err *err);
+static int closed(void *socket, const struct sm_wire_security *security);
+static int address_bind(void *socket, const char *endpoint, const char *address,
+                        struct sm_err *err);
 
 int sm_wire_bind(void *context, const char *endpoint, void **socket, char bound[256],
                  struct sm_err *err) {
+    return sm_wire_bind_with(context, endpoint, NULL, socket, bound, err);
+}
+
+int sm_wire_connect(void *context, const char *endpoint, void **socket, struct sm_err *err) {
+    return sm_wire_connect_with(context, endpoint, NULL, socket, err);
+}
+
+/* Keys of this side for the endpoint, or NULL. */
+static const struct sm_keys *keys_for(const struct sm_wire_security *security,
+                                      const char *endpoint) {
+    return security != NULL && strncmp(endpoint, "tcp://", 6) == 0 ? security->keys : NULL;
+}
+
+int sm_wire_bind_with(void *context, const char *endpoint, const struct sm_wire_security *security,
+                      void **socket, char bound[256], struct sm_err *err) {
     char address[256];
+    const struct sm_keys *keys = keys_for(security, endpoint);
+    struct sm_zap *zap = NULL;
     *socket = NULL;
-    if (endpoint_check(endpoint, address, err) != 0) return -1;
+    if (endpoint_check(endpoint, keys != NULL, address, err) != 0) return -1;
     void *s = NULL;
     if (socket_new(context, ZMQ_ROUTER, &s, err) != 0) return -1;
     int one = 1, zero = 0, backlog = BACKLOG, ipv6 = strchr(address, '[') != NULL;
@@ -49,15 +80,14 @@ int sm_wire_bind(void *context, const char *endpoint, void **socket, char bound[
         uid_t uid = getuid();
         zmq_setsockopt(s, ZMQ_IPC_FILTER_UID, &uid, sizeof uid);
     }
-    if (zmq_bind(s, address) != 0) {
-        int e = errno;
-        zmq_close(s);
-        return sm_fail(
-            err, e == EADDRINUSE ? SM_E_BUSY : SM_E_PEER, "cannot bind '%s': %s%s", endpoint,
-            zmq_strerror(e),
-            e == EADDRINUSE     ? " (hint: another broker listens there; --bind takes another port)"
-            : e == ENAMETOOLONG ? " (hint: the path of an ipc socket has at most 107 bytes)"
-                                : "");
+    /* the handler has its address before anybody can connect: without one libzmq would not ask */
+    if (watch_start(context, s, endpoint, security, err) != 0 ||
+        (keys != NULL &&
+         (server_secure(s, keys, err) != 0 || sm_zap_open(context, keys, &zap, err) != 0)) ||
+        address_bind(s, endpoint, address, err) != 0 ||
+        (zap != NULL && sm_zap_serve(&zap, err) != 0)) {
+        sm_zap_close(&zap);
+        return closed(s, security);
     }
     if (bound != NULL) {
         size_t n = 256;
@@ -67,7 +97,9 @@ int sm_wire_bind(void *context, const char *endpoint, void **socket, char bound[
     return 0;
 }
 
-int sm_wire_connect(void *context, const char *endpoint, void **socket, struct sm_err *err) {
+int sm_wire_connect_with(void *context, const char *endpoint,
+                         const struct sm_wire_security *security, void **socket,
+                         struct sm_err *err) {
     void *s = NULL;
     *socket = NULL;
     if (socket_new(context, ZMQ_DEALER, &s, err) != 0) return -1;
@@ -77,14 +109,15 @@ int sm_wire_connect(void *context, const char *endpoint, void **socket, struct s
     zmq_setsockopt(s, ZMQ_RECONNECT_IVL, &first, sizeof first);
     zmq_setsockopt(s, ZMQ_RECONNECT_IVL_MAX, &max, sizeof max);
     zmq_setsockopt(s, ZMQ_IPV6, &ipv6, sizeof ipv6);
+    if (client_secure(s, endpoint, security, err) != 0 ||
+        watch_start(context, s, endpoint, security, err) != 0)
+        return closed(s, security);
     if (zmq_connect(s, endpoint) != 0) {
-        int e = errno;
-        zmq_close(s);
-        return sm_fail(
-            err, SM_E_USAGE,
-            "cannot connect to '%s': %s (hint: an endpoint looks like tcp://127.0.0.1:5570 "
-            "or ipc:///run/user/1000/shardmill)",
-            endpoint, zmq_strerror(e));
+        sm_fail(err, SM_E_USAGE,
+                "cannot connect to '%s': %s (hint: an endpoint looks like tcp://127.0.0.1:5570 "
+                "or ipc:///run/user/1000/shardmill)",
+                endpoint, zmq_strerror(errno));
+        return closed(s, security);
     }
     *socket = s;
     return 0;
@@ -240,9 +273,70 @@ static int socket_new(void *context, int type, void **socket, struct sm_err *err
     return 0;
 }
 
-/* Copies the endpoint when nothing outside this host can reach it. libzmq binds to addresses, never
- * to host names, so localhost is written as the address that everyone means. */
-static int endpoint_check(const char *endpoint, char out[256], struct sm_err *err) {
+static int address_bind(void *socket, const char *endpoint, const char *address,
+                        struct sm_err *err) {
+    if (zmq_bind(socket, address) == 0) return 0;
+    int e = errno;
+    return sm_fail(err, e == EADDRINUSE ? SM_E_BUSY : SM_E_PEER, "cannot bind '%s': %s%s", endpoint,
+                   zmq_strerror(e),
+                   e == EADDRINUSE
+                       ? " (hint: another broker listens there; --bind takes another port)"
+                   : e == ENAMETOOLONG ? " (hint: the path of an ipc socket has at most 107 bytes)"
+                                       : "");
+}
+
+static int closed(void *socket, const struct sm_wire_security *security) {
+    if (security != NULL && security->watch != NULL) sm_watch_free(security->watch);
+    zmq_close(socket);
+    return -1;
+}
+
+static int watch_start(void *context, void *socket, const char *endpoint,
+                       const struct sm_wire_security *security, struct sm_err *err) {
+    if (security == NULL || security->watch == NULL) return 0;
+    const struct sm_keys *keys = keys_for(security, endpoint);
+    return sm_watch_new(context, socket, endpoint, keys != NULL ? sm_keys_dir(keys) : NULL,
+                        security->watch, err);
+}
+
+static int pair_set(void *socket, const struct sm_keys *keys) {
+    int64_t max = SM_MAX_MESSAGE_BYTES + CURVE_OVERHEAD;
+    return zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max, sizeof max) |
+           zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, sm_keys_public(keys), SM_KEY_TEXT) |
+           zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, sm_keys_secret(keys), SM_KEY_TEXT);
+}
+
+/* ENFORCE_DOMAIN: should nobody answer libzmq's questions, nobody is let in. Its default is
+ * everybody. */
+static int server_secure(void *socket, const struct sm_keys *keys, struct sm_err *err) {
+    int one = 1;
+    if (pair_set(socket, keys) != 0 ||
+        zmq_setsockopt(socket, ZMQ_CURVE_SERVER, &one, sizeof one) != 0 ||
+        zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, SM_ZAP_DOMAIN, strlen(SM_ZAP_DOMAIN)) != 0 ||
+        zmq_setsockopt(socket, ZMQ_ZAP_ENFORCE_DOMAIN, &one, sizeof one) != 0)
+        return sm_fail(err, SM_E_KEY, "this libzmq cannot ask for keys: %s (hint: 4.3 with CURVE)",
+                       zmq_strerror(errno));
+    return 0;
+}
+
+static int client_secure(void *socket, const char *endpoint,
+                         const struct sm_wire_security *security, struct sm_err *err) {
+    const struct sm_keys *keys = keys_for(security, endpoint);
+    if (keys == NULL || (security->server_key != NULL && security->server_key[0] == 0)) return 0;
+    const char *server = security->server_key != NULL ? security->server_key : sm_keys_server(keys);
+    if (!sm_key_valid(server))
+        return sm_fail(err, SM_E_KEY, "what should be the public key of '%s' is none", endpoint);
+    if (pair_set(socket, keys) != 0 ||
+        zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, server, SM_KEY_TEXT) != 0)
+        return sm_fail(err, SM_E_KEY, "this libzmq cannot use keys: %s (hint: 4.3 with CURVE)",
+                       zmq_strerror(errno));
+    return 0;
+}
+
+/* Copies the endpoint when nothing outside this host can reach it, or keys are asked for. libzmq
+ * binds to addresses, never to host names, so localhost is written as the address that everyone
+ * means. */
+static int endpoint_check(const char *endpoint, bool keys, char out[256], struct sm_err *err) {
     if (strlen(endpoint) >= 256)
         return sm_fail(err, SM_E_USAGE, "an endpoint of more than 255 bytes");
     memset(out, 0, 256);
@@ -264,9 +358,10 @@ static int endpoint_check(const char *endpoint, char out[256], struct sm_err *er
     }
     if (strcmp(host, "[::1]") == 0) return 0;
     if (inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127) return 0;
+    if (keys) return 0;
     return sm_fail(
         err, SM_E_USAGE,
-        "'%s' can be reached from outside this host, and nothing there asks for a key (hint: bind "
-        "to 127.0.0.1 or ipc, and carry it to other hosts by an ssh tunnel)",
+        "'%s' can be reached from outside this host, and nothing there asks for a key (hint: "
+        "shardmill keygen makes keys, --keys DIR uses them; or bind to 127.0.0.1)",
         endpoint);
 }

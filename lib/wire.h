@@ -3,6 +3,8 @@
 #pragma once
 
 #include "lib/err.h"
+#include "lib/keys.h"
+#include "lib/watch.h"
 #include "messages.pb-c.h"
 
 #include <stdbool.h>
@@ -17,6 +19,20 @@ struct sm_peer {
     uint8_t n;
     uint8_t id[255];
 };
+
+/* How a socket is secured. All zero: not at all. Keys count on tcp only: ipc is for the same user on the same host. */
+struct sm_wire_security {
+    const struct sm_keys *keys; /* this side's; NULL: it neither asks for a key nor shows one */
+    const char *server_key;     /* connect: whose key is expected. NULL: sm_keys_server; "": a peer that was told
+                                   by someone trusted to have none */
+    struct sm_watch **watch;    /* gives (NULL: not wanted): the socket's handshakes; freed before the socket is closed */
+};
+/* sm_wire_bind and sm_wire_connect with keys; security may be NULL. With keys, any address may be bound, and only those
+ * whose public key is in the allowed folder get through. A context has one such bind. */
+int sm_wire_bind_with(void *context, const char *endpoint, const struct sm_wire_security *security, void **socket,
+                      char bound[256], struct sm_err *err);
+int sm_wire_connect_with(void *context, const char *endpoint, const struct sm_wire_security *security, void **socket,
+                         struct sm_err *err);
 
 /* Binds a ROUTER. The endpoint must be ipc or on loopback (SM_E_USAGE otherwise: nothing outside the host connects without
  * a key). ipc is for the same user only. Gives the socket; *bound (may be NULL) gets the endpoint with its real port. */

@@ -52,6 +52,8 @@ struct worker {
     const struct sm_worker_options *options;
     struct sm_job_options job_options;
     void *context, *socket;
+    struct sm_watch *watch; /* handshakes with the broker */
+    bool trouble_told;
     struct sm_disk *disk;
     char name[128];
     struct held held[HELD_MAX];
@@ -128,14 +130,26 @@ static void send_body(struct worker *w, sm_envelope *e, Shardmill__Envelope__Bod
         send_body(w, &envelope_, SHARDMILL__ENVELOPE__BODY_##which); \
     } while (0)
 
+/* Says once why it cannot get through to the broker, and goes on trying: its key may be let in
+ * later. */
+static void trouble_tell(struct worker *w) {
+    struct sm_err err = {0};
+    if (w->trouble_told || !sm_watch_hopeless(w->watch, &err)) return;
+    fprintf(stderr, "shardmill worker: %s\n", err.text);
+    w->trouble_told = true;
+}
+
 static int connect_broker(struct worker *w, struct sm_err *err) {
     if (w->socket != NULL) {
         int none = 0;
+        sm_watch_free(&w->watch);
         zmq_setsockopt(w->socket, ZMQ_LINGER, &none, sizeof none);
         zmq_close(w->socket);
         w->socket = NULL;
     }
-    if (sm_wire_connect(w->context, w->options->endpoint, &w->socket, err) != 0) return -1;
+    const struct sm_wire_security security = {.keys = w->options->keys, .watch = &w->watch};
+    if (sm_wire_connect_with(w->context, w->options->endpoint, &security, &w->socket, err) != 0)
+        return -1;
     w->connected_ms = w->heard_ms = sm_now_ms();
     w->welcome = false;
     say_hello(w);
@@ -389,6 +403,7 @@ static int watch_broker(struct worker *w, int64_t now, struct sm_err *err) {
     int64_t silent = now - w->heard_ms;
     if (w->welcome && silent < (int64_t)w->liveness * w->heartbeat_ms) return 0;
     if (!w->welcome && silent < w->backoff_ms) return 0;
+    trouble_tell(w);
     if (!w->welcome)
         w->backoff_ms = w->backoff_ms * 2 < BACKOFF_MAX_MS ? w->backoff_ms * 2 : BACKOFF_MAX_MS;
     return connect_broker(w, err);
@@ -503,6 +518,7 @@ static struct held *find_attempt(struct worker *w, const char *job, uint64_t att
 
 static void on_welcome(struct worker *w, const Shardmill__Welcome *m) {
     w->welcome = true;
+    w->trouble_told = false;
     w->backoff_ms = BACKOFF_MS;
     w->heartbeat_ms = m->heartbeat_ms < 10 ? 10 : m->heartbeat_ms > 60000 ? 60000 : m->heartbeat_ms;
     w->liveness = m->liveness < 2 ? 2 : m->liveness > 100 ? 100 : m->liveness;
@@ -614,6 +630,7 @@ static void worker_close(struct worker *w) {
         SEND(w, bye, BYE, &bye);
         int linger = quiet ? 200 : 50;
         zmq_setsockopt(w->socket, ZMQ_LINGER, &linger, sizeof linger);
+        sm_watch_free(&w->watch);
         zmq_close(w->socket);
     }
     if (w->context != NULL) zmq_ctx_term(w->context);

@@ -2,13 +2,15 @@
 #pragma once
 
 #include "lib/err.h"
+#include "lib/keys.h"
 
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 struct sm_worker_options {
-    const char *endpoint; /* of the broker */
+    const char *endpoint;       /* of the broker */
+    const struct sm_keys *keys; /* NULL: none; kept */
     bool no_sandbox;
     uint64_t cage_memory;  /* bytes; 0: SM_MAX_CAGE_MEMORY_BYTES */
     uint32_t heartbeat_ms; /* 0: a second */
