@@ -8,7 +8,7 @@
 
 struct values {
     struct sm_common common;
-    int64_t cage_memory_mb;
+    int64_t cage_memory_mb, batch_memory_mb;
 };
 
 static volatile sig_atomic_t stop;
@@ -25,7 +25,8 @@ static int run(const void *values, int n, char **operands) {
     sigaction(SIGINT, &action, NULL);
     struct sm_worker_options options = {.endpoint = v->common.broker,
                                         .no_sandbox = !v->common.sandbox,
-                                        .cage_memory = (uint64_t)v->cage_memory_mb << 20};
+                                        .cage_memory = (uint64_t)v->cage_memory_mb << 20,
+                                        .batch_memory = (uint64_t)v->batch_memory_mb << 20};
     struct sm_err err = {0};
     struct sm_keys *keys = NULL;
     int rc = sm_keys_load(NULL, &keys, &err);
@@ -52,6 +53,14 @@ static const struct sm_option options[] = {
                .min = 256,
                .max = 65536,
                .doc = "address space of a cage; an image that needs more is quarantined"},
+     .metavar = "MB"},
+    {.param = {.name = "batch-memory",
+               .type = SM_T_INT,
+               .offset = AT(batch_memory_mb),
+               .dflt = "256",
+               .min = 1,
+               .max = 1048576,
+               .doc = "memory for batches that trainers have not released yet"},
      .metavar = "MB"},
     SM_OPTION_QUIET,
 };

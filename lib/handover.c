@@ -138,3 +138,11 @@ int sm_handover_take(const char *name, int timeout_ms, int *fd, uint64_t *bytes,
     }
     return *fd >= 0 ? 0 : -1;
 }
+
+void sm_handover_host(char host[SM_HANDOVER_HOST]) {
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, host, SM_HANDOVER_HOST - 1) : 0;
+    if (fd >= 0) close(fd);
+    host[n > 0 ? n : 0] = 0;
+    host[strcspn(host, "\n")] = 0;
+}

@@ -7,7 +7,10 @@
 
 #include <stdint.h>
 
-enum { SM_HANDOVER_NAME = 64 }; /* bytes of an address, "@shardmill-…", with its NUL */
+enum {
+    SM_HANDOVER_NAME = 64,
+    SM_HANDOVER_HOST = 64
+}; /* bytes of an address, "@shardmill-…", with its NUL */
 
 /* Gives a listening socket (non-blocking) under a fresh random address, which fills name. */
 int sm_handover_listen(int *fd, char name[SM_HANDOVER_NAME], struct sm_err *err);
@@ -18,3 +21,6 @@ int sm_handover_give(int listen_fd, int memory_fd, uint64_t bytes);
  * (so reading it never faults). Waits at most so long; SM_E_PEER when nobody is there. */
 int sm_handover_take(const char *name, int timeout_ms, int *fd, uint64_t *bytes,
                      struct sm_err *err);
+/* Fills host with what names this boot of this kernel: only where it is the same can memory be
+ * shared. Empty when that cannot be told. */
+void sm_handover_host(char host[SM_HANDOVER_HOST]);

@@ -4,6 +4,7 @@
 #include "workers/job.h"
 
 #include "lib/limits.h"
+#include "workers/chain.h"
 #include "workers/ops/op.h"
 
 #include <errno.h>
@@ -79,11 +80,13 @@ static int take_spec(struct sm_job *job, const struct sm_job_options *options) {
 }
 
 static int check_spec(const Shardmill__JobSpec *s, struct sm_err *err) {
+    const bool stream = s->kind == SHARDMILL__JOB_KIND__STREAM;
     bool ok =
         s->samples > 0 && s->copies > 0 && s->copies <= SM_MAX_COPIES && s->shard_samples > 0 &&
         s->shard_samples <= SM_MAX_SHARD_SAMPLES && s->samples <= UINT64_MAX / SM_MAX_COPIES &&
         strlen(s->out_dir) + SM_PART_NAME_MAX + 64 < SM_MAX_PATH_BYTES &&
-        strlen(s->source_root) < SM_MAX_PATH_BYTES && s->out_dir[0] != 0 && s->source_root[0] != 0;
+        strlen(s->source_root) < SM_MAX_PATH_BYTES && s->source_root[0] != 0 &&
+        (stream ? s->batch_size > 0 && s->batch_size <= SM_MAX_BATCH_SAMPLES : s->out_dir[0] != 0);
     return ok ? 0
               : sm_fail(err, SM_E_PROTOCOL,
                         "the job's spec cannot be: a number or path is out of range");
@@ -127,6 +130,35 @@ static int start_cage(struct sm_job *job, const struct sm_job_options *options) 
     return sm_cage_new(&job->lease.cage, job->spec->pipeline, &cage, &job->err);
 }
 
+/* What a batch of this job looks like follows from the ops; the submitter must have come to the
+ * same. */
+static int lay_out_batch(struct sm_job *job) {
+    struct sm_chain chain = {0};
+    const struct sm_pipeline *p = &job->pipeline;
+    const struct sm_shape in = {.channels = p->source.mode == SM_MODE_L ? 1 : 3};
+    int failed = sm_chain_compile(&chain, p->ops, p->n_ops, in, &job->err);
+    const struct sm_shape out = chain.out;
+    sm_chain_release(&chain);
+    if (failed) return -1;
+    if (out.width <= 0 || out.height <= 0)
+        return sm_fail(&job->err, SM_E_PIPELINE,
+                       "the samples have sizes of their own, and a batch is one tensor (hint: add "
+                       "a Resize or crop with two sides)");
+    job->batch = (struct sm_batch_header){.count = job->spec->batch_size,
+                                          .dtype = (uint32_t)p->output.dtype,
+                                          .layout = (uint32_t)p->output.layout,
+                                          .channels = (uint32_t)out.channels,
+                                          .height = (uint32_t)out.height,
+                                          .width = (uint32_t)out.width};
+    if (sm_batch_layout(&job->batch, &job->err) != 0) return -1;
+    if (job->batch.bytes == job->spec->batch_bytes) return 0;
+    return sm_fail(&job->err, SM_E_DIFFERS,
+                   "a batch has %llu bytes here and %llu in the job's spec (hint: do submitter and "
+                   "worker have the same version?)",
+                   (unsigned long long)job->batch.bytes,
+                   (unsigned long long)job->spec->batch_bytes);
+}
+
 static int make_ready(struct sm_job *job, const struct sm_job_options *options) {
     struct sm_err *err = &job->err;
     const Shardmill__JobSpec *spec = job->spec;
@@ -138,12 +170,14 @@ static int make_ready(struct sm_job *job, const struct sm_job_options *options) 
     job->lease.pipeline = &job->pipeline;
     job->lease.index = job->index;
     job->lease.out_dir = spec->out_dir;
+    const bool stream = spec->kind == SHARDMILL__JOB_KIND__STREAM;
     job->lease.plan = (struct sm_plan){.samples = spec->samples,
-                                       .copies = spec->copies,
+                                       .copies = stream ? 1 : spec->copies,
                                        .shuffle = spec->shuffle,
                                        .seed = spec->seed,
                                        .epoch = spec->epoch,
                                        .shard_samples = spec->shard_samples};
+    if (stream && lay_out_batch(job) != 0) return -1;
     if (start_cage(job, options) != 0) return -1;
     job->state = SM_JOB_READY;
     return 0;
@@ -151,8 +185,12 @@ static int make_ready(struct sm_job *job, const struct sm_job_options *options) 
 
 int sm_job_check_lease(const struct sm_job *job, const Shardmill__Lease *m, struct sm_err *err) {
     const struct sm_plan *plan = &job->lease.plan;
-    bool ok = m->shard < sm_plan_shards(plan);
-    if (ok && m->kind == SHARDMILL__LEASE_KIND__RANGE) {
+    const bool stream = job->spec->kind == SHARDMILL__JOB_KIND__STREAM,
+               step = m->kind == SHARDMILL__LEASE_KIND__STEP;
+    bool ok = stream == step && (step || m->shard < sm_plan_shards(plan));
+    if (ok && step) {
+        ok = m->count > 0 && m->count <= job->spec->batch_size && m->first <= UINT64_MAX - m->count;
+    } else if (ok && m->kind == SHARDMILL__LEASE_KIND__RANGE) {
         uint64_t first = sm_plan_shard_first(plan, m->shard),
                  count = sm_plan_shard_count(plan, m->shard);
         ok = m->count > 0 && m->count <= SM_MAX_LEASE_SAMPLES && m->first >= first &&

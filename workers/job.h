@@ -32,7 +32,8 @@ struct sm_job {
     int index_fd; /* of a fetched index; -1 none */
     void *index_map;
     uint64_t index_got, index_total;
-    struct sm_lease_job lease; /* what leases need; lends from all above */
+    struct sm_lease_job lease;    /* what leases need; lends from all above */
+    struct sm_batch_header batch; /* STREAM: laid out for batch_size samples */
 };
 
 /* Gives a job of which nothing is known but its id. */

@@ -1,6 +1,6 @@
-/* Position -> sample -> bytes -> cage -> part, with a substitute where a sample cannot be made.
- * While the cage works on one sample the next is read into its other slot, and the last one is
- * stored. */
+/* Position -> sample -> bytes -> cage -> part or batch, with a substitute where a sample cannot be
+ * made. While the cage works on one sample the next is read into its other slot, and the last one
+ * is stored. */
 #include "workers/lease.h"
 
 #include "lib/limits.h"
@@ -12,6 +12,8 @@
 
 /* What is tried for a place: the sample that the plan says, or a substitute. */
 struct attempt {
+    uint32_t i;   /* which place of the lease */
+    bool padding; /* of a batch: its position has been in the epoch already */
     uint64_t position, sample;
     uint32_t copy; /* that chance is drawn for */
     int tries;     /* substitutes tried so far; 0: the plan's own sample */
@@ -26,8 +28,10 @@ struct sm_lease {
     struct sm_part_name range;
     uint64_t *skip;
     size_t n_skip;
-    struct sm_part *part;
-    uint32_t done; /* samples in the part */
+    struct sm_part *part;        /* RANGE */
+    struct sm_batch_place batch; /* STEP: memory is not NULL */
+    struct sm_hash *hash;        /* of the batch's samples so far */
+    uint32_t done;               /* samples in the part or batch */
     bool busy, have_next;
     struct attempt now, next; /* in the cage; read ahead */
     struct sm_quarantined *bad;
@@ -43,12 +47,18 @@ static int store(struct sm_lease *l, const struct attempt *a, const struct sm_en
                  const uint8_t *out, const char *draws, struct sm_err *err);
 static int sample_failed(struct sm_lease *l, const struct sm_err *why, struct sm_err *err);
 static bool choose_substitute(const struct sm_lease *l, struct attempt *a);
+static void start_batch(struct sm_lease *l, const struct sm_batch_place *batch);
+static bool fits_batch(const struct sm_lease *l, const struct sm_engine_result *result,
+                       struct sm_err *why);
+static void store_in_batch(struct sm_lease *l, const struct attempt *a, const uint8_t *payload);
 
 int sm_lease_start(struct sm_lease **gives, const struct sm_lease_job *job,
                    const struct sm_range *range, struct sm_err *err) {
     *gives = NULL;
-    assert(range->part.count > 0 && range->part.first < sm_plan_positions(&job->plan) &&
-           range->part.count <= sm_plan_positions(&job->plan) - range->part.first);
+    assert(range->part.count > 0);
+    if (range->batch == NULL)
+        assert(range->part.first < sm_plan_positions(&job->plan) &&
+               range->part.count <= sm_plan_positions(&job->plan) - range->part.first);
     struct sm_lease *l = calloc(1, sizeof *l);
     if (l == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     l->job = *job;
@@ -61,8 +71,10 @@ int sm_lease_start(struct sm_lease **gives, const struct sm_lease_job *job,
     }
     if (range->n_skip > 0) memcpy(l->skip, range->skip, range->n_skip * sizeof *l->skip);
     l->n_skip = range->n_skip;
+    if (range->batch != NULL) start_batch(l, range->batch);
     read_place(l, &l->now, 0, 0);
-    if (sm_part_open(&l->part, job->out_dir, &range->part, err) != 0 || submit(l, err) != 0) {
+    if ((range->batch == NULL && sm_part_open(&l->part, job->out_dir, &range->part, err) != 0) ||
+        submit(l, err) != 0) {
         sm_lease_free(&l);
         return -1;
     }
@@ -75,6 +87,7 @@ void sm_lease_free(struct sm_lease **lp) {
     if (l == NULL) return;
     if (l->busy) sm_cage_abandon(l->job.cage);
     sm_part_abandon(&l->part);
+    sm_hash_end(&l->hash, NULL);
     sm_buf_release(&l->json);
     free(l->skip);
     free(l->bad);
@@ -119,15 +132,16 @@ int sm_lease_step(struct sm_lease *l, struct sm_err *err) {
     int made = sm_cage_collect(l->job.cage, &result, &out, &draws, &why);
     if (made == 0) return 0;
     l->busy = false;
+    if (made > 0 && l->batch.memory != NULL && !fits_batch(l, &result, &why)) made = -1;
     if (made < 0) return sample_failed(l, &why, err);
     struct attempt was = l->now;
     if (go_on(l, err) != 0 || store(l, &was, &result, out, draws, err) != 0) return -1;
     l->done++;
     if (l->done == l->range.count) return 1;
     /* the slot of the one just stored is free */
-    uint64_t ahead = l->now.position - l->range.first + 1;
+    uint32_t ahead = l->now.i + 1;
     if (!l->have_next && ahead < l->range.count) {
-        read_place(l, &l->next, (uint32_t)ahead, was.slot);
+        read_place(l, &l->next, ahead, was.slot);
         l->have_next = true;
     }
     return 0;
@@ -141,10 +155,16 @@ static bool is_skipped(const struct sm_lease *l, uint64_t position) {
 
 /* What the plan says for the i-th place of the range, read into a slot. */
 static void read_place(struct sm_lease *l, struct attempt *a, uint32_t i, int slot) {
-    uint64_t position = l->range.first + i;
-    struct sm_place place = sm_plan_at(&l->job.plan, position);
-    *a = (struct attempt){
-        .position = position, .sample = place.sample, .copy = place.copy, .slot = slot};
+    uint64_t position = l->range.first + i, positions = sm_plan_positions(&l->job.plan);
+    bool padding = position >= positions; /* a batch goes on from the start of the epoch's order */
+    struct sm_place place = sm_plan_at(&l->job.plan, position % positions);
+    *a = (struct attempt){.i = i,
+                          .padding = padding,
+                          .position = position % positions,
+                          .sample = place.sample,
+                          .copy = place.copy,
+                          .slot = slot};
+    position = a->position;
     a->skipped = is_skipped(l, position);
     read_attempt(l, a);
 }
@@ -162,12 +182,12 @@ static void read_attempt(struct sm_lease *l, struct attempt *a) {
 
 /* Takes up the place after the present one, if there is one. */
 static int go_on(struct sm_lease *l, struct sm_err *err) {
-    uint64_t next = l->now.position - l->range.first + 1;
+    uint32_t next = l->now.i + 1;
     if (next == l->range.count) return 0;
     if (l->have_next)
         l->now = l->next;
     else
-        read_place(l, &l->now, (uint32_t)next, 1 - l->now.slot);
+        read_place(l, &l->now, next, 1 - l->now.slot);
     l->have_next = false;
     return submit(l, err);
 }
@@ -184,13 +204,13 @@ static int submit(struct sm_lease *l, struct sm_err *err) {
         .epoch = l->job.plan.epoch,
         .sample = a->sample,
         .copy = a->copy,
-        .original = l->job.pipeline->expand.originals && a->copy == 0,
+        .original = l->batch.memory == NULL && l->job.pipeline->expand.originals && a->copy == 0,
+        .tensor = l->batch.memory != NULL,
         .n_bytes = sm_index_entry(l->job.index, a->sample).length,
     };
     if (sm_cage_submit(l->job.cage, a->slot, &request, err) != 0) return -1;
     l->busy = true;
-    uint64_t ahead = a->position - l->range.first + 1;
-    if (l->done == 0 && a->tries == 0 && ahead == 1 &&
+    if (l->done == 0 && a->tries == 0 && a->i == 0 &&
         l->range.count > 1) { /* the first: read ahead at once */
         read_place(l, &l->next, 1, 1 - a->slot);
         l->have_next = true;
@@ -260,14 +280,14 @@ static int sample_failed(struct sm_lease *l, const struct sm_err *why, struct sm
         }
         if (l->job.pipeline->source.on_error == SM_ON_ERROR_FAIL)
             return fail_naming(l, a, &reason, err);
-        if (a->tries == 0 && note_bad(l, a, &reason, err) != 0) return -1;
+        if (a->tries == 0 && !a->padding && note_bad(l, a, &reason, err) != 0) return -1;
         if (!choose_substitute(l, a))
             return sm_fail(
                 err, SM_E_DATASET,
                 "no sample was found to fill the place of the bad sample %llu; %d others were tried, the last one: %.200s "
                 "(hint: is the whole dataset damaged?)",
-                (unsigned long long)l->bad[l->n_bad - 1].sample, SM_MAX_SUBSTITUTE_TRIES,
-                reason.text);
+                (unsigned long long)sm_plan_at(&l->job.plan, a->position).sample,
+                SM_MAX_SUBSTITUTE_TRIES, reason.text);
         read_attempt(l, a);
         if (!a->failed) return submit(l, err);
         reason = a->err;
@@ -356,14 +376,82 @@ static int describe(struct sm_lease *l, const struct attempt *a, const char *dra
 static int store(struct sm_lease *l, const struct attempt *a, const struct sm_engine_result *result,
                  const uint8_t *out, const char *draws, struct sm_err *err) {
     char key[24];
-    snprintf(key, sizeof key, "%010llu", (unsigned long long)a->position);
-    if (describe(l, a, draws, result->draws_bytes, err) != 0) return -1;
-    if (a->tries > 0) {
+    if (a->tries > 0 && !a->padding) {
         assert(l->n_bad > 0);
         for (size_t i = l->n_bad; i-- > 0;) /* the next place may have failed already */
             if (l->bad[i].position == a->position) l->bad[i].substitute = a->sample;
     }
+    if (l->batch.memory != NULL) {
+        store_in_batch(l, a, out + result->n_bytes - sm_batch_sample_bytes(&l->batch.header));
+        return 0;
+    }
+    snprintf(key, sizeof key, "%010llu", (unsigned long long)a->position);
+    if (describe(l, a, draws, result->draws_bytes, err) != 0) return -1;
     return sm_part_add(l->part, key, result->extension, out, result->n_bytes,
                        sm_index_entry(l->job.index, a->sample).label, l->json.data, l->json.len,
                        err);
+}
+
+/* ---- STEP ---- */
+
+/* The header is void until the batch is whole: a trainer whose session has ended, but who still
+ * looks at a batch that lay here, can tell. */
+static void start_batch(struct sm_lease *l, const struct sm_batch_place *batch) {
+    assert(batch->header.count == l->range.count && batch->header.first == l->range.first &&
+           batch->header.tensor == SM_BATCH_HEADER);
+    l->batch = *batch;
+    l->job.plan.epoch = batch->header.epoch;
+    l->hash = sm_hash_new_xxh();
+    memset(batch->memory, 0, SM_BATCH_HEADER);
+}
+
+/* The cage says what shape it made; a batch has one shape, so any other is a lie. */
+static bool fits_batch(const struct sm_lease *l, const struct sm_engine_result *result,
+                       struct sm_err *why) {
+    const struct sm_batch_header *h = &l->batch.header;
+    bool fits = result->width == (int)h->width && result->height == (int)h->height &&
+                result->channels == (int)h->channels && strcmp(result->extension, "npy") == 0 &&
+                result->n_bytes >= sm_batch_sample_bytes(h);
+    if (!fits)
+        sm_fail(why, SM_E_CAGE_DIED, "the cage made a sample of another shape than the batch's");
+    return fits;
+}
+
+/* Copied out of the cage's memory, so no cage can change a batch any more once it was looked at:
+ * that is worth the hundredth of a sample's time that it costs. */
+static void store_in_batch(struct sm_lease *l, const struct attempt *a, const uint8_t *payload) {
+    const struct sm_batch_header *h = &l->batch.header;
+    uint8_t *m = l->batch.memory;
+    uint64_t n = sm_batch_sample_bytes(h);
+    uint8_t *to = m + h->tensor + n * a->i;
+    memcpy(to, payload, n);
+    sm_hash_add(l->hash, to, n); /* while it is in the cache */
+    ((int64_t *)(m + h->label))[a->i] = sm_index_entry(l->job.index, a->sample).label;
+    ((uint64_t *)(m + h->index))[a->i] = a->sample;
+    ((uint64_t *)(m + h->position))[a->i] = a->position;
+    m[h->flags + a->i] =
+        (uint8_t)((a->padding ? SM_BATCH_PADDING : 0) | (a->tries > 0 ? SM_BATCH_SUBSTITUTE : 0));
+}
+
+/* Zeroes what lies between two arrays: bytes of an older batch are nobody's business. */
+static void clear_gap(uint8_t *m, uint64_t from, uint64_t to) {
+    memset(m + from, 0, to - from);
+}
+
+void sm_lease_finish_batch(struct sm_lease *l, char digest[SM_XXH_HEX]) {
+    const struct sm_batch_header *h = &l->batch.header;
+    const uint64_t n = h->count, word = sizeof(uint64_t);
+    uint8_t *m = l->batch.memory;
+    assert(l->done == l->range.count && m != NULL && l->hash != NULL);
+    clear_gap(m, h->tensor + n * sm_batch_sample_bytes(h), h->label);
+    clear_gap(m, h->label + n * word, h->index);
+    clear_gap(m, h->index + n * word, h->position);
+    clear_gap(m, h->position + n * word, h->flags);
+    clear_gap(m, h->flags + n, h->bytes);
+    sm_hash_add(l->hash, m + h->label, n * word);
+    sm_hash_add(l->hash, m + h->index, n * word);
+    sm_hash_add(l->hash, m + h->position, n * word);
+    sm_hash_add(l->hash, m + h->flags, n);
+    sm_hash_end(&l->hash, digest);
+    memcpy(m, h, sizeof *h);
 }

@@ -1,8 +1,10 @@
-/* A range lease: the samples of some positions, made one after the other into a part of a shard. It
- * never blocks for long: whoever drives it (shell.c) polls its descriptor and calls step. Comes
- * after: sinks/, which store what is made. */
+/* A lease: the samples of some positions, made one after the other into a part of a shard (RANGE)
+ * or into a batch in memory (STEP). It never blocks for long: whoever drives it (shell.c) polls its
+ * descriptor and calls step. Comes after: sinks/, which store parts, and batches.h, where batches
+ * lie. */
 #pragma once
 
+#include "lib/batch.h"
 #include "lib/err.h"
 #include "lib/plan.h"
 #include "workers/cage.h"
@@ -22,9 +24,17 @@ struct sm_lease_job {
     const char *out_dir;
 };
 
+/* Where a STEP lease's batch goes. header is laid out, and its epoch, step and first are set. */
+struct sm_batch_place {
+    uint8_t *memory; /* header.bytes of it, aligned; kept */
+    struct sm_batch_header header;
+};
+
 struct sm_range {
-    struct sm_part_name part;
+    struct sm_part_name
+        part;  /* of a batch only first and count: global indices, see plan_position */
     bool last; /* the part ends its shard */
+    const struct sm_batch_place *batch; /* NULL: a part of a shard */
     const uint64_t *
         skip; /* positions whose sample is taken as quarantined without being read; sorted or not */
     size_t n_skip;
@@ -60,3 +70,5 @@ uint64_t sm_lease_position(const struct sm_lease *l); /* in work */
 const struct sm_quarantined *sm_lease_quarantined(const struct sm_lease *l, size_t *n);
 /* After step gave 1: gives the open part, to be finished by whoever may wait for the disk. */
 struct sm_part *sm_lease_take_part(struct sm_lease *l);
+/* The same of a batch: it is whole, its header the last that was written. Fills its digest. */
+void sm_lease_finish_batch(struct sm_lease *l, char digest[SM_XXH_HEX]);

@@ -1,10 +1,12 @@
-/* The worker's loop: one DEALER to the broker, the cage's descriptor, the disk's. Leases come in
- * here, lease.c makes them, disk.c stores them, and their results are told until the broker's Ack
- * says that its journal holds them. */
+/* The worker's loop: one DEALER to the broker, the cage's descriptor, the disk's, trainers'. Leases
+ * come in here, lease.c makes them, disk.c stores parts, batches.c keeps batches, and their results
+ * are told until the broker's Ack says that its journal holds them. */
 #include "workers/shell.h"
 
+#include "lib/handover.h"
 #include "lib/limits.h"
 #include "lib/wire.h"
+#include "workers/batches.h"
 #include "workers/disk.h"
 #include "workers/job.h"
 
@@ -25,6 +27,7 @@ enum {
     BACKOFF_MS = 250,
     BACKOFF_MAX_MS = 5000,
     POLL_MAX_MS = 250, /* how long a signal may go unseen when it comes just before the poll */
+    ROOM_MS = 200,     /* a batch waits so long for memory before its lease goes back */
     STOP_MS = 600,     /* for the disk, of the second that a stop may take */
 };
 
@@ -46,6 +49,9 @@ struct held {
     struct sm_err err;
     uint64_t bytes;
     char sha256[SM_SHA_HEX];
+    uint64_t offset; /* STEP: of its slot */
+    char digest[SM_XXH_HEX];
+    int64_t no_room_ms; /* since when it has waited for batch memory; 0: it has not */
 };
 
 struct worker {
@@ -55,7 +61,8 @@ struct worker {
     struct sm_watch *watch; /* handshakes with the broker */
     bool trouble_told;
     struct sm_disk *disk;
-    char name[128];
+    struct sm_batches *batches;
+    char name[128], host[SM_HANDOVER_HOST];
     struct held held[HELD_MAX];
     uint64_t arrivals;
     struct sm_job *jobs[JOBS_MAX];
@@ -79,6 +86,8 @@ static void say_hello(struct worker *w);
 static void tell(struct worker *w, struct held *h);
 static void step_lease(struct worker *w, struct held *h);
 static void take_stored(struct worker *w);
+static void forget_batches(struct worker *w);
+static void start_step(struct worker *w, struct held *h, struct sm_job *job, int64_t now);
 
 int sm_worker_run(const struct sm_worker_options *options, const volatile sig_atomic_t *stop,
                   struct sm_err *err) {
@@ -97,6 +106,10 @@ int sm_worker_run(const struct sm_worker_options *options, const volatile sig_at
     return failed;
 }
 
+static uint64_t batch_memory(const struct worker *w) {
+    return w->options->batch_memory != 0 ? w->options->batch_memory : SM_BATCH_MEMORY_BYTES;
+}
+
 static int worker_open(struct worker *w, struct sm_err *err) {
     char host[64] = "?";
     gethostname(host, sizeof host - 1);
@@ -106,6 +119,8 @@ static int worker_open(struct worker *w, struct sm_err *err) {
     w->backoff_ms = BACKOFF_MS;
     w->disk = sm_disk_start(err);
     if (w->disk == NULL) return -1;
+    sm_handover_host(w->host);
+    if (sm_batches_new(&w->batches, batch_memory(w), err) != 0) return -1;
     w->context = zmq_ctx_new();
     if (w->context == NULL) return sm_fail_errno(err, "cannot start ZeroMQ");
     return connect_broker(w, err);
@@ -159,6 +174,10 @@ static int connect_broker(struct worker *w, struct sm_err *err) {
 static void say_hello(struct worker *w) {
     Shardmill__Hello hello = SHARDMILL__HELLO__INIT;
     Shardmill__Holding holding[HELD_MAX], *list[HELD_MAX];
+    forget_batches(w);
+    hello.host = w->host;
+    hello.fd_socket = (char *)sm_batches_address(w->batches);
+    hello.batch_memory = sm_batches_bytes(w->batches);
     hello.name = w->name;
     hello.fingerprint = (char *)sm_engine_fingerprint();
     hello.heartbeat_ms = w->options->heartbeat_ms;
@@ -181,7 +200,7 @@ static void say_hello(struct worker *w) {
     SEND(w, hello, HELLO, &hello);
 }
 
-static void tell_done(struct worker *w, const struct held *h) {
+static void tell_done(struct worker *w, struct held *h) {
     Shardmill__Done done = SHARDMILL__DONE__INIT;
     Shardmill__Quarantined *items = calloc(h->n_bad + 1, sizeof *items),
                            **list = calloc(h->n_bad + 1, sizeof *list);
@@ -204,14 +223,23 @@ static void tell_done(struct worker *w, const struct held *h) {
     done.count = h->m->count;
     done.generation = h->m->generation;
     done.bytes = h->bytes;
-    done.sha256 = (char *)h->sha256;
+    done.sha256 = h->sha256;
     done.n_quarantined = h->n_bad;
     done.quarantined = list;
     done.cages_replaced = h->cages;
+    done.offset = h->offset;
+    done.digest = h->digest;
     SEND(w, done, DONE, &done);
 out:
     free(items);
     free(list);
+}
+
+/* The memory of a held STEP lease, if it has any. The lease must not be writing there any more. */
+static void drop_batch(struct worker *w, const struct held *h) {
+    assert(h->lease == NULL);
+    if (h->m->kind == SHARDMILL__LEASE_KIND__STEP)
+        sm_batches_release(w->batches, h->m->job, h->m->attempt);
 }
 
 static void tell_fail(struct worker *w, const struct held *h) {
@@ -241,6 +269,7 @@ static void tell(struct worker *w, struct held *h) {
 
 static void fail_held(struct worker *w, struct held *h, const struct sm_err *err) {
     sm_lease_free(&h->lease);
+    drop_batch(w, h);
     h->failed = 1;
     h->err = *err;
     tell(w, h);
@@ -252,6 +281,34 @@ static void release(struct held *h) {
     sm_wire_free(&h->message);
     free(h->bad);
     *h = (struct held){0};
+}
+
+/* Nobody wants the lease or its batch any more. */
+static void give_up(struct worker *w, struct held *h) {
+    sm_lease_free(&h->lease);
+    drop_batch(w, h);
+    release(h);
+}
+
+/* Before each Hello: the broker that hears it has given up, or never knew, what this worker keeps
+ * for trainers, and makes it again. A trainer may still read there, so the memory is not used again
+ * but left to those who map it, and fresh memory under a fresh address takes its place. */
+static void forget_batches(struct worker *w) {
+    bool used = sm_batches_count(w->batches) > 0;
+    for (int i = 0; i < HELD_MAX; i++) {
+        struct held *h = &w->held[i];
+        if (h->state != HELD_FREE && h->m->kind == SHARDMILL__LEASE_KIND__STEP) give_up(w, h);
+    }
+    if (!used) return;
+    struct sm_batches *fresh;
+    struct sm_err err = {0};
+    if (sm_batches_new(&fresh, sm_batches_bytes(w->batches), &err) != 0) {
+        fprintf(stderr, "shardmill worker: %s; the old one is used again\n", err.text);
+        sm_batches_release_all(w->batches);
+        return;
+    }
+    sm_batches_free(&w->batches);
+    w->batches = fresh;
 }
 
 /* ---- what is due ---- */
@@ -324,12 +381,15 @@ static void start_seal(struct worker *w, struct held *h, const struct sm_job *jo
     sm_disk_add(w->disk, &task);
 }
 
-static void start_range(struct worker *w, struct held *h, struct sm_job *job) {
+/* A RANGE, or with a batch a STEP. */
+static void start_lease(struct worker *w, struct held *h, struct sm_job *job,
+                        const struct sm_batch_place *batch) {
     struct sm_range range = {.part = {.shard = h->m->shard,
                                       .first = h->m->first,
                                       .count = h->m->count,
                                       .generation = h->m->generation},
                              .last = h->m->last,
+                             .batch = batch,
                              .skip = h->m->skip,
                              .n_skip = h->m->n_skip};
     struct sm_err err = {0};
@@ -341,6 +401,40 @@ static void start_range(struct worker *w, struct held *h, struct sm_job *job) {
     h->state = HELD_MAKING;
     w->progress_ms = 0;
     w->progress_done = UINT32_MAX;
+}
+
+/* Where memory is short a Free may be on its way; after a moment the lease goes back, since this
+ * one may wait for a trainer that has stopped while another has room. */
+static void start_step(struct worker *w, struct held *h, struct sm_job *job, int64_t now) {
+    struct sm_batch_place batch = {.header = job->batch};
+    struct sm_err err = {0};
+    batch.header.count = h->m->count;
+    batch.header.epoch = h->m->epoch;
+    batch.header.step = h->m->step;
+    batch.header.first = h->m->first;
+    int failed = sm_batch_layout(&batch.header, &err);
+    if (!failed && batch.header.bytes > sm_batches_bytes(w->batches))
+        failed =
+            sm_fail(&err, SM_E_TOO_LARGE,
+                    "a batch of %llu bytes does not fit into the %llu bytes of batch memory of "
+                    "a worker (hint: shardmill worker --batch-memory)",
+                    (unsigned long long)batch.header.bytes,
+                    (unsigned long long)sm_batches_bytes(w->batches));
+    const struct sm_slot *slot =
+        failed ? NULL : sm_batches_take(w->batches, h->m->job, h->m->attempt, batch.header.bytes);
+    if (!failed && slot == NULL) {
+        if (h->no_room_ms == 0) h->no_room_ms = now;
+        if (now - h->no_room_ms < ROOM_MS) return;
+        failed = sm_fail(&err, SM_E_BUSY, "no batch memory is free at this worker");
+    }
+    if (failed) {
+        fail_held(w, h, &err);
+        return;
+    }
+    h->offset = slot->offset;
+    h->bytes = batch.header.bytes;
+    batch.memory = sm_batches_at(w->batches, slot);
+    start_lease(w, h, job, &batch);
 }
 
 /* Starts the oldest lease that waits, when nothing is being made and its job is known. */
@@ -362,8 +456,10 @@ static void start_next(struct worker *w, int64_t now) {
         fail_held(w, h, &err);
     } else if (h->m->kind == SHARDMILL__LEASE_KIND__SEAL) {
         start_seal(w, h, job);
+    } else if (h->m->kind == SHARDMILL__LEASE_KIND__STEP) {
+        start_step(w, h, job, now);
     } else {
-        start_range(w, h, job);
+        start_lease(w, h, job, NULL);
     }
 }
 
@@ -426,14 +522,17 @@ static int tick(struct worker *w, int64_t now, struct sm_err *err) {
     }
     int64_t next = w->said_ms + w->heartbeat_ms - now;
     if (!w->welcome) next = w->heard_ms + w->backoff_ms - now;
+    struct held *waiting = find_state(w, HELD_WAITING);
+    if (waiting != NULL && waiting->no_room_ms != 0 && next > ROOM_MS) next = ROOM_MS;
     return next < 1 ? 1 : next > POLL_MAX_MS ? POLL_MAX_MS : (int)next;
 }
 
 static void await_event(struct worker *w, int sleep_ms) {
     struct held *making = find_state(w, HELD_MAKING);
-    zmq_pollitem_t items[3] = {{.socket = w->socket, .events = ZMQ_POLLIN},
-                               {.fd = sm_disk_fd(w->disk), .events = ZMQ_POLLIN}};
-    int n = 2;
+    zmq_pollitem_t items[4] = {{.socket = w->socket, .events = ZMQ_POLLIN},
+                               {.fd = sm_disk_fd(w->disk), .events = ZMQ_POLLIN},
+                               {.fd = sm_batches_fd(w->batches), .events = ZMQ_POLLIN}};
+    int n = 3;
     if (making != NULL) {
         int cage_ms = sm_lease_wait_ms(making->lease);
         if (cage_ms >= 0 && cage_ms < sleep_ms) sleep_ms = cage_ms;
@@ -442,24 +541,43 @@ static void await_event(struct worker *w, int sleep_ms) {
     if (zmq_poll(items, n, sleep_ms) < 0) return; /* a signal: the loop looks at it */
     if (making != NULL) step_lease(w, making);
     if (items[1].revents != 0) take_stored(w);
+    if (items[2].revents != 0) sm_batches_serve(w->batches);
     if (items[0].revents != 0) receive(w);
 }
 
 /* ---- work ---- */
 
+/* Keeps what the result will tell. */
+static bool note_result(struct worker *w, struct held *h) {
+    const struct sm_quarantined *bad = sm_lease_quarantined(h->lease, &h->n_bad);
+    struct sm_job *job = find_job(w, h->m->job);
+    h->bad = calloc(h->n_bad + 1, sizeof *h->bad);
+    if (h->bad == NULL) return false;
+    if (h->n_bad > 0) memcpy(h->bad, bad, h->n_bad * sizeof *h->bad);
+    h->cages = (uint32_t)(sm_cage_replaced(job->lease.cage) - w->cages_before);
+    return true;
+}
+
+/* The batch is whole: it stays where it is until Free. */
+static void keep_batch(struct worker *w, struct held *h) {
+    if (!note_result(w, h)) {
+        fail_held(w, h, &(struct sm_err){SM_E_MEMORY, "out of memory"});
+        return;
+    }
+    sm_lease_finish_batch(h->lease, h->digest);
+    sm_lease_free(&h->lease);
+    sm_batches_made(w->batches, h->m->attempt);
+    tell(w, h);
+}
+
 /* Hands the filled part to the disk. */
 static void store_part(struct worker *w, struct held *h) {
     struct sm_disk_task *task = calloc(1, sizeof *task);
-    const struct sm_quarantined *bad = sm_lease_quarantined(h->lease, &h->n_bad);
-    h->bad = calloc(h->n_bad + 1, sizeof *h->bad);
-    struct sm_job *job = find_job(w, h->m->job);
-    if (task == NULL || h->bad == NULL) {
+    if (task == NULL || !note_result(w, h)) {
         free(task);
         fail_held(w, h, &(struct sm_err){SM_E_MEMORY, "out of memory"});
         return;
     }
-    if (h->n_bad > 0) memcpy(h->bad, bad, h->n_bad * sizeof *h->bad);
-    h->cages = (uint32_t)(sm_cage_replaced(job->lease.cage) - w->cages_before);
     task->owner = h;
     task->part = sm_lease_take_part(h->lease);
     task->last = h->m->last;
@@ -472,7 +590,10 @@ static void step_lease(struct worker *w, struct held *h) {
     struct sm_err err = {0};
     int made = sm_lease_step(h->lease, &err);
     if (made < 0) fail_held(w, h, &err);
-    if (made > 0) store_part(w, h);
+    if (made > 0 && h->m->kind == SHARDMILL__LEASE_KIND__STEP)
+        keep_batch(w, h);
+    else if (made > 0)
+        store_part(w, h);
 }
 
 static void take_stored(struct worker *w) {
@@ -548,18 +669,28 @@ static void on_lease(struct worker *w, sm_envelope **message) {
     *message = NULL;
 }
 
-static void on_revoke(struct worker *w, const Shardmill__Revoke *m) {
-    struct held *h = find_attempt(w, m->job, m->attempt);
-    if (h == NULL) return;
-    if (h->state == HELD_STORING)
+/* A lease that is wanted no more, or a batch that nobody needs any more. */
+static void end_attempt(struct worker *w, const char *job, uint64_t attempt) {
+    struct held *h = find_attempt(w, job, attempt);
+    if (h == NULL)
+        sm_batches_release(w->batches, job, attempt);
+    else if (h->state == HELD_STORING)
         h->revoked = true;
     else
-        release(h);
+        give_up(w, h);
+}
+
+static void on_revoke(struct worker *w, const Shardmill__Revoke *m) {
+    end_attempt(w, m->job, m->attempt);
 }
 
 static void on_ack(struct worker *w, const Shardmill__Ack *m) {
     struct held *h = find_attempt(w, m->job, m->attempt);
-    if (h != NULL && h->state == HELD_TOLD) release(h);
+    if (h == NULL || h->state != HELD_TOLD) return;
+    if (m->wanted && !h->failed)
+        release(h); /* a batch stays in its memory */
+    else
+        give_up(w, h);
 }
 
 /* The broker refuses something. Its words go to the operator; a result that it will never take is
@@ -568,7 +699,7 @@ static void on_refused(struct worker *w, const Shardmill__Refused *m) {
     fprintf(stderr, "shardmill worker: the broker refuses (%s): %s\n", sm_code_word((int)m->code),
             m->text);
     struct held *h = find_state(w, HELD_TOLD);
-    if (h != NULL && (m->code == SM_E_PROTOCOL || m->code == SM_E_DIFFERS)) release(h);
+    if (h != NULL && (m->code == SM_E_PROTOCOL || m->code == SM_E_DIFFERS)) give_up(w, h);
     for (int i = 0; i < JOBS_MAX; i++) {
         struct sm_job *job = w->jobs[i];
         if (job == NULL || job->asked_ms == 0 || job->state >= SM_JOB_READY) continue;
@@ -596,6 +727,9 @@ static void handle(struct worker *w, sm_envelope **message) {
         break;
     case SHARDMILL__ENVELOPE__BODY_REVOKE:
         on_revoke(w, e->revoke);
+        break;
+    case SHARDMILL__ENVELOPE__BODY_FREE:
+        end_attempt(w, e->free->job, e->free->attempt);
         break;
     case SHARDMILL__ENVELOPE__BODY_JOB:
         job = find_job(w, e->job->job);
@@ -634,4 +768,5 @@ static void worker_close(struct worker *w) {
         zmq_close(w->socket);
     }
     if (w->context != NULL) zmq_ctx_term(w->context);
+    sm_batches_free(&w->batches);
 }

@@ -14,6 +14,8 @@ struct sm_worker_options {
     bool no_sandbox;
     uint64_t cage_memory;  /* bytes; 0: SM_MAX_CAGE_MEMORY_BYTES */
     uint32_t heartbeat_ms; /* 0: a second */
+    uint64_t
+        batch_memory; /* bytes for batches until trainers release them; 0: SM_BATCH_MEMORY_BYTES */
 };
 
 /* Works until *stop is set (by a signal handler), then gives its lease back, says goodbye and

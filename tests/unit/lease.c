@@ -1,5 +1,5 @@
-/* A range lease: what lies in the part, what fills the place of a bad sample, and that nothing but
- * the plan decides a byte of it. Real cages make real samples. */
+/* Leases: what lies in the part or batch, what fills the place of a bad sample, and that nothing
+ * but the plan decides a byte of it. Real cages make real samples. */
 #include "workers/lease.h"
 #include "lib/plan.h"
 #include "tests/unit/samples.h"
@@ -69,9 +69,11 @@ static struct rig *rig_new(const char *more) {
     snprintf(
         text, sizeof text,
         "{\"version\":1,\"source\":{\"path\":\"%s\"%s},\"ops\":[{\"RandomCrop\":{\"size\":[16,16]}},"
-        "{\"RandomHorizontalFlip\":{\"p\":0.5}}],\"expand\":{\"encode\":\"png\",\"copies\":3,\"originals\":%s}}",
+        "{\"RandomHorizontalFlip\":{\"p\":0.5}}%s],\"output\":{%s},\"expand\":{\"encode\":\"%s\",\"copies\":3,\"originals\":%s}}",
         r->root, strstr(more, "fail") ? ",\"on_error\":\"fail\"" : "",
-        strstr(more, "originals") ? "true" : "false");
+        strstr(more, "float") ? ",{\"Normalize\":{\"mean\":[0.5],\"std\":[0.2]}}" : "",
+        strstr(more, "float") ? "\"dtype\":\"float32\",\"layout\":\"NHWC\"" : "",
+        strstr(more, "tensor") ? "tensor" : "png", strstr(more, "originals") ? "true" : "false");
     if (sm_pipeline_parse(&r->pipeline, "p", text, strlen(text), sm_op_table(), &err) != 0)
         fail_msg("%s", err.text);
     struct sm_cage_options options = {0};
@@ -404,6 +406,216 @@ static void a_lease_given_up_leaves_no_file_and_the_next_one_runs(void **state) 
     rig_free(r);
 }
 
+/* ---- STEP ---- */
+
+/* A batch made in memory that held something else before, with a guard behind it. */
+struct batch {
+    uint8_t *memory;
+    struct sm_batch_header h;
+    char digest[SM_XXH_HEX];
+    size_t n_bad;
+    struct sm_quarantined bad[POSITIONS];
+    int failed;
+    struct sm_err err;
+};
+enum { GUARD = 64 };
+
+static void batch_free(struct batch *b) {
+    for (int i = 0; i < GUARD; i++)
+        assert_int_equal(b->memory[b->h.bytes + (uint64_t)i], 0xa5);
+    free(b->memory);
+    free(b);
+}
+
+static struct sm_batch_header header_of(const struct rig *r, uint32_t epoch, uint64_t first,
+                                        uint32_t count) {
+    struct sm_batch_header h = {.count = count,
+                                .dtype = (uint32_t)r->pipeline.output.dtype,
+                                .layout = (uint32_t)r->pipeline.output.layout,
+                                .channels = 3,
+                                .height = 16,
+                                .width = 16,
+                                .epoch = epoch,
+                                .step = first / 5,
+                                .first = first};
+    assert_int_equal(sm_batch_layout(&h, NULL), 0);
+    return h;
+}
+
+static struct batch *run_header(struct rig *r, struct sm_batch_header h, const uint64_t *skip,
+                                size_t n_skip, void (*disturb)(struct rig *, uint32_t done)) {
+    struct batch *b = calloc(1, sizeof *b);
+    struct sm_lease *l;
+    b->h = h;
+    b->memory = aligned_alloc(SM_BATCH_ALIGN, h.bytes + GUARD);
+    memset(b->memory, 0xa5, h.bytes + GUARD);
+    struct sm_batch_place place = {.memory = b->memory, .header = h};
+    struct sm_range range = {.part = {.first = h.first, .count = h.count},
+                             .batch = &place,
+                             .skip = skip,
+                             .n_skip = n_skip};
+    b->failed = sm_lease_start(&l, &r->job, &range, &b->err);
+    for (int more = 0; !b->failed && more == 0;) {
+        struct sm_batch_header seen;
+        assert_int_equal(sm_batch_check(b->memory, h.bytes, &seen, NULL), -1); /* void till whole */
+        if (disturb != NULL) disturb(r, sm_lease_done(l));
+        struct pollfd fd = {.fd = sm_lease_fd(l), .events = POLLIN};
+        poll(&fd, 1, sm_lease_wait_ms(l));
+        more = sm_lease_step(l, &b->err);
+        b->failed = more < 0;
+    }
+    if (!b->failed) {
+        const struct sm_quarantined *bad = sm_lease_quarantined(l, &b->n_bad);
+        if (b->n_bad > 0) memcpy(b->bad, bad, b->n_bad * sizeof *bad);
+        sm_lease_finish_batch(l, b->digest);
+    }
+    sm_lease_free(&l);
+    return b;
+}
+
+static struct batch *run_step(struct rig *r, uint32_t epoch, uint64_t first, uint32_t count) {
+    struct batch *b = run_header(r, header_of(r, epoch, first, count), NULL, 0, NULL);
+    if (b->failed) fail_msg("%s", b->err.text);
+    struct sm_batch_header seen;
+    char digest[SM_XXH_HEX];
+    assert_int_equal(sm_batch_check(b->memory, b->h.bytes, &seen, NULL), 0);
+    assert_memory_equal(&seen, &b->h, sizeof seen);
+    sm_batch_digest(b->memory, digest); /* over the finished bytes, by the plain way */
+    assert_string_equal(digest, b->digest);
+    return b;
+}
+
+/* A stream sees each sample once in an epoch. */
+static struct rig *rig_of_stream(const char *more) {
+    struct rig *r = rig_new(more);
+    r->job.plan.copies = 1;
+    scratch_text(&r->s, "d/dog/07.jpg", "text");
+    build_index(r);
+    return r;
+}
+
+/* What the i-th sample of a batch must be: the npy file, label and description of its position in
+ * a part that was made offline. */
+static void assert_sample(struct rig *r, const struct batch *b, uint32_t i, const struct part *p,
+                          uint64_t position, int flags) {
+    const uint8_t *npy, *cls;
+    size_t n, cls_n, bytes = sm_batch_sample_bytes(&b->h);
+    assert_non_null(strstr(member(p, position * 3, &npy, &n), ".npy"));
+    member(p, position * 3 + 1, &cls, &cls_n);
+    json_t *d = description(p, position);
+    assert_true(n > bytes);
+    assert_memory_equal(b->memory + b->h.tensor + i * bytes, npy + n - bytes, bytes);
+    assert_int_equal(((int64_t *)(b->memory + b->h.label))[i], *cls - '0');
+    assert_int_equal(((uint64_t *)(b->memory + b->h.index))[i], number(d, "sample"));
+    assert_int_equal(((uint64_t *)(b->memory + b->h.position))[i], position);
+    assert_int_equal(number(d, "epoch"), b->h.epoch);
+    bool substitute = json_object_get(d, "substitute_for") != NULL;
+    assert_int_equal(substitute, sm_plan_at(&r->job.plan, position).sample == 7);
+    assert_int_equal(b->memory[b->h.flags + i], flags | (substitute ? SM_BATCH_SUBSTITUTE : 0));
+    json_decref(d);
+}
+
+static void batches_hold_the_bytes_that_an_offline_run_writes_as_tensors(void **state) {
+    (void)state;
+    static const char *const kinds[] = {"tensor", "tensor float", "tensor originals"};
+    for (int k = 0; k < 3; k++)
+        for (uint32_t epoch = 0; epoch < 3; epoch += 2) {
+            struct rig *r = rig_of_stream(kinds[k]);
+            bool originals = r->pipeline.expand.originals;
+            r->pipeline.expand.originals = false; /* offline; a batch never holds source files */
+            r->job.plan.epoch = epoch;
+            struct part *p = run_range(r, 0, SAMPLES, NULL, 0, NULL);
+            if (p->failed) fail_msg("%s", p->err.text);
+            r->pipeline.expand.originals = originals;
+            r->job.plan.epoch = 99; /* the lease's own epoch counts */
+            for (uint64_t first = 0; first < 30; first += 5) {
+                struct batch *b = run_step(r, epoch, first, 5);
+                r->job.plan.epoch = epoch;
+                for (uint32_t i = 0; i < 5; i++) {
+                    uint64_t g = first + i;
+                    assert_sample(r, b, i, p, g % SAMPLES, g >= SAMPLES ? SM_BATCH_PADDING : 0);
+                }
+                r->job.plan.epoch = 99;
+                batch_free(b);
+            }
+            part_free(p);
+            rig_free(r);
+        }
+}
+
+static void a_batch_has_one_digest_whatever_lay_there_and_whoever_dies(void **state) {
+    (void)state;
+    struct rig *r = rig_of_stream("tensor");
+    struct batch *b = run_step(r, 1, 3, 13),
+                 *hurt = run_header(r, header_of(r, 1, 3, 13), NULL, 0, kill_cages);
+    assert_false(hurt->failed);
+    assert_true(sm_cage_replaced(r->job.cage) >= 4);
+    assert_string_equal(hurt->digest, b->digest);
+    assert_memory_equal(hurt->memory, b->memory, b->h.bytes); /* what lies between arrays too */
+    batch_free(hurt);
+    struct batch *other = run_step(r, 2, 3, 13);
+    assert_string_not_equal(other->digest, b->digest);
+    batch_free(other);
+    batch_free(b);
+    rig_free(r);
+}
+
+static void a_bad_sample_is_told_once_by_the_batch_of_its_position(void **state) {
+    (void)state;
+    struct rig *r = rig_of_stream("tensor");
+    r->job.plan.epoch = 1;
+    uint64_t bad = 0;
+    while (sm_plan_at(&r->job.plan, bad).sample != 7)
+        bad++;
+    struct batch *b = run_step(r, 1, bad, 1), *padding = run_step(r, 1, SAMPLES + bad, 1),
+                 *both = run_step(r, 1, 0, 2 * SAMPLES);
+    assert_int_equal(b->n_bad, 1);
+    assert_int_equal(b->bad[0].position, bad);
+    assert_int_equal(b->bad[0].sample, 7);
+    assert_int_equal(b->bad[0].substitute, ((uint64_t *)(b->memory + b->h.index))[0]);
+    assert_int_equal(padding->n_bad, 0); /* it is padding, told by whoever has the real place */
+    assert_int_equal(both->n_bad, 1);
+    assert_memory_equal(padding->memory + b->h.tensor, b->memory + b->h.tensor,
+                        sm_batch_sample_bytes(&b->h));
+    batch_free(both);
+    batch_free(padding);
+    batch_free(b);
+    rig_free(r);
+}
+
+static void a_skipped_position_of_a_batch_is_filled_and_told(void **state) {
+    (void)state;
+    struct rig *r = rig_of_stream("tensor");
+    r->job.plan.epoch = 4;
+    uint64_t skip[] = {6};
+    uint64_t sample = sm_plan_at(&r->job.plan, 6).sample;
+    struct batch *b = run_header(r, header_of(r, 4, 5, 4), skip, 1, NULL);
+    if (b->failed) fail_msg("%s", b->err.text);
+    bool found = false;
+    for (size_t i = 0; i < b->n_bad; i++)
+        found |= b->bad[i].position == 6 && b->bad[i].sample == sample &&
+                 b->bad[i].code == SM_E_WORKER_DIED;
+    assert_true(found);
+    assert_int_equal(b->memory[b->h.flags + 1], SM_BATCH_SUBSTITUTE);
+    assert_true(((uint64_t *)(b->memory + b->h.index))[1] != sample);
+    batch_free(b);
+    rig_free(r);
+}
+
+static void a_sample_of_another_shape_never_enters_a_batch(void **state) {
+    (void)state;
+    struct rig *r = rig_of_stream("tensor");
+    struct sm_batch_header h = header_of(r, 0, 0, 2);
+    h.width = 15; /* a cage that makes 16 is as one that lies */
+    assert_int_equal(sm_batch_layout(&h, NULL), 0);
+    struct batch *b = run_header(r, h, NULL, 0, NULL);
+    assert_true(b->failed);
+    assert_string_equal(sm_code_word(b->err.code), "dataset");
+    assert_non_null(strstr(b->err.text, "another shape"));
+    batch_free(b);
+    rig_free(r);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "cage") == 0) return sm_cage_main(argc - 1, argv + 1);
     const struct CMUnitTest tests[] = {
@@ -417,6 +629,11 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_dataset_without_a_good_sample_fails_and_says_so),
         cmocka_unit_test(copy_0_of_originals_is_the_source_files_bytes),
         cmocka_unit_test(a_lease_given_up_leaves_no_file_and_the_next_one_runs),
+        cmocka_unit_test(batches_hold_the_bytes_that_an_offline_run_writes_as_tensors),
+        cmocka_unit_test(a_batch_has_one_digest_whatever_lay_there_and_whoever_dies),
+        cmocka_unit_test(a_bad_sample_is_told_once_by_the_batch_of_its_position),
+        cmocka_unit_test(a_skipped_position_of_a_batch_is_filled_and_told),
+        cmocka_unit_test(a_sample_of_another_shape_never_enters_a_batch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
