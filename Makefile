@@ -163,6 +163,7 @@ bench: deps-test ## ratios, measured side by side in one run (SHARDMILL_PHOTOS=f
 	@$(MAKE) --no-print-directory -s -j2 all tests
 	@BUILD=$(BUILD) tests/bench/engine_vs_torchvision.py
 	@BUILD=$(BUILD) tests/bench/bench_expand.py
+	@BUILD=$(BUILD) tests/bench/bench_curve.py
 
 objects: $(BIN_OBJ)
 
