@@ -43,6 +43,18 @@ def test_a_signal_drains_within_two_seconds_and_the_run_resumes(photos, pipeline
     assert digests(out) == digests(tmp_path / "whole") and not leftovers(out)
 
 
+def test_a_run_resumes_with_another_number_of_workers(photos, pipeline, tmp_path, start):
+    file, out = pipeline(photos, ops=SLOW, copies=20, shard=100), tmp_path / "out"
+    job = start("expand", file, "-o", out, "--workers", 1, "--lease", 9)
+    wait_until(lambda: list(out.glob("*.part")) or list(out.glob("shard-*.tar")), what="a first part")
+    send(job.process.pid, signal.SIGKILL)
+    job.process.wait()
+    wait_until(lambda: not job.family(), 5, "the end of the family")
+    good("expand", file, "-o", out, "--workers", 2, "--lease", 40)
+    good("expand", file, "-o", tmp_path / "whole", "--workers", 2)
+    assert digests(out) == digests(tmp_path / "whole") and not leftovers(out)
+
+
 def test_kill_9_of_the_parent_leaves_no_process_and_no_socket(photos, pipeline, tmp_path, start):
     file, out = pipeline(photos, ops=SLOW, copies=20, shard=30), tmp_path / "out"
     before = abstract_sockets()
