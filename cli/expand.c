@@ -195,17 +195,16 @@ static int compare_record(struct expansion *x, const char *path, struct sm_run *
     return 1;
 }
 
-static bool shards_there(struct expansion *x, const struct sm_run *record) {
+/* Whether every shard of the record is a file of its size; if not, name is the first that is none.
+ */
+static bool shards_there(struct expansion *x, const struct sm_run *record,
+                         char name[SM_PART_NAME_MAX]) {
     for (size_t i = 0; i < record->n_shards; i++) {
-        char path[PATH_MAX + SM_PART_NAME_MAX], name[SM_PART_NAME_MAX];
+        char path[PATH_MAX + SM_PART_NAME_MAX];
         struct stat st;
         sm_shard_file(record->shards[i].shard, name);
         snprintf(path, sizeof path, "%s/%s", x->dir, name);
-        if (stat(path, &st) < 0 || (uint64_t)st.st_size != record->shards[i].bytes) {
-            fprintf(stderr, "shardmill: '%s' is missing or has another size: it is made again\n",
-                    path);
-            return false;
-        }
+        if (stat(path, &st) < 0 || (uint64_t)st.st_size != record->shards[i].bytes) return false;
     }
     return true;
 }
@@ -219,7 +218,12 @@ static int compare_folder(struct expansion *x, bool *complete, struct sm_err *er
         snprintf(path, sizeof path, "%s/%s", x->dir, finished);
         int same = compare_record(x, path, &before, err);
         if (same < 0) return -1;
-        if (same && shards_there(x, &before)) {
+        char gone[SM_PART_NAME_MAX];
+        bool there = same && shards_there(x, &before, gone);
+        if (same && !there)
+            fprintf(stderr, "shardmill: '%s/%s' is missing or has another size: it is made again\n",
+                    x->dir, gone);
+        if (there) {
             *complete = true;
             sm_run_release(x->run);
             *x->run = before;
@@ -436,6 +440,16 @@ static int collect(struct expansion *x, struct sm_err *err) {
     if (x->run->n_shards != sm_run_slice_shards(x->run))
         return sm_fail(err, SM_E_INTERNAL, "the broker reports %zu shards of %" PRIu64,
                        x->run->n_shards, sm_run_slice_shards(x->run));
+    char gone[SM_PART_NAME_MAX];
+    if (!shards_there(x, x->run, gone)) {
+        bool ours = x->options->broker == NULL;
+        if (ours) sm_embedded_stop(&x->embedded, GRACE_MS), sm_expand_forget(x->state);
+        return sm_fail(err, SM_E_MISSING,
+                       "'%s/%s' was finished, and now is missing or has another size (hint: %s)",
+                       x->dir, gone,
+                       ours ? "run it again: all shards are made anew"
+                            : "this broker knows the run as complete; make it without --broker");
+    }
     sm_client_free(&x->client);
     sm_embedded_stop(&x->embedded, GRACE_MS);
     if (x->run->slices > 1) return sm_run_write_slice(x->run, x->dir, err);

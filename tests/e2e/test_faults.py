@@ -1,6 +1,7 @@
 """Kills, signals and strangers: whatever dies, the run ends in the same bytes, and nothing is left behind."""
 import os
 import random
+import shlex
 import shutil
 import signal
 import socket
@@ -53,6 +54,33 @@ def test_a_run_resumes_with_another_number_of_workers(photos, pipeline, tmp_path
     good("expand", file, "-o", out, "--workers", 2, "--lease", 40)
     good("expand", file, "-o", tmp_path / "whole", "--workers", 2)
     assert digests(out) == digests(tmp_path / "whole") and not leftovers(out)
+
+
+def test_a_shard_that_is_taken_away_between_two_runs_is_not_in_the_manifest(photos, pipeline, tmp_path, start):
+    file, out = pipeline(photos, ops=SLOW, copies=20, shard=10), tmp_path / "out"
+    job = start("expand", file, "-o", out, "--workers", 2)
+    wait_until(lambda: len(list(out.glob("shard-*.tar"))) > 2, what="finished shards")
+    send(job.process.pid, signal.SIGINT)
+    job.process.wait()
+    (out / "shard-000000.tar").unlink()
+    again = run("expand", file, "-o", out, "--workers", 2)
+    assert again.returncode == 1 and "shard-000000.tar" in again.stderr and not (out / "manifest.json").exists()
+    good("expand", file, "-o", out, "--workers", 2)
+    good("expand", file, "-o", tmp_path / "whole", "--workers", 2)
+    assert digests(out) == digests(tmp_path / "whole") and not leftovers(out)
+
+
+def test_the_line_that_resumes_a_run_can_be_pasted_into_a_shell(photos, pipeline, tmp_path, start):
+    file, out = pipeline("elsewhere", ops=SLOW, copies=20, shard=30), tmp_path / "an 'odd' name"
+    job = start("expand", file, "-o", out, "--source", photos, "--seed", 3, "--epoch", 2, "--workers", 2)
+    wait_until(lambda: list(out.glob("*.part")) or list(out.glob("shard-*.tar")), what="a first part")
+    send(job.process.pid, signal.SIGINT)
+    _, stderr = job.process.communicate(timeout=30)
+    line = shlex.split(stderr.rsplit("to resume: ", 1)[1])
+    assert line[0] == "shardmill"
+    good(*line[1:])
+    good("expand", file, "-o", tmp_path / "whole", "--source", photos, "--seed", 3, "--epoch", 2)
+    assert digests(out) == digests(tmp_path / "whole")
 
 
 def test_kill_9_of_the_parent_leaves_no_process_and_no_socket(photos, pipeline, tmp_path, start):
