@@ -87,6 +87,9 @@ static void print_resume(const struct values *v, const char *file) {
 static int run(const void *values, int n, char **operands) {
     const struct values *v = values;
     (void)n;
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
     struct sm_err err = {0};
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     struct sm_expand_options options = {.out_dir = v->out,
@@ -109,9 +112,6 @@ static int run(const void *values, int n, char **operands) {
         sm_pipeline_release(&pipeline);
         return code;
     }
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
     enum sm_expand_end end;
     if (sm_expand(&pipeline, &options, &record, &end, &err) < 0) {
         code = sm_cli_fail(&err);

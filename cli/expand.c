@@ -121,8 +121,14 @@ static int find_index(struct expansion *x, struct sm_err *err) {
              (int)(sizeof x->index_path - 32), x->state, digest);
     if (access(x->index_path, F_OK) == 0 && sm_index_open(&x->index, x->index_path, NULL) == 0)
         return 0;
-    if (sm_index_build(s, x->index_path, err) < 0) return -1;
-    return sm_index_open(&x->index, x->index_path, err);
+    if (sm_index_build(s, x->index_path, err) < 0 ||
+        sm_index_open(&x->index, x->index_path, err) < 0)
+        return -1;
+    uint64_t ignored = sm_index_ignored(x->index);
+    if (ignored > 0 && !x->options->quiet)
+        fprintf(stderr, "shardmill: %" PRIu64 " files in '%s' are no images that are read here\n",
+                ignored, s->path);
+    return 0;
 }
 
 static int describe_run(struct expansion *x, struct sm_err *err) {
@@ -410,7 +416,10 @@ static int take_shard(void *context, const Shardmill__ShardRecord *record, struc
     struct sm_shard_record s = {
         .shard = record->shard, .samples = record->samples, .bytes = record->bytes};
     snprintf(s.sha256, sizeof s.sha256, "%s", record->sha256);
-    if (sm_run_add_shard(x->run, &s, err) < 0) return -1;
+    const struct sm_run *r = x->run;
+    bool more =
+        r->n_shards > 0 && r->shards[r->n_shards - 1].shard == s.shard; /* of its bad ones */
+    if (!more && sm_run_add_shard(x->run, &s, err) < 0) return -1;
     uint64_t samples = sm_index_samples(x->index);
     for (size_t i = 0; i < record->n_quarantined; i++) {
         const Shardmill__Quarantined *q = record->quarantined[i];
