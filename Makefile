@@ -48,12 +48,17 @@ TOOL_SRC   = $(wildcard tests/tools/*.c)
 TOOL_BIN   = $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(TOOL_SRC))
 UNIT_BIN   = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 
-.PHONY: all help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench sim tests docs lint objects
+.PHONY: all help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench sim tests docs lint objects packages-there
 all: $(BUILD)/shardmill
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
 
+# Says which package is missing or too old, instead of a compiler's errors.
+packages-there:
+	@pkg-config --print-errors --exists '$(PACKAGES)' || { echo "(hint: make deps)" >&2; exit 1; }
+
+$(BIN_OBJ): | packages-there
 $(BUILD)/shardmill: $(BIN_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -o $@ $(BIN_OBJ) $(LDLIBS_ALL)
@@ -161,7 +166,7 @@ tsan: deps-test  ## unit tests under ThreadSanitizer
 
 bench: deps-test ## ratios, measured side by side in one run (SHARDMILL_PHOTOS=folder of JPEG files)
 	@$(MAKE) --no-print-directory -s -j2 all tests
-	@BUILD=$(BUILD) tests/bench/engine_vs_torchvision.py
+	@tests/bench/engine_vs_torchvision.py --tool $(BUILD)/tools/engine_run $${SHARDMILL_PHOTOS:-../shared/data/photos}
 	@BUILD=$(BUILD) tests/bench/bench_expand.py
 	@BUILD=$(BUILD) tests/bench/bench_curve.py
 

@@ -241,13 +241,15 @@ static bool field_equal(const ProtobufCFieldDescriptor *f, const void *a, const 
     return false;
 }
 
-/* The name of the first field that is another one, or NULL. The name is for people and may change.
- */
+/* The name of the first field that is another one, or NULL. The name is for people and may change; so
+ * may lease_samples, which a client chooses by its number of workers: the job keeps its first cut. */
 static const char *spec_differs(const Shardmill__JobSpec *a, const Shardmill__JobSpec *b) {
     const ProtobufCMessageDescriptor *d = &shardmill__job_spec__descriptor;
-    for (unsigned i = 0; i < d->n_fields; i++)
-        if (strcmp(d->fields[i].name, "name") != 0 && !field_equal(&d->fields[i], a, b))
-            return d->fields[i].name;
+    for (unsigned i = 0; i < d->n_fields; i++) {
+        const char *name = d->fields[i].name;
+        if (strcmp(name, "name") == 0 || strcmp(name, "lease_samples") == 0) continue;
+        if (!field_equal(&d->fields[i], a, b)) return name;
+    }
     return NULL;
 }
 

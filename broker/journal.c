@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -94,6 +95,16 @@ static int db_fail(struct sm_journal *j, const char *what, struct sm_err *err) {
     enum sm_code code = rc == SQLITE_FULL   ? SM_E_DISK_FULL
                         : rc == SQLITE_BUSY ? SM_E_BUSY
                                             : SM_E_IO;
+    struct statvfs fs;
+    if (rc == SQLITE_FULL && statvfs(j->path, &fs) == 0) {
+        uint64_t room = (uint64_t)fs.f_bavail * fs.f_frsize;
+        return sm_fail(
+            err, code,
+            "cannot %s the journal '%s': no room left on the disk, at least %llu bytes missing (hint: "
+            "free some room and run the same command again)",
+            what, j->path,
+            (unsigned long long)(room < PAGE_BYTES ? PAGE_BYTES - room : PAGE_BYTES));
+    }
     const char *hint =
         rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB
             ? " (hint: the file is damaged; move it away and submit again, what is sealed is found on disk)"

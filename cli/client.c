@@ -212,12 +212,19 @@ int sm_client_results(struct sm_client *c, char *job,
             return -1;
         const Shardmill__Results *page = answer->results;
         int r = 0;
-        /* a doubled answer to an earlier question starts before the cursor: only what is next
-         * counts */
-        for (size_t i = 0; i < page->n_shards && r == 0; i++)
-            if (page->shards[i]->shard >= get.shard) r = each(context, page->shards[i], err);
-        end = page->end;
-        if (page->next > get.shard) get.shard = page->next;
+        /* a doubled answer to an earlier question starts before the cursor: it is passed over */
+        const Shardmill__ShardRecord *head = page->n_shards ? page->shards[0] : NULL;
+        bool ours = head == NULL || head->shard > get.shard ||
+                    (head->shard == get.shard &&
+                     (get.position == 0 ||
+                      (head->n_quarantined > 0 && head->quarantined[0]->position >= get.position)));
+        for (size_t i = 0; ours && i < page->n_shards && r == 0; i++)
+            r = each(context, page->shards[i], err);
+        end = ours && page->end;
+        if (ours) {
+            get.shard = page->next;
+            get.position = page->next_position;
+        }
         sm_wire_free(&answer);
         if (r < 0) return -1;
     }

@@ -41,7 +41,8 @@ int sm_client_find(struct sm_client *c, const char *name, int64_t patience_ms,
 int sm_client_job(struct sm_client *c, char *job, int64_t patience_ms, sm_envelope **answer,
                   struct sm_err *err);
 int sm_client_cancel(struct sm_client *c, char *job, struct sm_err *err);
-/* Calls each for every sealed shard of the job, in order. */
+/* Calls each for every sealed shard of the job, in order; for a shard with a long list of
+ * quarantined positions again with the next part of the list. */
 int sm_client_results(struct sm_client *c, char *job,
                       int (*each)(void *context, const Shardmill__ShardRecord *record,
                                   struct sm_err *err),

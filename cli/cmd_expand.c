@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <signal.h>
+#include <string.h>
 #include <unistd.h>
 
 struct values {
@@ -50,16 +51,45 @@ static int check_pipeline(const struct sm_pipeline *p, struct sm_err *err) {
     return r;
 }
 
+/* A word as a shell takes it. */
+static void print_word(const char *before, const char *word) {
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:+,=@-";
+    fputs(before, stderr);
+    if (word[strspn(word, plain)] == 0) {
+        fputs(word, stderr);
+        return;
+    }
+    fputc('\'', stderr);
+    for (; *word; word++)
+        if (*word == '\'')
+            fputs("'\\''", stderr);
+        else
+            fputc(*word, stderr);
+    fputc('\'', stderr);
+}
+
+/* Every option that decides what is made and where is said again: without it the line would be
+ * refused as another run. */
 static void print_resume(const struct values *v, const char *file) {
-    fprintf(
-        stderr,
-        "shardmill: what is finished in '%s' is kept; to resume: shardmill expand %s -o %s%s%s\n",
-        v->out, file, v->out, v->slice ? " --slice " : "", v->slice ? v->slice : "");
+    fprintf(stderr, "shardmill: what is finished in '%s' is kept; to resume: shardmill expand",
+            v->out);
+    print_word(" ", file);
+    print_word(" -o ", v->out);
+    if (v->common.source) print_word(" --source ", v->common.source);
+    if (v->common.seed >= 0) fprintf(stderr, " --seed %" PRId64, v->common.seed);
+    if (v->epoch > 0) fprintf(stderr, " --epoch %" PRId64, v->epoch);
+    if (v->slice) print_word(" --slice ", v->slice);
+    if (v->common.broker) print_word(" --broker ", v->common.broker);
+    fputs(v->common.sandbox ? "\n" : " --no-sandbox\n", stderr);
 }
 
 static int run(const void *values, int n, char **operands) {
     const struct values *v = values;
     (void)n;
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
     struct sm_err err = {0};
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     struct sm_expand_options options = {.out_dir = v->out,
@@ -82,13 +112,11 @@ static int run(const void *values, int n, char **operands) {
         sm_pipeline_release(&pipeline);
         return code;
     }
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
     enum sm_expand_end end;
     if (sm_expand(&pipeline, &options, &record, &end, &err) < 0) {
         code = sm_cli_fail(&err);
-        if (sm_expand_started(v->out)) print_resume(v, operands[0]);
+        bool others = err.code == SM_E_BUSY || err.code == SM_E_DIFFERS; /* it is not our run */
+        if (!others && sm_expand_started(v->out)) print_resume(v, operands[0]);
     } else {
         code =
             sm_summary(&record, v->out, end == SM_EXPAND_WAS_DONE, v->max_quarantine, &v->common);

@@ -4,7 +4,8 @@
 #include "cli/preview.h"
 #include "workers/engine.h"
 
-#include <inttypes.h>
+#include <string.h>
+#include <strings.h>
 
 struct values {
     struct sm_common common;
@@ -18,6 +19,11 @@ static int run(const void *values, int n, char **operands) {
     struct sm_err err = {0};
     struct sm_pipeline pipeline;
     struct sm_engine *engine = NULL;
+    size_t length = strlen(v->out);
+    if (length < 4 || strcasecmp(v->out + length - 4, ".png") != 0) {
+        sm_fail(&err, SM_E_USAGE, "'%s' is not the name of a PNG (hint: -o sheet.png)", v->out);
+        return sm_cli_fail(&err);
+    }
     int r = sm_cli_load(&pipeline, operands[0], &v->common, &err);
     if (r == 0) r = sm_engine_start("shardmill", &err);
     if (r == 0) r = sm_engine_new(&engine, &pipeline, 0, &err);

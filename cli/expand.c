@@ -110,6 +110,10 @@ static int claim_folder(struct expansion *x, struct sm_err *err) {
 static int describe_run(struct expansion *x, struct sm_err *err) {
     struct sm_run *r = x->run;
     const struct sm_pipeline *p = x->pipeline;
+    uint64_t ignored = sm_index_ignored(x->data.index);
+    if (ignored > 0 && !x->options->quiet)
+        fprintf(stderr, "shardmill: %" PRIu64 " files in '%s' are no images that are read here\n",
+                ignored, p->source.path);
     r->plan = (struct sm_plan){.samples = sm_index_samples(x->data.index),
                                .copies = (uint32_t)p->expand.copies,
                                .shuffle = p->output.shuffle,
@@ -179,17 +183,16 @@ static int compare_record(struct expansion *x, const char *path, struct sm_run *
     return 1;
 }
 
-static bool shards_there(struct expansion *x, const struct sm_run *record) {
+/* Whether every shard of the record is a file of its size; if not, name is the first that is none.
+ */
+static bool shards_there(struct expansion *x, const struct sm_run *record,
+                         char name[SM_PART_NAME_MAX]) {
     for (size_t i = 0; i < record->n_shards; i++) {
-        char path[PATH_MAX + SM_PART_NAME_MAX], name[SM_PART_NAME_MAX];
+        char path[PATH_MAX + SM_PART_NAME_MAX];
         struct stat st;
         sm_shard_file(record->shards[i].shard, name);
         snprintf(path, sizeof path, "%s/%s", x->dir, name);
-        if (stat(path, &st) < 0 || (uint64_t)st.st_size != record->shards[i].bytes) {
-            fprintf(stderr, "shardmill: '%s' is missing or has another size: it is made again\n",
-                    path);
-            return false;
-        }
+        if (stat(path, &st) < 0 || (uint64_t)st.st_size != record->shards[i].bytes) return false;
     }
     return true;
 }
@@ -203,7 +206,12 @@ static int compare_folder(struct expansion *x, bool *complete, struct sm_err *er
         snprintf(path, sizeof path, "%s/%s", x->dir, finished);
         int same = compare_record(x, path, &before, err);
         if (same < 0) return -1;
-        if (same && shards_there(x, &before)) {
+        char gone[SM_PART_NAME_MAX];
+        bool there = same && shards_there(x, &before, gone);
+        if (same && !there)
+            fprintf(stderr, "shardmill: '%s/%s' is missing or has another size: it is made again\n",
+                    x->dir, gone);
+        if (there) {
             *complete = true;
             sm_run_release(x->run);
             *x->run = before;
@@ -380,7 +388,10 @@ static int take_shard(void *context, const Shardmill__ShardRecord *record, struc
     struct sm_shard_record s = {
         .shard = record->shard, .samples = record->samples, .bytes = record->bytes};
     snprintf(s.sha256, sizeof s.sha256, "%s", record->sha256);
-    if (sm_run_add_shard(x->run, &s, err) < 0) return -1;
+    const struct sm_run *r = x->run;
+    bool more =
+        r->n_shards > 0 && r->shards[r->n_shards - 1].shard == s.shard; /* of its bad ones */
+    if (!more && sm_run_add_shard(x->run, &s, err) < 0) return -1;
     uint64_t samples = sm_index_samples(x->data.index);
     for (size_t i = 0; i < record->n_quarantined; i++) {
         const Shardmill__Quarantined *q = record->quarantined[i];
@@ -411,6 +422,16 @@ static int collect(struct expansion *x, struct sm_err *err) {
     if (x->run->n_shards != sm_run_slice_shards(x->run))
         return sm_fail(err, SM_E_INTERNAL, "the broker reports %zu shards of %" PRIu64,
                        x->run->n_shards, sm_run_slice_shards(x->run));
+    char gone[SM_PART_NAME_MAX];
+    if (!shards_there(x, x->run, gone)) {
+        bool ours = x->options->broker == NULL;
+        if (ours) sm_embedded_stop(&x->embedded, GRACE_MS), sm_expand_forget(x->state);
+        return sm_fail(err, SM_E_MISSING,
+                       "'%s/%s' was finished, and now is missing or has another size (hint: %s)",
+                       x->dir, gone,
+                       ours ? "run it again: all shards are made anew"
+                            : "this broker knows the run as complete; make it without --broker");
+    }
     sm_client_free(&x->client);
     sm_embedded_stop(&x->embedded, GRACE_MS);
     if (x->run->slices > 1) return sm_run_write_slice(x->run, x->dir, err);

@@ -9,7 +9,14 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { TERMINAL_MS = 100, LINES_MS = 5000, BAR_MAX = 40, COLUMNS_MIN = 60 };
+enum {
+    TERMINAL_MS = 100,
+    LINES_MS = 5000,
+    BAR_MIN = 10,
+    BAR_MAX = 40,
+    TEXT_COLUMNS = 66,
+    COLUMNS_MIN = 60
+};
 
 void sm_progress_start(struct sm_progress *p, bool quiet, const char *unit, uint64_t done) {
     *p = (struct sm_progress){.quiet = quiet,
@@ -33,11 +40,14 @@ static int columns(void) {
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col >= COLUMNS_MIN ? w.ws_col : 80;
 }
 
+/* As wide as the line leaves room beside the figures. */
 static void bar(double share, char text[BAR_MAX + 1]) {
-    int full = (int)(share * BAR_MAX);
+    int width = columns() - TEXT_COLUMNS;
+    width = width < BAR_MIN ? BAR_MIN : width > BAR_MAX ? BAR_MAX : width;
+    int full = (int)(share * width);
     memset(text, '#', (size_t)full);
-    memset(text + full, '.', (size_t)(BAR_MAX - full));
-    text[BAR_MAX] = 0;
+    memset(text + full, '.', (size_t)(width - full));
+    text[width] = 0;
 }
 
 void sm_progress_show(struct sm_progress *p, uint64_t done, uint64_t total, uint64_t quarantined,

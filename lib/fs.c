@@ -192,7 +192,10 @@ int sm_fs_mkdirs(const char *path, struct sm_err *err) {
         *p = '/';
     }
     struct stat st;
-    if (mkdir(copy, 0777) == 0 || (stat(copy, &st) == 0 && S_ISDIR(st.st_mode))) return 0;
+    if (mkdir(copy, 0777) == 0) return 0;
+    int why = errno;
+    if (stat(copy, &st) == 0 && S_ISDIR(st.st_mode)) return 0;
+    errno = why;
     return sm_fail_errno(err, "cannot make the folder '%s'", path);
 }
 

@@ -348,6 +348,10 @@ static int endpoint_check(const char *endpoint, bool keys, char out[256], struct
             err, SM_E_USAGE,
             "'%s' is not an endpoint (hint: tcp://127.0.0.1:5570 or ipc:///path/of/socket)",
             endpoint);
+    char *end;
+    long number = strcmp(port, ":*") == 0 ? 0 : strtol(port + 1, &end, 10);
+    if (strcmp(port, ":*") != 0 && (end == port + 1 || *end != 0 || number < 0 || number > 65535))
+        return sm_fail(err, SM_E_USAGE, "'%s' has no port from 0 to 65535", endpoint);
     char host[256] = {0};
     memcpy(host, endpoint + 6, (size_t)(port - endpoint - 6));
     struct in_addr v4;

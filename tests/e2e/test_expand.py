@@ -126,6 +126,34 @@ def test_bad_samples_are_quarantined_with_reasons_and_their_places_filled(photos
     assert stopped.returncode == 1 and any(n in stopped.stderr for n in ("cut.jpg", "empty.jpg", "text.jpg", "svg.jpg"))
 
 
+def test_links_that_lead_nowhere_are_passed_over_and_told(photos, pipeline, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(photos, folder)
+    (folder / "oak" / "gone.jpg").symlink_to("nowhere.jpg")
+    done = good("expand", pipeline(folder), "-o", tmp_path / "out")
+    assert "1 files in" in done.stderr and manifest(tmp_path / "out")["planned"] == 48
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, to become somebody else")
+def test_a_file_that_may_not_be_read_is_quarantined(photos, pipeline, tmp_path):
+    folder, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(photos, folder)
+    program = shutil.copy(SHARDMILL, tmp_path)  # somebody else may not be able to see the build folder
+    subprocess.run(["chmod", "-R", "a+rX", tmp_path], check=True)
+    next((folder / "birch").iterdir()).chmod(0)
+    file = pipeline(folder)
+    out.mkdir(mode=0o777)
+    out.chmod(0o777)
+    for parent in [tmp_path, *tmp_path.parents]:
+        if parent != parent.parent and parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o055)
+    done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program, "expand", file, "-o", out],
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3, done.stderr
+    bad = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
+    assert [b["code"] for b in bad] == ["unreadable"] and bad[0]["stage"] == "read"
+
+
 def test_nothing_but_bad_samples_is_said_plainly(pipeline, tmp_path):
     (tmp_path / "data" / "a").mkdir(parents=True)
     for i in range(3):
@@ -294,7 +322,7 @@ def test_two_hundred_real_pictures(pipeline, tmp_path):
     folder = tmp_path / "data"
     for class_name, path in pictures():
         (folder / class_name).mkdir(parents=True, exist_ok=True)
-        (folder / class_name / path.name).symlink_to(path)
+        (folder / class_name / f"{len(list((folder / class_name).iterdir())):04d}-{path.name}").symlink_to(path)
     good("expand", pipeline(folder, copies=1, shard=64), "-o", tmp_path / "out", "--workers", 2)
     m = manifest(tmp_path / "out")
     assert m["planned"] >= 200 and m["quarantined"] == 0

@@ -1,6 +1,7 @@
 """Kills, signals and strangers: whatever dies, the run ends in the same bytes, and nothing is left behind."""
 import os
 import random
+import shlex
 import shutil
 import signal
 import socket
@@ -13,9 +14,15 @@ from conftest import SANITIZED, digests, good, leftovers, pictures, processes, r
 SLOW = "  - RandomResizedCrop: {size: 448}\n  - ColorJitter: {brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1}\n"
 
 
-def abstract_sockets():
+def abstract_sockets(name):
     with open("/proc/net/unix", encoding="ascii", errors="replace") as table:
-        return [line.split()[-1] for line in table if "@shardmill-" in line]
+        return [line.split()[-1] for line in table if line.rstrip().endswith(name)]
+
+
+def endpoint_of(job):
+    """The abstract address of an embedded broker, from the command line of its workers."""
+    commands = processes(job.marker).values()
+    return next((c.split("ipc://")[1].split()[0] for c in commands if "ipc://@shardmill-" in c), None)
 
 
 def send(pid, number):
@@ -43,16 +50,55 @@ def test_a_signal_drains_within_two_seconds_and_the_run_resumes(photos, pipeline
     assert digests(out) == digests(tmp_path / "whole") and not leftovers(out)
 
 
-def test_kill_9_of_the_parent_leaves_no_process_and_no_socket(photos, pipeline, tmp_path, start):
-    file, out = pipeline(photos, ops=SLOW, copies=20, shard=30), tmp_path / "out"
-    before = abstract_sockets()
-    job = start("expand", file, "-o", out, "--workers", 2)
-    wait_until(lambda: len(job.family()) >= 6, what="broker, workers and cages")
-    assert len(abstract_sockets()) > len(before)
+def test_a_run_resumes_with_another_number_of_workers(photos, pipeline, tmp_path, start):
+    file, out = pipeline(photos, ops=SLOW, copies=20, shard=100), tmp_path / "out"
+    job = start("expand", file, "-o", out, "--workers", 1, "--lease", 9)
+    wait_until(lambda: list(out.glob("*.part")) or list(out.glob("shard-*.tar")), what="a first part")
     send(job.process.pid, signal.SIGKILL)
     job.process.wait()
     wait_until(lambda: not job.family(), 5, "the end of the family")
-    assert abstract_sockets() == before
+    good("expand", file, "-o", out, "--workers", 2, "--lease", 40)
+    good("expand", file, "-o", tmp_path / "whole", "--workers", 2)
+    assert digests(out) == digests(tmp_path / "whole") and not leftovers(out)
+
+
+def test_a_shard_that_is_taken_away_between_two_runs_is_not_in_the_manifest(photos, pipeline, tmp_path, start):
+    file, out = pipeline(photos, ops=SLOW, copies=20, shard=10), tmp_path / "out"
+    job = start("expand", file, "-o", out, "--workers", 2)
+    wait_until(lambda: len(list(out.glob("shard-*.tar"))) > 2, what="finished shards")
+    send(job.process.pid, signal.SIGINT)
+    job.process.wait()
+    (out / "shard-000000.tar").unlink()
+    again = run("expand", file, "-o", out, "--workers", 2)
+    assert again.returncode == 1 and "shard-000000.tar" in again.stderr and not (out / "manifest.json").exists()
+    good("expand", file, "-o", out, "--workers", 2)
+    good("expand", file, "-o", tmp_path / "whole", "--workers", 2)
+    assert digests(out) == digests(tmp_path / "whole") and not leftovers(out)
+
+
+def test_the_line_that_resumes_a_run_can_be_pasted_into_a_shell(photos, pipeline, tmp_path, start):
+    file, out = pipeline("elsewhere", ops=SLOW, copies=20, shard=30), tmp_path / "an 'odd' name"
+    job = start("expand", file, "-o", out, "--source", photos, "--seed", 3, "--epoch", 2, "--workers", 2)
+    wait_until(lambda: list(out.glob("*.part")) or list(out.glob("shard-*.tar")), what="a first part")
+    send(job.process.pid, signal.SIGINT)
+    _, stderr = job.process.communicate(timeout=30)
+    line = shlex.split(stderr.rsplit("to resume: ", 1)[1])
+    assert line[0] == "shardmill"
+    good(*line[1:])
+    good("expand", file, "-o", tmp_path / "whole", "--source", photos, "--seed", 3, "--epoch", 2)
+    assert digests(out) == digests(tmp_path / "whole")
+
+
+def test_kill_9_of_the_parent_leaves_no_process_and_no_socket(photos, pipeline, tmp_path, start):
+    file, out = pipeline(photos, ops=SLOW, copies=20, shard=30), tmp_path / "out"
+    job = start("expand", file, "-o", out, "--workers", 2)
+    wait_until(lambda: len(job.family()) >= 6, what="broker, workers and cages")
+    address = endpoint_of(job)
+    assert abstract_sockets(address)
+    send(job.process.pid, signal.SIGKILL)
+    job.process.wait()
+    wait_until(lambda: not job.family(), 5, "the end of the family")
+    assert not abstract_sockets(address)
     good("expand", file, "-o", out, "--workers", 2)
     good("expand", file, "-o", tmp_path / "whole", "--workers", 2)
     assert digests(out) == digests(tmp_path / "whole") and not leftovers(out)
@@ -145,7 +191,7 @@ def test_sixty_kills_on_real_pictures_end_in_the_same_bytes(pipeline, tmp_path, 
     folder = tmp_path / "data"
     for class_name, path in pictures():
         (folder / class_name).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / class_name / path.name)
+        shutil.copyfile(path, folder / class_name / f"{len(list((folder / class_name).iterdir())):04d}-{path.name}")
     file = pipeline(folder, ops=SLOW, copies=3, shard=100)
     good("expand", file, "-o", tmp_path / "calm", "--workers", 2)
     calm = digests(tmp_path / "calm")

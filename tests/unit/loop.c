@@ -333,7 +333,8 @@ static void a_second_broker_on_the_same_state_is_refused_and_told_the_pid(void *
     struct run *r = *state;
     char pid[32];
     run_start(r);
-    struct run second = *r;
+    struct run second = {.context = r->context};
+    memcpy(second.dir, r->dir, sizeof second.dir);
     pthread_mutex_init(&second.lock, NULL);
     pthread_cond_init(&second.changed, NULL);
     run_start(&second);

@@ -122,10 +122,12 @@ static void draw(const void *p, const struct sm_shape *in, struct sm_rng *rng, v
     const struct random_resized_crop *r = p;
     struct drawn *d = to;
     const double area = (double)in->width * in->height;
-    const double ratio_min = log(r->ratio.v[0]), ratio_max = log(r->ratio.v[1]);
+    /* in long double, rounded once: libm picks other code for exp and log on other processors, and
+     * the last bit of a double would follow it */
+    const double ratio_min = (double)logl(r->ratio.v[0]), ratio_max = (double)logl(r->ratio.v[1]);
     for (int i = 0; i < TRIES; i++) {
         const double part = area * sm_rng_uniform(rng, r->scale.v[0], r->scale.v[1]);
-        const double ratio = exp(sm_rng_uniform(rng, ratio_min, ratio_max));
+        const double ratio = (double)expl(sm_rng_uniform(rng, ratio_min, ratio_max));
         const double width = nearbyint(sqrt(part * ratio)), height = nearbyint(sqrt(part / ratio));
         if (!(width > 0 && width <= in->width && height > 0 && height <= in->height)) continue;
         d->width = (int64_t)width;

@@ -92,8 +92,10 @@ static int visit(struct walk *w, int dir, const char *name, struct sm_err *err) 
     strcat(w->path, name);
     struct stat st;
     int failed = 0;
-    if (fstatat(dir, name, &st, 0) != 0)
-        failed = sm_fail_errno(err, "cannot read '%s' (a link that leads nowhere?)", w->path);
+    if (fstatat(dir, name, &st, 0) != 0 && (errno == ENOENT || errno == ELOOP))
+        w->scan->ignored++; /* a link that leads nowhere: no file, and no reason to stop */
+    else if (fstatat(dir, name, &st, 0) != 0)
+        failed = sm_fail_errno(err, "cannot read '%s'", w->path);
     else if (S_ISDIR(st.st_mode)) {
         int64_t label = w->depth > 1 ? w->label : sm_scan_label(w->scan, name, err);
         w->label = (uint32_t)label;
@@ -115,9 +117,10 @@ static int add_file(struct walk *w, int dir, const char *name, const struct stat
     sm_scan_stat(&e, st);
     if (w->scan->source->checksum) {
         int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-        if (fd < 0) return sm_fail_errno(err, "cannot open '%s'", w->path);
-        int failed = sm_scan_checksum(fd, w->path, 0, e.length, &e.checksum, err);
-        close(fd);
+        if (fd < 0 && errno != EACCES) return sm_fail_errno(err, "cannot open '%s'", w->path);
+        /* one that may not be read is quarantined by whoever reads it */
+        int failed = fd < 0 ? 0 : sm_scan_checksum(fd, w->path, 0, e.length, &e.checksum, err);
+        if (fd >= 0) close(fd);
         if (failed) return -1;
     }
     e.file = sm_scan_string(w->scan, w->path);

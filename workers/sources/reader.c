@@ -141,6 +141,8 @@ static int open_file(struct sm_reader *r, const struct sm_entry *e, struct sm_er
              e->file[0] == '/' ? "" : "/", e->file);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd >= 0) return fd;
+    if (errno == EACCES || errno == EPERM)
+        return sm_fail(err, SM_E_UNREADABLE, "'%s' may not be read by this user", e->file);
     if (errno != ENOENT) return sm_fail_errno(err, "cannot open '%s'", path);
     return sm_fail(
         err, SM_E_CHANGED,
