@@ -9,6 +9,7 @@
 struct values {
     struct sm_common common;
     int64_t cage_memory_mb, batch_memory_mb;
+    const char *data_bind, *advertise;
 };
 
 static volatile sig_atomic_t stop;
@@ -26,7 +27,9 @@ static int run(const void *values, int n, char **operands) {
     struct sm_worker_options options = {.endpoint = v->common.broker,
                                         .no_sandbox = !v->common.sandbox,
                                         .cage_memory = (uint64_t)v->cage_memory_mb << 20,
-                                        .batch_memory = (uint64_t)v->batch_memory_mb << 20};
+                                        .batch_memory = (uint64_t)v->batch_memory_mb << 20,
+                                        .data_bind = v->data_bind,
+                                        .advertise = v->advertise};
     struct sm_err err = {0};
     struct sm_keys *keys = NULL;
     int rc = sm_keys_load(NULL, &keys, &err);
@@ -62,6 +65,20 @@ static const struct sm_option options[] = {
                .max = 1048576,
                .doc = "memory for batches that trainers have not released yet"},
      .metavar = "MB"},
+    {.param = {.name = "data-bind",
+               .type = SM_T_STR,
+               .offset = AT(data_bind),
+               .dflt = "tcp://127.0.0.1:*",
+               .doc =
+                   "where trainers on other hosts fetch batches; beyond loopback with keys only"},
+     .metavar = "ENDPOINT"},
+    {.param = {.name = "advertise",
+               .type = SM_T_STR,
+               .offset = AT(advertise),
+               .doc =
+                   "the host or endpoint that they are told instead (behind a NAT or a forwarded "
+                   "port)"},
+     .metavar = "HOST"},
     SM_OPTION_QUIET,
 };
 static const char *const examples[] = {

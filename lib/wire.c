@@ -70,6 +70,8 @@ int sm_wire_bind_with(void *context, const char *endpoint, const struct sm_wire_
     void *s = NULL;
     if (socket_new(context, ZMQ_ROUTER, &s, err) != 0) return -1;
     int one = 1, zero = 0, backlog = BACKLOG, ipv6 = strchr(address, '[') != NULL;
+    if (security != NULL && security->queue_max > 0)
+        zmq_setsockopt(s, ZMQ_SNDHWM, &security->queue_max, sizeof security->queue_max);
     /* MANDATORY: a message to nobody is reported, not lost in silence. No HANDOVER: nobody takes
      * another's id. */
     zmq_setsockopt(s, ZMQ_ROUTER_MANDATORY, &one, sizeof one);

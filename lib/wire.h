@@ -25,6 +25,7 @@ struct sm_wire_security {
     const struct sm_keys *keys; /* this side's; NULL: it neither asks for a key nor shows one */
     const char *server_key;     /* connect: whose key is expected. NULL: sm_keys_server; "": a peer that was told
                                    by someone trusted to have none */
+    int queue_max;              /* messages that wait for one peer; 0: a thousand */
     struct sm_watch **watch;    /* gives (NULL: not wanted): the socket's handshakes; freed before the socket is closed */
 };
 /* sm_wire_bind and sm_wire_connect with keys; security may be NULL. With keys, any address may be bound, and only those

@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,11 +22,18 @@ enum {
     SERVE_MAX = 16,   /* descriptors handed out in one turn */
 };
 
+/* The mapping, until the last who reads there is through. */
+struct memory {
+    uint8_t *map;
+    uint64_t bytes;
+    atomic_uint holders;
+};
+
 struct sm_batches {
     uint64_t bytes;
+    struct memory *memory;
     int memory_fd, given_fd; /* ours; what others get */
     int listen_fd;
-    uint8_t *map;
     char address[SM_HANDOVER_NAME];
     struct sm_slot *slots[SLOTS_MAX]; /* by offset */
     size_t n;
@@ -61,7 +69,12 @@ static int make_memory(struct sm_batches *b, struct sm_err *err) {
                              (unsigned long long)b->bytes);
     void *map = mmap(NULL, b->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, b->memory_fd, 0);
     if (map == MAP_FAILED) return sm_fail_errno(err, "cannot map batch memory");
-    b->map = map;
+    b->memory = malloc(sizeof *b->memory);
+    if (b->memory == NULL) {
+        munmap(map, b->bytes);
+        return sm_fail(err, SM_E_MEMORY, "out of memory");
+    }
+    *b->memory = (struct memory){.map = map, .bytes = b->bytes, .holders = 1};
     fcntl(b->memory_fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE);
     fcntl(b->memory_fd, F_ADD_SEALS, F_SEAL_SEAL);
     snprintf(path, sizeof path, "/proc/self/fd/%d", b->memory_fd);
@@ -73,7 +86,7 @@ void sm_batches_free(struct sm_batches **bp) {
     struct sm_batches *b = *bp;
     if (b == NULL) return;
     sm_batches_release_all(b);
-    if (b->map != NULL) munmap(b->map, b->bytes);
+    if (b->memory != NULL) sm_batches_drop(NULL, b->memory);
     if (b->memory_fd >= 0) close(b->memory_fd);
     if (b->given_fd >= 0) close(b->given_fd);
     if (b->listen_fd >= 0) close(b->listen_fd);
@@ -137,7 +150,7 @@ const struct sm_slot *sm_batches_take(struct sm_batches *b, const char *job, uin
 }
 
 uint8_t *sm_batches_at(const struct sm_batches *b, const struct sm_slot *slot) {
-    return b->map + slot->offset;
+    return b->memory->map + slot->offset;
 }
 
 /* Index of an attempt's slot; b->n when there is none. */
@@ -183,4 +196,17 @@ size_t sm_batches_count(const struct sm_batches *b) {
 
 const struct sm_slot *sm_batches_slot(const struct sm_batches *b, size_t i) {
     return b->slots[i];
+}
+
+void *sm_batches_hold(const struct sm_batches *b) {
+    atomic_fetch_add(&b->memory->holders, 1);
+    return b->memory;
+}
+
+void sm_batches_drop(void *bytes, void *hold) {
+    struct memory *m = hold;
+    (void)bytes;
+    if (atomic_fetch_sub(&m->holders, 1) != 1) return;
+    munmap(m->map, m->bytes);
+    free(m);
 }

@@ -48,3 +48,7 @@ void sm_batches_release_all(struct sm_batches *b);
 /* Lends the slots, in order of their place. */
 size_t sm_batches_count(const struct sm_batches *b);
 const struct sm_slot *sm_batches_slot(const struct sm_batches *b, size_t i);
+/* Holds the memory itself (not a slot) for a reader of its own pace, also beyond the free: gives
+ * what drop takes, which any thread may call and whose form is that of a zmq_free_fn. */
+void *sm_batches_hold(const struct sm_batches *b);
+void sm_batches_drop(void *bytes, void *hold);

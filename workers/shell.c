@@ -7,6 +7,7 @@
 #include "lib/limits.h"
 #include "lib/wire.h"
 #include "workers/batches.h"
+#include "workers/data.h"
 #include "workers/disk.h"
 #include "workers/job.h"
 
@@ -62,6 +63,7 @@ struct worker {
     bool trouble_told;
     struct sm_disk *disk;
     struct sm_batches *batches;
+    struct sm_data *data;
     char name[128], host[SM_HANDOVER_HOST];
     struct held held[HELD_MAX];
     uint64_t arrivals;
@@ -123,6 +125,10 @@ static int worker_open(struct worker *w, struct sm_err *err) {
     if (sm_batches_new(&w->batches, batch_memory(w), err) != 0) return -1;
     w->context = zmq_ctx_new();
     if (w->context == NULL) return sm_fail_errno(err, "cannot start ZeroMQ");
+    const struct sm_data_options data = {.bind = w->options->data_bind,
+                                         .advertise = w->options->advertise,
+                                         .keys = w->options->keys};
+    if (sm_data_open(&w->data, w->context, &data, err) != 0) return -1;
     return connect_broker(w, err);
 }
 
@@ -177,6 +183,8 @@ static void say_hello(struct worker *w) {
     forget_batches(w);
     hello.host = w->host;
     hello.fd_socket = (char *)sm_batches_address(w->batches);
+    hello.data_endpoint = (char *)sm_data_endpoint(w->data);
+    hello.data_public_key = (char *)sm_data_public_key(w->data);
     hello.batch_memory = sm_batches_bytes(w->batches);
     hello.name = w->name;
     hello.fingerprint = (char *)sm_engine_fingerprint();
@@ -529,10 +537,11 @@ static int tick(struct worker *w, int64_t now, struct sm_err *err) {
 
 static void await_event(struct worker *w, int sleep_ms) {
     struct held *making = find_state(w, HELD_MAKING);
-    zmq_pollitem_t items[4] = {{.socket = w->socket, .events = ZMQ_POLLIN},
+    zmq_pollitem_t items[5] = {{.socket = w->socket, .events = ZMQ_POLLIN},
                                {.fd = sm_disk_fd(w->disk), .events = ZMQ_POLLIN},
-                               {.fd = sm_batches_fd(w->batches), .events = ZMQ_POLLIN}};
-    int n = 3;
+                               {.fd = sm_batches_fd(w->batches), .events = ZMQ_POLLIN},
+                               {.socket = sm_data_socket(w->data), .events = ZMQ_POLLIN}};
+    int n = 4;
     if (making != NULL) {
         int cage_ms = sm_lease_wait_ms(making->lease);
         if (cage_ms >= 0 && cage_ms < sleep_ms) sleep_ms = cage_ms;
@@ -542,6 +551,7 @@ static void await_event(struct worker *w, int sleep_ms) {
     if (making != NULL) step_lease(w, making);
     if (items[1].revents != 0) take_stored(w);
     if (items[2].revents != 0) sm_batches_serve(w->batches);
+    if (items[3].revents != 0) sm_data_serve(w->data, w->batches);
     if (items[0].revents != 0) receive(w);
 }
 
@@ -767,6 +777,7 @@ static void worker_close(struct worker *w) {
         sm_watch_free(&w->watch);
         zmq_close(w->socket);
     }
+    sm_data_close(&w->data);
     if (w->context != NULL) zmq_ctx_term(w->context);
     sm_batches_free(&w->batches);
 }

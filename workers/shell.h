@@ -12,8 +12,9 @@ struct sm_worker_options {
     const char *endpoint;       /* of the broker */
     const struct sm_keys *keys; /* NULL: none; kept */
     bool no_sandbox;
-    uint64_t cage_memory;  /* bytes; 0: SM_MAX_CAGE_MEMORY_BYTES */
-    uint32_t heartbeat_ms; /* 0: a second */
+    uint64_t cage_memory;              /* bytes; 0: SM_MAX_CAGE_MEMORY_BYTES */
+    uint32_t heartbeat_ms;             /* 0: a second */
+    const char *data_bind, *advertise; /* workers/data.h; NULL: loopback, what is bound */
     uint64_t
         batch_memory; /* bytes for batches until trainers release them; 0: SM_BATCH_MEMORY_BYTES */
 };
