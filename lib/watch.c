@@ -2,6 +2,8 @@
  * lib/wire.c makes one with a socket that asks for it. */
 #include "lib/watch.h"
 
+#include "lib/greeting.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdatomic.h>
@@ -23,6 +25,8 @@ struct sm_watch {
     uint64_t failed;
     unsigned breaks; /* in a row */
     enum trouble trouble;
+    bool asked; /* since the last success: the answer is greeting */
+    enum sm_greeting greeting;
     char endpoint[256], keys_dir[512];
 };
 
@@ -88,6 +92,7 @@ static void drain(struct sm_watch *w) {
         if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
             w->breaks = 0;
             w->trouble = TROUBLE_NONE;
+            w->asked = false;
             continue;
         }
         if ((event & FAILURES) == 0) continue;
@@ -108,8 +113,39 @@ uint64_t sm_watch_failed(struct sm_watch *w) {
     return w->failed;
 }
 
-bool sm_watch_hopeless(struct sm_watch *w, struct sm_err *err) {
+static void mechanism_say(const struct sm_watch *w, struct sm_err *err) {
+    if (w->keys_dir[0] != 0)
+        sm_fail(err, SM_E_KEY,
+                "'%s' works without keys, and this side has keys in '%s' (hint: start it with "
+                "--keys, or leave keys out here)",
+                w->endpoint, w->keys_dir);
+    else
+        sm_fail(err, SM_E_KEY,
+                "'%s' asks for a key, and this side has none (hint: --keys DIR; shardmill "
+                "keygen makes keys)",
+                w->endpoint);
+}
+
+/* When both sides see that their mechanisms differ, the server may be the first to close: then all
+ * that is seen here is a connection that broke off, as with a wrong key of the server. */
+static void breaks_say(struct sm_watch *w, struct sm_err *err) {
     bool keys = w->keys_dir[0] != 0;
+    if (!w->asked) w->greeting = sm_greeting_ask(w->endpoint);
+    w->asked = true;
+    if (w->greeting == (keys ? SM_GREETING_PLAIN : SM_GREETING_CURVE))
+        mechanism_say(w, err);
+    else if (w->greeting == SM_GREETING_CURVE)
+        sm_fail(err, SM_E_KEY,
+                "'%s' ends each connection in its handshake: its key is not the one that this "
+                "side expects (hint: '%s/server.key' has to be its public.key)",
+                w->endpoint, w->keys_dir);
+    else
+        sm_fail(err, SM_E_PEER,
+                "'%s' ends each connection in its handshake (hint: is it a shardmill broker?)",
+                w->endpoint);
+}
+
+bool sm_watch_hopeless(struct sm_watch *w, struct sm_err *err) {
     drain(w);
     switch (w->trouble) {
     case TROUBLE_NOT_ALLOWED:
@@ -119,28 +155,11 @@ bool sm_watch_hopeless(struct sm_watch *w, struct sm_err *err) {
                 w->endpoint, w->keys_dir);
         return true;
     case TROUBLE_MECHANISM:
-        if (keys)
-            sm_fail(err, SM_E_KEY,
-                    "'%s' works without keys, and this side has keys in '%s' (hint: start it with "
-                    "--keys, or leave keys out here)",
-                    w->endpoint, w->keys_dir);
-        else
-            sm_fail(err, SM_E_KEY,
-                    "'%s' asks for a key, and this side has none (hint: --keys DIR; shardmill "
-                    "keygen makes keys)",
-                    w->endpoint);
+        mechanism_say(w, err);
         return true;
     case TROUBLE_BREAKS:
         if (w->breaks < BREAKS) return false;
-        if (keys)
-            sm_fail(err, SM_E_KEY,
-                    "'%s' ends each connection in its handshake: its key is not the one that this "
-                    "side expects (hint: '%s/server.key' has to be its public.key)",
-                    w->endpoint, w->keys_dir);
-        else
-            sm_fail(err, SM_E_PEER,
-                    "'%s' ends each connection in its handshake (hint: is it a shardmill broker?)",
-                    w->endpoint);
+        breaks_say(w, err);
         return true;
     case TROUBLE_NONE:
         break;

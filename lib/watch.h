@@ -20,5 +20,5 @@ void sm_watch_free(struct sm_watch **watch);
 uint64_t sm_watch_failed(struct sm_watch *watch);
 /* Of a socket that connects: whether there is no use in waiting. Then err says why: not allowed,
  * wrong key, keys on one side only. A connection that broke off once is none of these. libzmq does
- * not try again after some of them: a new socket does. */
+ * not try again after some of them: a new socket does. May take a second, once. */
 bool sm_watch_hopeless(struct sm_watch *watch, struct sm_err *err);
