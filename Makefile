@@ -34,12 +34,13 @@ LANG_SRC   = $(wildcard pipelines/lang/*.c)
 OPS_SRC    = $(sort $(wildcard workers/ops/*.c))
 WORKER_SRC = $(wildcard workers/*.c workers/kernels/*.c workers/sources/*.c workers/sinks/*.c) $(OPS_SRC)
 CLI_SRC    = $(wildcard cli/*.c)
+CLIENT_SRC = $(filter-out client/c/example.c,$(wildcard client/c/*.c))
 GEN_SRC    = $(BUILD)/gen/messages.pb-c.c $(BUILD)/gen/ops_list.c
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out $(BUILD)/gen/%,$(1))) \
       $(patsubst $(BUILD)/gen/%.c,$(BUILD)/obj/gen/%.o,$(filter $(BUILD)/gen/%,$(1)))
 PB_OBJ     = $(BUILD)/obj/gen/messages.pb-c.o
-CORE_OBJ   = $(call obj,$(LIB_SRC) $(BROKER_SRC) $(LANG_SRC) $(WORKER_SRC) $(GEN_SRC))
+CORE_OBJ   = $(call obj,$(LIB_SRC) $(BROKER_SRC) $(LANG_SRC) $(WORKER_SRC) $(CLIENT_SRC) $(GEN_SRC))
 CMD_SRC    = $(sort $(wildcard cli/cmd_*.c))
 BIN_OBJ    = $(CORE_OBJ) $(call obj,$(CLI_SRC) $(BUILD)/gen/commands.c)
 
@@ -48,8 +49,8 @@ TOOL_SRC   = $(wildcard tests/tools/*.c)
 TOOL_BIN   = $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(TOOL_SRC))
 UNIT_BIN   = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 
-.PHONY: all help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench sim tests docs lint objects packages-there
-all: $(BUILD)/shardmill
+.PHONY: all client help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench sim tests docs lint objects packages-there
+all: $(BUILD)/shardmill client
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
@@ -104,6 +105,47 @@ $(BUILD)/tests/loop: $(BUILD)/obj/tests/unit/loop.o $(call obj,$(LIB_SRC) $(BROK
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -o $@ $^ $(BROKER_LIBS) -lm -pthread -lcmocka
 
+# ---- the client library: what a training loop links. It needs no libvips, YAML, JSON or libcrypto, and shows the
+# functions of client/c/shardmill.h alone, in the static library too. ----
+CLIENT_PACKAGES = libzmq >= 4.3 libprotobuf-c >= 1.4 libxxhash >= 0.8
+CLIENT_LIB  = $(addprefix lib/,batch.c buf.c digest.c err.c fs.c handover.c keys.c watch.c wire.c zap.c)
+CLIENT_OBJ  = $(patsubst %.c,$(BUILD)/pic/%.o,$(CLIENT_SRC) $(CLIENT_LIB)) $(BUILD)/pic/gen/messages.pb-c.o
+CLIENT_LIBS := $(shell pkg-config --libs '$(CLIENT_PACKAGES)' 2>/dev/null) -pthread
+SOVERSION   = 0
+SO          = libshardmill.so.$(SOVERSION)
+PIC         = -fPIC -fvisibility=hidden
+client: $(BUILD)/libshardmill.so $(BUILD)/libshardmill.a $(BUILD)/shardmill.pc ## the C library for training loops
+
+$(BUILD)/pic/gen/%.o: $(BUILD)/gen/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) $(PIC) -Wno-missing-prototypes -MMD -MP -c -o $@ $<
+$(BUILD)/pic/%.o: %.c | $(BUILD)/gen/messages.pb-c.h
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) $(PIC) -MMD -MP -c -o $@ $<
+$(BUILD)/$(SO): $(CLIENT_OBJ)
+	$(CC) $(CFLAGS_ALL) -shared -Wl,-soname,$(SO) $(if $(SAN),,-Wl,-z,defs) -Wl,--as-needed -o $@ $^ $(CLIENT_LIBS)
+$(BUILD)/libshardmill.so: $(BUILD)/$(SO)
+	ln -sf $(SO) $@
+$(BUILD)/libshardmill.a: $(CLIENT_OBJ)
+	$(LD) -r -o $(BUILD)/libshardmill.o $^
+	objcopy --localize-hidden $(BUILD)/libshardmill.o
+	@rm -f $@
+	$(AR) rcs $@ $(BUILD)/libshardmill.o
+$(BUILD)/shardmill.pc: Makefile
+	@mkdir -p $(@D)
+	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' 'Name: shardmill' \
+	  'Description: batches of augmented images for training loops' 'Version: $(VERSION)' \
+	  'Requires.private: $(CLIENT_PACKAGES)' 'Libs: -L$${libdir} -lshardmill' 'Libs.private: -pthread' \
+	  'Cflags: -I$${includedir}' >$@
+$(BUILD)/client_example: client/c/example.c $(BUILD)/libshardmill.so
+	$(CC) -std=c17 $(OPT) $(WARN) $(SAN) -Iclient/c -o $@ $< -L$(BUILD) -lshardmill -Wl,-rpath,'$$ORIGIN'
+
+# The client library's tests see its insides, and link no more than it may need.
+CLIENT_TESTS = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/client_*.c))
+$(CLIENT_TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(CLIENT_SRC) $(CLIENT_LIB)) $(PB_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -o $@ $^ $(CLIENT_LIBS) -lcmocka
+
 # The simulator drives the same core, compiled once more so that bugs can be planted in it.
 SIM_CORE = $(addprefix broker/,core.c actions.c records.c plan.c leases.c workers.c results.c jobs.c status.c)
 SIM_LIB  = $(addprefix lib/,err.c arena.c plan.c permutation.c rng.c)
@@ -122,7 +164,7 @@ $(BUILD)/tools/%: $(BUILD)/obj/tests/tools/%.o $(CORE_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDLIBS_ALL)
 
-tests: $(BUILD)/shardmill $(UNIT_BIN) $(TOOL_BIN)
+tests: $(BUILD)/shardmill $(BUILD)/client_example client $(UNIT_BIN) $(TOOL_BIN)
 
 # ---- packages ----
 # Asks apt only when something is missing, and sudo only when not root.
@@ -182,8 +224,13 @@ docs: $(BUILD)/shardmill  ## man page, completion, schema.json, ops.md into $(BU
 	$(BUILD)/shardmill docs ops    >$(SHARE)/ops.md
 
 DATADIR = $(DESTDIR)$(PREFIX)/share
-install: docs    ## program, man page, completion, schema, recipes (DESTDIR, PREFIX)
+install: docs client ## program, library, man page, completion, schema, recipes (DESTDIR, PREFIX)
 	install -D -m 755 $(BUILD)/shardmill $(DESTDIR)$(PREFIX)/bin/shardmill
+	install -D -m 644 client/c/shardmill.h $(DESTDIR)$(PREFIX)/include/shardmill.h
+	install -D -m 755 $(BUILD)/$(SO) $(DESTDIR)$(PREFIX)/lib/$(SO)
+	ln -sf $(SO) $(DESTDIR)$(PREFIX)/lib/libshardmill.so
+	install -D -m 644 $(BUILD)/libshardmill.a $(DESTDIR)$(PREFIX)/lib/libshardmill.a
+	install -D -m 644 $(BUILD)/shardmill.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/shardmill.pc
 	install -D -m 644 $(SHARE)/shardmill.1 $(DATADIR)/man/man1/shardmill.1
 	install -D -m 644 $(SHARE)/shardmill.bash $(DATADIR)/bash-completion/completions/shardmill
 	install -D -m 644 -t $(DATADIR)/shardmill $(SHARE)/schema.json
@@ -196,4 +243,4 @@ format:          ## clang-format over the tree
 clean:           ## remove what was built
 	rm -rf build build-asan build-tsan build-clang $(BUILD)
 
--include $(shell find $(BUILD)/obj $(BUILD)/sim -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(BUILD)/pic $(BUILD)/sim -name '*.d' 2>/dev/null)

@@ -12,7 +12,8 @@ MAY = {
     "broker": {"broker", "lib"},
     "pipelines": {"pipelines", "lib"},
     "workers": {"workers", "pipelines", "lib"},
-    "cli": {"cli", "workers", "broker", "pipelines", "lib"},
+    "client": {"client", "lib"},
+    "cli": {"cli", "client", "workers", "broker", "pipelines", "lib"},
 }
 # what the broker must never need: pixels, YAML, linear algebra
 BROKER_NEVER = re.compile(r"<(vips|libfyaml|cblas|lapacke|jpeglib)")
