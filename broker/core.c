@@ -1,6 +1,6 @@
 /* One event in, actions out: which handler gets which message, and what time does by itself. Before
- * it: the loop or the simulator. After it: workers.c, results.c, jobs.c, status.c, each a handful
- * of handlers, then leases.c and plan.c. */
+ * it: the loop or the simulator. After it: workers.c, results.c, jobs.c, status.c, sessions.c, each
+ * a handful of handlers, then leases.c, plan.c (expansions) and stream.c (batches for trainers). */
 #include "broker/core.h"
 #include "broker/state.h"
 
@@ -31,6 +31,10 @@ void sm_core_free(struct sm_core **c) {
     for (struct worker *w = core->workers; w != NULL; w = w->next)
         while (w->leases != NULL)
             core_lease_drop(core, w->leases);
+    while (core->sessions != NULL)
+        core_session_end(core, core->sessions, true);
+    while (core->orphans != NULL)
+        core_orphan_free(core, core->orphans, false);
     while (core->workers != NULL)
         core_worker_free(core, core->workers);
     while (core->jobs != NULL)
@@ -65,6 +69,7 @@ void sm_core_step(struct sm_core *core, const struct sm_event *event, int64_t no
     case SM_EVENT_GONE: {
         struct worker *w = core_worker_find(core, event->peer);
         if (w != NULL) core_worker_dies(core, w);
+        core_session_gone(core, event->peer);
         break;
     }
     case SM_EVENT_TICK:
@@ -78,7 +83,7 @@ void sm_core_step(struct sm_core *core, const struct sm_event *event, int64_t no
 /* Half a heartbeat: deadlines need no better, and half a second when nobody is there. */
 static int64_t tick_ms(const struct sm_core *core) {
     int64_t ms = core->options.heartbeat_ms / 2;
-    if (core->n_workers == 0 || ms > 500) ms = 500;
+    if ((core->n_workers == 0 && core->n_sessions == 0) || ms > 500) ms = 500;
     return ms < SM_HEARTBEAT_MIN_MS / 2 ? SM_HEARTBEAT_MIN_MS / 2 : ms;
 }
 
@@ -91,6 +96,7 @@ int sm_core_sleep_ms(const struct sm_core *core, int64_t now_ms) {
 static void tick(struct sm_core *core) {
     core->ticked = core->now;
     core_workers_tick(core);
+    core_sessions_tick(core);
     core_leases_expire(core);
     if (core->n_ready > 0)
         core->work_added = true; /* pauses that are over, leases that have become slow */
@@ -106,10 +112,16 @@ static void stall_forgive(struct sm_core *core, int64_t now_ms) {
         for (struct lease *l = w->leases; l != NULL; l = l->next_of_worker)
             l->deadline += missed;
     }
+    for (struct session *s = core->sessions; s != NULL; s = s->next)
+        s->heard += missed;
+    for (struct orphan *o = core->orphans; o != NULL; o = o->next)
+        o->deadline += missed;
 }
 
 static void worker_message(struct sm_core *core, const struct sm_peer *peer, const sm_envelope *e) {
     struct worker *w = core_worker_find(core, peer);
+    bool beat = e->body_case == SHARDMILL__ENVELOPE__BODY_HEARTBEAT;
+    if (w == NULL && beat && core_session_heard(core, peer)) return;
     if (w == NULL) {
         BODY(core, m, Shardmill__Register, shardmill__register__init);
         core_send(core, peer, SHARDMILL__ENVELOPE__BODY_REGISTER_AGAIN, m);
@@ -169,6 +181,15 @@ static void message(struct sm_core *core, const struct sm_peer *peer, const sm_e
         break;
     case SHARDMILL__ENVELOPE__BODY_RESULTS_GET:
         core_on_results_get(core, peer, e->results_get);
+        break;
+    case SHARDMILL__ENVELOPE__BODY_ATTACH:
+        core_on_attach(core, peer, e->attach);
+        break;
+    case SHARDMILL__ENVELOPE__BODY_RELEASE:
+    case SHARDMILL__ENVELOPE__BODY_LOST:
+    case SHARDMILL__ENVELOPE__BODY_COMMIT:
+    case SHARDMILL__ENVELOPE__BODY_DETACH:
+        core_on_trainer(core, peer, e);
         break;
     case SHARDMILL__ENVELOPE__BODY_STATUS_GET:
         core_on_status_get(core, peer);

@@ -22,6 +22,10 @@ enum {
     SM_SINGLE_DEATHS = 3, /* deaths after which a single sample is quarantined */
     SM_RETRIES = 3,       /* failures of the machine's fault that a lease may have */
     SM_RETRY_MS = 1000,   /* the first pause before a retry; doubled each time */
+    SM_REPEAT_MS = 1000,  /* a trainer is told again of what it has not released */
+    SM_WAITS_MS = 3000,   /* a trainer without a new batch for so long is told what it waits for */
+    SM_ORPHAN_MS =
+        30000, /* batches from before a restart, until a trainer says that it holds them */
 };
 
 /* What must survive the broker: facts, each small. Replaying them in order (or table by table, as
@@ -38,6 +42,8 @@ enum sm_record_kind {
     SM_RECORD_QUARANTINE, /* job, position, attempt: results of that attempt and older are refused
                            */
     SM_RECORD_FORGET,     /* job: everything about it */
+    SM_RECORD_RUN,    /* job, world_size, epoch, position: trainers began there; no commits yet */
+    SM_RECORD_COMMIT, /* job, rank, epoch, position: it is in the rank's checkpoint */
 };
 
 /* All pointers are lent until the actions are reset. */
@@ -57,6 +63,7 @@ struct sm_record {
     Shardmill__Quarantined **quarantined; /* in order of position */
     size_t n_quarantined;
     uint64_t position, attempt;
+    uint32_t rank, world_size, epoch;
 };
 
 enum sm_action_kind {

@@ -17,6 +17,26 @@ struct job *core_job_find(struct sm_core *core, const char *id) {
     return NULL;
 }
 
+/* The stream that goes by this id or name; of several with the name the one that is running.
+ * *fitting: how many there are. */
+struct job *core_job_named(struct sm_core *core, const char *name, unsigned *fitting) {
+    struct job *job = core_job_find(core, name), *last = NULL, *running = NULL;
+    unsigned n = 0, n_running = 0;
+    *fitting = job != NULL;
+    if (job != NULL) return job;
+    for (job = core->jobs; job != NULL; job = job->next) {
+        if (job->spec->kind != SHARDMILL__JOB_KIND__STREAM || strcmp(job->spec->name, name) != 0)
+            continue;
+        n++;
+        last = job;
+        if (job->state != SHARDMILL__JOB_STATE__RUNNING) continue;
+        n_running++;
+        running = job;
+    }
+    *fitting = n_running > 0 ? n_running : n;
+    return n_running > 0 ? running : last;
+}
+
 /* NULL when the spec is not valid or there is no room; then the spec stays the caller's. */
 struct job *core_job_new(struct sm_core *core, const char *id, Shardmill__JobSpec *spec) {
     if (spec_wrong(spec) != NULL || core->n_jobs == SM_MAX_JOBS) return NULL;
@@ -24,19 +44,21 @@ struct job *core_job_new(struct sm_core *core, const char *id, Shardmill__JobSpe
     job->id = core_strdup(id);
     job->text = core_strdup("");
     job->spec = spec;
+    bool stream = spec->kind == SHARDMILL__JOB_KIND__STREAM;
     job->plan = (struct sm_plan){.samples = spec->samples,
-                                 .copies = spec->copies,
+                                 .copies = stream ? 1 : spec->copies,
                                  .shuffle = spec->shuffle,
                                  .seed = spec->seed,
                                  .epoch = spec->epoch,
                                  .shard_samples = spec->shard_samples};
-    uint64_t shards = sm_plan_shards(&job->plan);
+    uint64_t shards = stream ? 0 : sm_plan_shards(&job->plan);
     job->n_shards = shards > spec->slice ? (shards - spec->slice - 1) / spec->slices + 1 : 0;
     job->planned = job->n_shards * spec->shard_samples;
     if (job->n_shards > 0) { /* only the last shard of all may be shorter */
         uint64_t last = spec->slice + (job->n_shards - 1) * spec->slices;
         job->planned -= spec->shard_samples - sm_plan_shard_count(&job->plan, last);
     }
+    if (stream) job->planned = spec->samples * spec->epochs;
     job->shards = core_calloc(job->n_shards + 1, sizeof *job->shards);
     while (core->slots[job->slot / 8] & 1u << job->slot % 8)
         job->slot++;
@@ -62,7 +84,9 @@ void core_job_free(struct sm_core *core, struct job *job) {
         core_shard_close(job->opens);
     for (uint64_t i = 0; i < job->n_shards && job->sealed > 0; i++)
         free(job->shards[i].quarantined.items);
+    assert(job->sessions == NULL);
     shardmill__job_spec__free_unpacked(job->spec, NULL);
+    free(job->run.commits);
     free(job->shards);
     free(job->poisons);
     free(job->fingerprint);
@@ -89,6 +113,7 @@ void core_job_stop(struct sm_core *core, struct job *job) {
 
 void core_job_fail(struct sm_core *core, struct job *job, uint32_t code, const char *text) {
     char *copy = core_text(core, "%s", text); /* it may belong to what is thrown away */
+    core_sessions_stop(core, job, code, copy);
     core_job_stop(core, job);
     core_persist(core, &(struct sm_record){.kind = SM_RECORD_STATE,
                                            .job = job->id,
@@ -143,7 +168,7 @@ void core_on_submit(struct sm_core *core, const struct sm_peer *peer, const Shar
     core_persist(
         core, &(struct sm_record){.kind = SM_RECORD_JOB, .job = m->job, .spec = spec, .spec_n = n});
     job = core_job_find(core, m->job);
-    if (job->n_shards == 0)
+    if (job->n_shards == 0 && job->spec->kind == SHARDMILL__JOB_KIND__EXPAND)
         core_persist(core, &(struct sm_record){.kind = SM_RECORD_STATE,
                                                .job = m->job,
                                                .state = SHARDMILL__JOB_STATE__COMPLETE});
@@ -169,6 +194,7 @@ void core_on_cancel(struct sm_core *core, const struct sm_peer *peer, const Shar
         return;
     }
     if (job->state == SHARDMILL__JOB_STATE__RUNNING) {
+        core_sessions_stop(core, job, SM_E_CANCELLED, "the job was cancelled on request");
         core_job_stop(core, job);
         core_persist(core, &(struct sm_record){.kind = SM_RECORD_STATE,
                                                .job = job->id,
@@ -205,9 +231,19 @@ void core_on_job_get(struct sm_core *core, const struct sm_peer *peer, const Sha
     core_send(core, peer, SHARDMILL__ENVELOPE__BODY_JOB, answer);
 }
 
+static const char *stream_wrong(const Shardmill__JobSpec *s) {
+    if (s->batch_size == 0 || s->batch_size > SM_MAX_BATCH_SAMPLES) return "batch_size: 1 to 65536";
+    if (s->batch_bytes == 0 || s->batch_bytes > SM_MAX_BATCH_BYTES) return "batch_bytes: 1 to 2^30";
+    if (s->drop_last && s->samples < s->batch_size)
+        return "drop_last: leaves no step, the dataset is smaller than one batch";
+    return NULL;
+}
+
 /* Why no such job can be, or NULL. */
 static const char *spec_wrong(const Shardmill__JobSpec *s) {
     if (s->samples == 0 || s->samples > (uint64_t)1 << 44) return "samples: 1 to 2^44";
+    if (s->kind == SHARDMILL__JOB_KIND__STREAM) return stream_wrong(s);
+    if (s->kind != SHARDMILL__JOB_KIND__EXPAND) return "kind: EXPAND or STREAM";
     if (s->copies == 0 || s->copies > SM_MAX_COPIES) return "copies: 1 to 65536";
     if (s->shard_samples == 0 || s->shard_samples > SM_MAX_SHARD_SAMPLES)
         return "shard_samples: 1 to 1048576";
@@ -232,6 +268,7 @@ static bool field_equal(const ProtobufCFieldDescriptor *f, const void *a, const 
     case PROTOBUF_C_TYPE_UINT64:
         return memcmp(x, y, sizeof(uint64_t)) == 0;
     case PROTOBUF_C_TYPE_UINT32:
+    case PROTOBUF_C_TYPE_ENUM:
         return memcmp(x, y, sizeof(uint32_t)) == 0;
     case PROTOBUF_C_TYPE_BOOL:
         return memcmp(x, y, sizeof(protobuf_c_boolean)) == 0;
@@ -257,7 +294,7 @@ static const char *spec_differs(const Shardmill__JobSpec *a, const Shardmill__Jo
 static bool room_make(struct sm_core *core) {
     if (core->n_jobs < SM_MAX_JOBS) return true;
     for (struct job *job = core->jobs; job != NULL; job = job->next) {
-        if (job->state == SHARDMILL__JOB_STATE__RUNNING) continue;
+        if (job->state == SHARDMILL__JOB_STATE__RUNNING || job->sessions != NULL) continue;
         core_persist(core, &(struct sm_record){.kind = SM_RECORD_FORGET, .job = job->id});
         return true;
     }

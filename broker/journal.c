@@ -31,6 +31,13 @@ static const char schema[] =
     "CREATE TABLE sealed(job TEXT, shard INTEGER, bytes INTEGER, sha256 TEXT, quarantined BLOB, sum INTEGER,"
     " PRIMARY KEY(job, shard)) WITHOUT ROWID;";
 
+/* What schema 2 added to 1. */
+static const char schema_streams[] =
+    "CREATE TABLE runs(job TEXT PRIMARY KEY, world_size INTEGER, epoch INTEGER, position INTEGER, sum INTEGER)"
+    " WITHOUT ROWID;"
+    "CREATE TABLE commits(job TEXT, rank INTEGER, epoch INTEGER, position INTEGER, sum INTEGER,"
+    " PRIMARY KEY(job, rank)) WITHOUT ROWID;";
+
 enum statement {
     S_META,
     S_JOB,
@@ -38,7 +45,9 @@ enum statement {
     S_FINGERPRINT,
     S_QUARANTINE,
     S_DONE,
-    S_SEALED, /* write a row */
+    S_SEALED,
+    S_RUN,
+    S_COMMIT, /* write a row */
     S_REMAKE,
     S_FORGET,
     S_FORGET_STATE,
@@ -46,6 +55,8 @@ enum statement {
     S_FORGET_QUARANTINE,
     S_FORGET_DONE,
     S_FORGET_SEALED,
+    S_FORGET_RUN,
+    S_FORGET_COMMITS,
     S_COUNT
 };
 
@@ -57,6 +68,8 @@ static const char *const statements[S_COUNT] = {
     [S_QUARANTINE] = "INSERT OR REPLACE INTO quarantine VALUES(?, ?, ?, ?)",
     [S_DONE] = "INSERT INTO done VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     [S_SEALED] = "INSERT INTO sealed VALUES(?, ?, ?, ?, ?, ?)",
+    [S_RUN] = "INSERT OR REPLACE INTO runs VALUES(?, ?, ?, ?, ?)",
+    [S_COMMIT] = "INSERT OR REPLACE INTO commits VALUES(?, ?, ?, ?, ?)",
     [S_REMAKE] = "DELETE FROM done WHERE job = ? AND shard = ?",
     [S_FORGET] = "DELETE FROM jobs WHERE job = ?",
     [S_FORGET_STATE] = "DELETE FROM states WHERE job = ?",
@@ -64,6 +77,8 @@ static const char *const statements[S_COUNT] = {
     [S_FORGET_QUARANTINE] = "DELETE FROM quarantine WHERE job = ?",
     [S_FORGET_DONE] = "DELETE FROM done WHERE job = ?",
     [S_FORGET_SEALED] = "DELETE FROM sealed WHERE job = ?",
+    [S_FORGET_RUN] = "DELETE FROM runs WHERE job = ?",
+    [S_FORGET_COMMITS] = "DELETE FROM commits WHERE job = ?",
 };
 
 /* A column's value. Text and blobs are lent. */
@@ -85,6 +100,7 @@ struct sm_journal {
 };
 
 static int lock_take(struct sm_journal *j, const char *state_dir, struct sm_err *err);
+static int cut_check(struct sm_journal *j, struct sm_err *err);
 static int schema_check(struct sm_journal *j, struct sm_err *err);
 static int damaged(struct sm_journal *j, const char *what, struct sm_err *err);
 static int incarnation_count(struct sm_journal *j, uint32_t *incarnation, struct sm_err *err);
@@ -131,11 +147,7 @@ int sm_journal_open(struct sm_journal **gives, const char *state_dir, uint32_t *
     }
     snprintf(j->path, sizeof j->path, "%s/state.db", state_dir);
     if (lock_take(j, state_dir, err) != 0) goto failed;
-    struct stat st;
-    if (stat(j->path, &st) == 0 && st.st_size > 0 && st.st_size < PAGE_BYTES) {
-        damaged(j, "it is shorter than a page", err); /* SQLite would take it for a new one */
-        goto failed;
-    }
+    if (cut_check(j, err) != 0) goto failed;
     if (sqlite3_open_v2(j->path, &j->db,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
                         NULL) != SQLITE_OK) {
@@ -177,6 +189,29 @@ void sm_journal_close(struct sm_journal **journal) {
     *journal = NULL;
 }
 
+/* SQLite takes a file shorter than a page for a new one, and pads the last page of one that is cut.
+ * With a log beside it the file may be shorter than it says: the log has the rest. */
+static int cut_check(struct sm_journal *j, struct sm_err *err) {
+    char log[sizeof j->path + 8];
+    uint8_t head[32];
+    struct stat st, log_st;
+    if (stat(j->path, &st) != 0 || st.st_size == 0) return 0;
+    if (st.st_size < PAGE_BYTES) return damaged(j, "it is shorter than a page", err);
+    snprintf(log, sizeof log, "%s-wal", j->path);
+    if (stat(log, &log_st) == 0 && log_st.st_size > 0) return 0;
+    int fd = open(j->path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return sm_fail_errno(err, "cannot read the journal '%s'", j->path);
+    ssize_t n = pread(fd, head, sizeof head, 0);
+    close(fd);
+    if (n != (ssize_t)sizeof head)
+        return sm_fail_errno(err, "cannot read the journal '%s'", j->path);
+    uint64_t page = (uint64_t)head[16] << 8 | head[17];
+    uint64_t pages =
+        (uint64_t)head[28] << 24 | (uint64_t)head[29] << 16 | (uint64_t)head[30] << 8 | head[31];
+    if (page == 1) page = 65536;
+    return (uint64_t)st.st_size < page * pages ? damaged(j, "it is cut short", err) : 0;
+}
+
 /* flock goes with the process, however it ends; the pid in the file is only for the message. */
 static int lock_take(struct sm_journal *j, const char *state_dir, struct sm_err *err) {
     char path[SM_MAX_PATH_BYTES + 16], pid[32] = {0};
@@ -211,6 +246,15 @@ static int int_row(void *found, int n, char **values, char **names) {
     return 0;
 }
 
+/* In one transaction with the version: a journal has either all of a schema or nothing of it. */
+static int tables_make(struct sm_journal *j, const char *before, struct sm_err *err) {
+    char sql[sizeof schema + sizeof schema_streams + 128];
+    snprintf(sql, sizeof sql, "BEGIN IMMEDIATE; %s %s PRAGMA user_version = %d; COMMIT;", before,
+             schema_streams, SM_JOURNAL_SCHEMA);
+    if (sqlite3_exec(j->db, sql, NULL, NULL, NULL) != SQLITE_OK) return db_fail(j, "make", err);
+    return 0;
+}
+
 static int schema_check(struct sm_journal *j, struct sm_err *err) {
     int version = -1;
     bool ok = false;
@@ -222,11 +266,7 @@ static int schema_check(struct sm_journal *j, struct sm_err *err) {
             SQLITE_OK)
             return db_fail(j, "read", err);
         if (tables != 0) return damaged(j, "it holds tables but no schema version", err);
-        char sql[sizeof schema + 128];
-        snprintf(sql, sizeof sql, "BEGIN IMMEDIATE; %s PRAGMA user_version = %d; COMMIT;", schema,
-                 SM_JOURNAL_SCHEMA);
-        if (sqlite3_exec(j->db, sql, NULL, NULL, NULL) != SQLITE_OK) return db_fail(j, "make", err);
-        return 0;
+        return tables_make(j, schema, err);
     }
     if (version > SM_JOURNAL_SCHEMA)
         return sm_fail(
@@ -236,7 +276,8 @@ static int schema_check(struct sm_journal *j, struct sm_err *err) {
             j->path, version, SM_JOURNAL_SCHEMA);
     if (sqlite3_exec(j->db, "PRAGMA integrity_check(1)", ok_row, &ok, NULL) != SQLITE_OK)
         return db_fail(j, "read", err);
-    return ok ? 0 : damaged(j, "its structure is broken", err);
+    if (!ok) return damaged(j, "its structure is broken", err);
+    return version == 1 ? tables_make(j, "", err) : 0; /* 1 knew no streams: they are added */
 }
 
 static int64_t row_sum(const struct value *row, int n) {
@@ -322,7 +363,7 @@ static struct value quarantined_pack(const struct sm_record *r, uint8_t **owned)
 
 static int job_forget(struct sm_journal *j, const struct sm_record *r, struct sm_err *err) {
     struct value row[] = {TEXT(r->job)};
-    for (int s = S_FORGET; s <= S_FORGET_SEALED; s++)
+    for (int s = S_FORGET; s <= S_FORGET_COMMITS; s++)
         if (row_write(j, (enum statement)s, row, 1, false, err) != 0) return -1;
     return 0;
 }
@@ -348,6 +389,8 @@ static int record_write(struct sm_journal *j, const struct sm_record *r, struct 
     struct value fingerprint[] = {TEXT(r->job), TEXT(text)};
     struct value quarantine[] = {TEXT(r->job), INT(r->position), INT(r->attempt)};
     struct value shard[] = {TEXT(r->job), INT(r->shard)};
+    struct value run[] = {TEXT(r->job), INT(r->world_size), INT(r->epoch), INT(r->position)};
+    struct value commit[] = {TEXT(r->job), INT(r->rank), INT(r->epoch), INT(r->position)};
     switch (r->kind) {
     case SM_RECORD_JOB:
         return row_write(j, S_JOB, job, 2, true, err);
@@ -362,6 +405,12 @@ static int record_write(struct sm_journal *j, const struct sm_record *r, struct 
         return part_write(j, r, err);
     case SM_RECORD_REMAKE:
         return row_write(j, S_REMAKE, shard, 2, false, err);
+    case SM_RECORD_RUN: /* a new run has no commits yet */
+        return row_write(j, S_FORGET_COMMITS, run, 1, false, err) != 0
+                   ? -1
+                   : row_write(j, S_RUN, run, 4, true, err);
+    case SM_RECORD_COMMIT:
+        return row_write(j, S_COMMIT, commit, 4, true, err);
     case SM_RECORD_FORGET:
         return job_forget(j, r, err);
     }
@@ -396,6 +445,8 @@ static const struct table {
      "biiiiibib", SM_RECORD_DONE},
     {"SELECT job, shard, bytes, sha256, quarantined, sum FROM sealed ORDER BY job, shard", "biibb",
      SM_RECORD_SEALED},
+    {"SELECT job, world_size, epoch, position, sum FROM runs", "biii", SM_RECORD_RUN},
+    {"SELECT job, rank, epoch, position, sum FROM commits", "biii", SM_RECORD_COMMIT},
 };
 
 static int record_load(struct sm_journal *j, struct sm_core *core, const struct table *t,
@@ -415,6 +466,13 @@ static int record_load(struct sm_journal *j, struct sm_core *core, const struct 
         break;
     case SM_RECORD_QUARANTINE:
         r.position = (uint64_t)v[1].n, r.attempt = (uint64_t)v[2].n;
+        break;
+    case SM_RECORD_RUN:
+        r.world_size = (uint32_t)v[1].n;
+        r.epoch = (uint32_t)v[2].n, r.position = (uint64_t)v[3].n;
+        break;
+    case SM_RECORD_COMMIT:
+        r.rank = (uint32_t)v[1].n, r.epoch = (uint32_t)v[2].n, r.position = (uint64_t)v[3].n;
         break;
     case SM_RECORD_DONE:
         r.shard = (uint64_t)v[1].n, r.first = (uint64_t)v[2].n, r.count = (uint32_t)v[3].n;

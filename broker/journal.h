@@ -6,7 +6,7 @@
 
 #include "broker/core.h"
 
-#define SM_JOURNAL_SCHEMA 1
+#define SM_JOURNAL_SCHEMA 2
 
 struct sm_journal;
 

@@ -29,7 +29,8 @@ struct lease *core_lease_new(struct sm_core *core, struct work *work, struct wor
                         .next_of_worker = worker->leases};
     work->leases = worker->leases = l;
     worker->n_leases++;
-    work->open->job->n_leases++;
+    if (work->kind == SHARDMILL__LEASE_KIND__STEP) worker->batch_used += core_step_bytes(work->job);
+    work->job->n_leases++;
     core_work_unwait(work);
     work->state = WORK_LEASED;
     return l;
@@ -57,7 +58,9 @@ static void lease_free(struct lease *lease) {
         p = &(*p)->next_of_worker;
     *p = lease->next_of_worker;
     lease->worker->n_leases--;
-    if (!lease->late) lease->work->open->job->n_leases--;
+    if (lease->work->kind == SHARDMILL__LEASE_KIND__STEP)
+        lease->worker->batch_used -= core_step_bytes(lease->work->job);
+    if (!lease->late) lease->work->job->n_leases--;
     free(lease);
 }
 
@@ -78,7 +81,7 @@ void core_leases_revoke(struct sm_core *core, struct work *work, const struct wo
         struct lease *l = work->leases;
         if (l->worker != except) {
             BODY(core, m, Shardmill__Revoke, shardmill__revoke__init);
-            m->job = core_text(core, "%s", work->open->job->id);
+            m->job = core_text(core, "%s", work->job->id);
             m->attempt = l->attempt;
             core_send(core, &l->worker->peer, SHARDMILL__ENVELOPE__BODY_REVOKE, m);
             l->worker->excused = true;
@@ -90,7 +93,9 @@ void core_leases_revoke(struct sm_core *core, struct work *work, const struct wo
 /* Its worker died. charged: while it was at this very work, as far as one can know. */
 void core_lease_died(struct sm_core *core, struct lease *lease, bool charged) {
     struct work *work = lease->work;
-    work->open->job->leases_lost++;
+    uint64_t position = lease->position;
+    bool begun = lease->begun;
+    work->job->leases_lost++;
     work->deaths += charged;
     if (PLANTED(death_forgotten)) {
         lease_free(lease); /* and the work is nobody's */
@@ -98,6 +103,10 @@ void core_lease_died(struct sm_core *core, struct lease *lease, bool charged) {
     }
     core_lease_drop(core, lease);
     if (work->kind == SHARDMILL__LEASE_KIND__SEAL || !charged) return;
+    if (work->kind == SHARDMILL__LEASE_KIND__STEP) {
+        if (begun) core_step_charge(core, work, position);
+        return;
+    }
     if (work->count > 1 && work->deaths >= SM_RANGE_DEATHS)
         range_split(core, work);
     else if (work->count == 1 && work->deaths >= SM_SINGLE_DEATHS)
@@ -110,7 +119,7 @@ void core_lease_renew(struct sm_core *core, struct lease *lease) {
     lease->deadline = core->now + core->options.lease_ms;
     if (!lease->late) return;
     lease->late = false;
-    lease->work->open->job->n_leases++;
+    lease->work->job->n_leases++;
     core_work_unwait(lease->work);
     lease->work->state = WORK_LEASED;
 }
@@ -121,7 +130,7 @@ void core_leases_expire(struct sm_core *core) {
     for (struct worker *w = core->workers; w != NULL; w = w->next) {
         for (struct lease *l = w->leases; l != NULL; l = l->next_of_worker) {
             if (l->late || l->deadline > core->now) continue;
-            struct job *job = l->work->open->job;
+            struct job *job = l->work->job;
             l->late = true;
             job->n_leases--;
             job->leases_lost++;
@@ -192,7 +201,7 @@ static uint64_t attempt_last(const struct sm_core *core) {
     return (uint64_t)core->options.incarnation << 32 | core->attempts;
 }
 
-static bool fingerprint_fits(struct sm_core *core, struct job *job, struct worker *worker) {
+bool core_fingerprint_fits(struct sm_core *core, struct job *job, struct worker *worker) {
     if (job->fingerprint == NULL || strcmp(job->fingerprint, worker->fingerprint) == 0 ||
         PLANTED(fingerprint_ignored))
         return true;
@@ -208,16 +217,36 @@ static bool fingerprint_fits(struct sm_core *core, struct job *job, struct worke
     return false;
 }
 
-static bool worker_serve(struct sm_core *core, struct worker *worker) {
+static struct work *expand_next(struct sm_core *core, struct worker *worker) {
     struct work *work = NULL;
     for (struct job *job = core->jobs; job != NULL && work == NULL; job = job->next)
-        if (job->state == SHARDMILL__JOB_STATE__RUNNING && fingerprint_fits(core, job, worker))
+        if (job->n_shards > 0 && job->state == SHARDMILL__JOB_STATE__RUNNING &&
+            core_fingerprint_fits(core, job, worker))
             work = core_work_next(core, job);
+    return work;
+}
+
+/* Trainers and expansions take turns when both have work; what is only slow comes last. */
+static struct work *work_pick(struct sm_core *core, struct worker *worker) {
+    struct work *work =
+        core->expand_first ? expand_next(core, worker) : core_step_next(core, worker);
+    if (work == NULL)
+        work = core->expand_first ? core_step_next(core, worker) : expand_next(core, worker);
+    if (work != NULL) {
+        core->expand_first = work->kind == SHARDMILL__LEASE_KIND__STEP;
+        return work;
+    }
+    work = core_step_straggler(core, worker);
     for (struct job *job = core->jobs; job != NULL && work == NULL; job = job->next)
-        if (job->state == SHARDMILL__JOB_STATE__RUNNING && fingerprint_fits(core, job, worker))
+        if (job->state == SHARDMILL__JOB_STATE__RUNNING && core_fingerprint_fits(core, job, worker))
             work = straggler_find(core, job, worker);
+    return work;
+}
+
+static bool worker_serve(struct sm_core *core, struct worker *worker) {
+    struct work *work = work_pick(core, worker);
     if (work == NULL) return false;
-    struct job *job = work->open->job;
+    struct job *job = work->job;
     if (job->fingerprint == NULL)
         core_persist(core, &(struct sm_record){.kind = SM_RECORD_FINGERPRINT,
                                                .job = job->id,
@@ -231,27 +260,15 @@ static bool worker_serve(struct sm_core *core, struct worker *worker) {
     return true;
 }
 
-static int compare_u32(const void *a, const void *b) {
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-/* Median microseconds a sample over the last ranges; 0 before there is one. */
-static uint32_t median(const struct job *job) {
-    uint32_t sorted[DURATIONS], n = job->n_durations < DURATIONS ? job->n_durations : DURATIONS;
-    memcpy(sorted, job->durations, n * sizeof *sorted);
-    qsort(sorted, n, sizeof *sorted, compare_u32);
-    return n > 0 ? sorted[n / 2] : 0;
-}
-
 /* The slowest range that one worker alone is at, once three quarters of the job are made, if it has
  * taken half as long again as is usual. */
 static struct work *straggler_find(struct sm_core *core, struct job *job,
                                    const struct worker *worker) {
-    if (job->made < job->planned / 4 * 3 || job->n_durations == 0) return NULL;
+    if (job->n_shards == 0 || job->made < job->planned / 4 * 3 || job->n_durations == 0)
+        return NULL;
     struct work *slowest = NULL;
     int64_t oldest = 0;
-    uint32_t usual = median(job);
+    uint32_t usual = core_duration_median(job);
     for (struct open_shard *open = job->opens; open != NULL; open = open->next) {
         for (size_t i = 0; i < open->n; i++) {
             struct work *work = open->ranges[i];
@@ -269,7 +286,7 @@ static struct work *straggler_find(struct sm_core *core, struct job *job,
 }
 
 static void skip_fill(struct sm_core *core, const struct work *work, Shardmill__Lease *m) {
-    const struct job *job = work->open->job;
+    const struct job *job = work->job;
     size_t from = core_poison_at(job, work->first),
            to = core_poison_at(job, work->first + work->count);
     m->n_skip = to - from;
@@ -297,20 +314,34 @@ static void parts_fill(struct sm_core *core, const struct work *work, Shardmill_
     if (m->n_parts == 1) m->sha256 = core_text(core, "%s", open->ranges[0]->sha256);
 }
 
+static void step_fill(struct sm_core *core, const struct batch *batch, Shardmill__Lease *m) {
+    m->epoch = batch->epoch;
+    m->step = batch->step;
+    if (batch->work.job->n_poisons > 0) {
+        m->skip = core_scratch(core, batch->work.count * sizeof *m->skip);
+        m->n_skip = core_step_skip(batch, m->skip);
+    }
+    m->generation = (uint32_t)m->n_skip;
+}
+
 static void lease_send(struct sm_core *core, const struct lease *lease) {
     const struct work *work = lease->work;
     const struct open_shard *open = work->open;
     BODY(core, m, Shardmill__Lease, shardmill__lease__init);
-    m->job = core_text(core, "%s", open->job->id);
+    m->job = core_text(core, "%s", work->job->id);
     m->kind = work->kind;
     m->attempt = lease->attempt;
-    m->shard = open->number;
     m->first = work->first;
     m->count = work->count;
-    m->generation = work->generation;
-    m->last = work->first + work->count == open->first + open->count;
     m->progress_ms = core->options.lease_ms;
-    if (work->kind == SHARDMILL__LEASE_KIND__SEAL)
+    if (open != NULL) {
+        m->shard = open->number;
+        m->generation = work->generation;
+        m->last = work->first + work->count == open->first + open->count;
+    }
+    if (work->kind == SHARDMILL__LEASE_KIND__STEP)
+        step_fill(core, work->batch, m);
+    else if (work->kind == SHARDMILL__LEASE_KIND__SEAL)
         parts_fill(core, work, m);
     else
         skip_fill(core, work, m);

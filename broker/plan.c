@@ -27,6 +27,7 @@ struct open_shard *core_shard_open(struct job *job, uint64_t ordinal) {
     open->first = open->cursor = sm_plan_shard_first(&job->plan, open->number);
     open->count = sm_plan_shard_count(&job->plan, open->number);
     open->seal = (struct work){.kind = SHARDMILL__LEASE_KIND__SEAL,
+                               .job = job,
                                .open = open,
                                .first = open->first,
                                .count = (uint32_t)open->count};
@@ -90,6 +91,7 @@ struct work *core_range_insert(struct open_shard *open, uint64_t first, uint32_t
     open->n++;
     struct work *range = core_calloc(1, sizeof *range);
     *range = (struct work){.kind = SHARDMILL__LEASE_KIND__RANGE,
+                           .job = open->job,
                            .open = open,
                            .first = first,
                            .count = count,
@@ -138,7 +140,8 @@ uint64_t core_fence(const struct job *job, uint64_t first, uint32_t count) {
 }
 
 static struct work_list *list_of(struct work *work) {
-    struct job *job = work->open->job;
+    struct job *job = work->job;
+    if (work->kind == SHARDMILL__LEASE_KIND__STEP) return &work->batch->session->waiting;
     return work->kind == SHARDMILL__LEASE_KIND__SEAL ? &job->seals : &job->ranges;
 }
 
@@ -150,6 +153,10 @@ void core_work_wait(struct work *work, bool front) {
     struct work_list *list = list_of(work);
     assert(!is_listed(work) && work->state != WORK_DONE);
     work->state = WORK_WAITING;
+    if (work->kind == SHARDMILL__LEASE_KIND__STEP) {
+        core_step_wait(work);
+        return;
+    }
     if (front || list->head == NULL) {
         work->next = list->head;
         if (list->head != NULL)

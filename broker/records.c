@@ -11,6 +11,8 @@ static int done_apply(struct job *job, const struct sm_record *r, struct sm_err 
 static int sealed_apply(struct job *job, const struct sm_record *r, struct sm_err *err);
 static int remake_apply(struct job *job, const struct sm_record *r, struct sm_err *err);
 static void poison_apply(struct job *job, const struct sm_record *r);
+static int run_apply(struct job *job, const struct sm_record *r, struct sm_err *err);
+static int commit_apply(struct job *job, const struct sm_record *r, struct sm_err *err);
 
 int core_record_apply(struct sm_core *core, const struct sm_record *r, struct sm_err *err) {
     if (r->kind == SM_RECORD_JOB) return job_apply(core, r, err);
@@ -39,6 +41,10 @@ int core_record_apply(struct sm_core *core, const struct sm_record *r, struct sm
     case SM_RECORD_FORGET:
         core_job_free(core, job);
         return 0;
+    case SM_RECORD_RUN:
+        return run_apply(job, r, err);
+    case SM_RECORD_COMMIT:
+        return commit_apply(job, r, err);
     case SM_RECORD_JOB:
         break;
     }
@@ -162,6 +168,20 @@ static int remake_apply(struct job *job, const struct sm_record *r, struct sm_er
         job->quarantined -= open->ranges[i]->quarantined.n;
     core_shard_close(open);
     if (ordinal < job->cursor) job->cursor = ordinal;
+    return 0;
+}
+
+static int run_apply(struct job *job, const struct sm_record *r, struct sm_err *err) {
+    if (r->world_size == 0 || r->world_size > SM_MAX_TRAINERS || r->position >= job->spec->samples)
+        return sm_fail(err, SM_E_INTERNAL, "a run of job '%s' that cannot be", job->id);
+    core_run_set(job, r->world_size, r->epoch, r->position);
+    return 0;
+}
+
+static int commit_apply(struct job *job, const struct sm_record *r, struct sm_err *err) {
+    if (r->rank >= job->run.world_size || r->position >= job->spec->samples)
+        return sm_fail(err, SM_E_INTERNAL, "a commit of job '%s' that cannot be", job->id);
+    job->run.commits[r->rank] = (struct commit){true, r->epoch, r->position};
     return 0;
 }
 

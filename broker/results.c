@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void ack(struct sm_core *core, struct worker *worker, const char *job, uint64_t attempt,
-                bool wanted);
+enum { STEP_BUSY_MS = 100 }; /* a worker without room for a batch is not asked again at once */
+
 static const char *done_wrong(const struct job *job, const Shardmill__Done *m);
 static bool range_done(struct sm_core *core, struct worker *worker, struct job *job,
                        uint64_t ordinal, const Shardmill__Done *m);
@@ -37,6 +37,10 @@ void core_on_done(struct sm_core *core, struct worker *worker, const Shardmill__
     struct job *job = core_job_find(core, m->job);
     uint64_t ordinal = 0;
     bool wanted = false;
+    if (m->kind == SHARDMILL__LEASE_KIND__STEP) {
+        core_step_done(core, worker, job, m);
+        return;
+    }
     if (job != NULL && job->state == SHARDMILL__JOB_STATE__RUNNING) {
         const char *wrong =
             core_job_holds(job, m->shard, &ordinal) ? done_wrong(job, m) : "no shard of this job";
@@ -61,11 +65,11 @@ void core_on_done(struct sm_core *core, struct worker *worker, const Shardmill__
     struct lease *lease = core_lease_find(worker, m->attempt);
     if (lease != NULL)
         core_lease_drop(core, lease); /* it says that it is through with it, wanted or not */
-    ack(core, worker, m->job, m->attempt, wanted);
+    core_ack(core, worker, m->job, m->attempt, wanted);
 }
 
-static void ack(struct sm_core *core, struct worker *worker, const char *job, uint64_t attempt,
-                bool wanted) {
+void core_ack(struct sm_core *core, struct worker *worker, const char *job, uint64_t attempt,
+              bool wanted) {
     BODY(core, m, Shardmill__Ack, shardmill__ack__init);
     m->job = core_text(core, "%.*s", SM_MAX_JOB_ID_BYTES, job);
     m->attempt = attempt;
@@ -127,9 +131,22 @@ static void quarantined_merge(struct sm_core *core, const struct job *job, const
     }
 }
 
-static void duration_add(struct sm_core *core, struct job *job, const struct lease *lease) {
+void core_duration_add(struct sm_core *core, struct job *job, const struct lease *lease) {
     int64_t us = (core->now - lease->started) * 1000 / lease->work->count;
     job->durations[job->n_durations++ % DURATIONS] = us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
+}
+
+static int compare_u32(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Median microseconds a sample over the last results; 0 before there is one. */
+uint32_t core_duration_median(const struct job *job) {
+    uint32_t sorted[DURATIONS], n = job->n_durations < DURATIONS ? job->n_durations : DURATIONS;
+    memcpy(sorted, job->durations, n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, compare_u32);
+    return n > 0 ? sorted[n / 2] : 0;
 }
 
 /* Whether everything that is cut within these positions is open and inside them, so that the result
@@ -172,7 +189,7 @@ static bool range_done(struct sm_core *core, struct worker *worker, struct job *
         return false;
     if (!result_fits(open, m->first, m->count)) return false;
     struct lease *lease = core_lease_find(worker, m->attempt);
-    if (lease != NULL && lease->work->count == m->count) duration_add(core, job, lease);
+    if (lease != NULL && lease->work->count == m->count) core_duration_add(core, job, lease);
     for (i = core_range_at(open, m->first);
          i < open->n && open->ranges[i]->first < m->first + m->count;) {
         core_leases_revoke(core, open->ranges[i], worker);
@@ -265,9 +282,9 @@ static void shard_remake(struct sm_core *core, struct open_shard *open) {
     core->work_added = true;
 }
 
-static void work_retry(struct sm_core *core, struct lease *lease, uint32_t code, const char *text) {
+void core_work_retry(struct sm_core *core, struct lease *lease, uint32_t code, const char *text) {
     struct work *work = lease->work;
-    struct job *job = work->open->job;
+    struct job *job = work->job;
     if (++work->failures > SM_RETRIES) {
         core_job_fail(core, job, code, text);
         return;
@@ -281,7 +298,7 @@ static void work_retry(struct sm_core *core, struct lease *lease, uint32_t code,
 
 void core_on_fail(struct sm_core *core, struct worker *worker, const Shardmill__Fail *m) {
     struct lease *lease = core_lease_find(worker, m->attempt);
-    ack(core, worker, m->job, m->attempt, lease != NULL);
+    core_ack(core, worker, m->job, m->attempt, lease != NULL);
     if (lease == NULL) {
         core->stale++;
         return;
@@ -292,6 +309,7 @@ void core_on_fail(struct sm_core *core, struct worker *worker, const Shardmill__
     switch (m->code) {
     case SM_E_BUSY:
     case SM_E_CANCELLED:
+        if (work->kind == SHARDMILL__LEASE_KIND__STEP) work->not_before = core->now + STEP_BUSY_MS;
         core_lease_drop(core, lease);
         break; /* no room, or it is leaving: nothing failed */
     case SM_E_MEMORY:
@@ -300,18 +318,18 @@ void core_on_fail(struct sm_core *core, struct worker *worker, const Shardmill__
     case SM_E_CAGE_DIED: /* of a whole lease: its cage did not come up, for example because it was
                             killed */
     case SM_E_SANDBOX:
-        work_retry(core, lease, m->code, text);
+        core_work_retry(core, lease, m->code, text);
         break;
     case SM_E_PART_MISSING:
         if (work->kind != SHARDMILL__LEASE_KIND__SEAL)
-            work_retry(core, lease, SM_E_INTERNAL, text);
+            core_work_retry(core, lease, SM_E_INTERNAL, text);
         else if (PLANTED(part_missing_ignored))
             core_lease_drop(core, lease);
         else
             shard_remake(core, work->open);
         break;
     default:
-        core_job_fail(core, work->open->job,
+        core_job_fail(core, work->job,
                       m->code < SM_E_COUNT && m->code != SM_E_OK ? m->code : SM_E_INTERNAL, text);
     }
     free(text);

@@ -8,6 +8,7 @@
 #include "lib/digest.h"
 #include "lib/limits.h"
 #include "lib/plan.h"
+#include "lib/steps.h"
 
 /* Bugs that only the simulator's build can switch on, to prove that it would find them. */
 #ifdef SM_SIM
@@ -21,7 +22,15 @@
     X(fingerprint_ignored)   \
     X(part_missing_ignored)  \
     X(retry_lost)            \
-    X(bystander_charged)
+    X(bystander_charged)     \
+    X(step_skipped)          \
+    X(commit_before_journal) \
+    X(old_session_accepted)  \
+    X(credit_kept)           \
+    X(free_before_release)   \
+    X(dead_batch_offered)    \
+    X(rank_twice)            \
+    X(grid_ignored)
 enum {
     PLANT_none,
 #define X(name) PLANT_##name,
@@ -48,15 +57,21 @@ struct quarantined {
 enum work_state {
     WORK_WAITING, /* in the job's list */
     WORK_LEASED,  /* at least one lease is live */
-    WORK_DONE,    /* journaled; only ranges */
+    WORK_DONE,    /* a range: journaled; a step: its batch lies at a worker */
 };
 
-/* A range to be made, or the seal of a shard. */
+struct work_list {
+    struct work *head, *tail;
+};
+
+/* A range to be made, the seal of a shard, or the batch of a step. */
 struct work {
     Shardmill__LeaseKind kind;
     enum work_state state;
-    struct open_shard *open;
-    uint64_t first; /* position; of a seal the shard's first */
+    struct job *job;
+    struct open_shard *open; /* of ranges and seals */
+    struct batch *batch;     /* of steps */
+    uint64_t first;          /* position; of a seal the shard's first */
     uint32_t count, generation;
     uint32_t deaths, failures;
     int64_t not_before;       /* back-off */
@@ -110,11 +125,94 @@ struct poison {
     uint64_t position, fence; /* attempts up to this one are refused */
 };
 
-enum { DURATIONS = 31 };
-
-struct work_list {
-    struct work *head, *tail;
+/* A sample at which workers died, not yet often enough. */
+struct suspect {
+    uint64_t sample;
+    uint32_t deaths;
 };
+
+/* One rank's batch of one step: from its cut until the trainer releases it. */
+struct batch {
+    struct work work;
+    struct session *session;
+    uint32_t epoch, padding;
+    uint64_t step, position; /* position: global, behind the step */
+    bool told;               /* the trainer has heard of it at least once */
+    /* of a DONE one: */
+    struct worker *holder;
+    uint64_t attempt, offset, bytes;
+    char digest[SM_XXH_HEX];
+    uint32_t substituted; /* of its positions, padding not counted */
+    int64_t said;
+    const struct worker *avoid; /* from which it could not be had; only compared */
+    int64_t avoid_until;
+    struct batch *prev, *next;           /* of the session, in order of steps */
+    struct batch *prev_held, *next_held; /* of the holder */
+};
+
+/* What became of one epoch of a session. */
+struct audit {
+    uint32_t epoch;
+    uint64_t steps, released, planned, delivered, padded, dropped, quarantined;
+    int64_t said;
+    struct audit *next; /* later epoch */
+};
+
+/* A batch that a worker holds and of which this broker knows only that: it is from before a
+ * restart, and a trainer may be reading it. */
+struct orphan {
+    uint64_t attempt, bytes;
+    struct worker *worker;
+    struct session *session; /* that said it holds it; else NULL */
+    char *job;
+    int64_t deadline;
+    struct orphan *next;
+};
+
+/* One rank's right to a job. */
+struct session {
+    uint64_t id;
+    struct job *job;
+    struct sm_peer peer;
+    char *client, *host;
+    uint32_t rank, world_size;
+    uint64_t credit;
+    bool has_token; /* what Attach said, so that it may say it again */
+    uint32_t token_epoch;
+    uint64_t token_position;
+    uint32_t start_epoch;
+    uint64_t start_position;
+    bool gone; /* its connection is no more; another client may take the rank */
+    int64_t heard, beat;
+    uint32_t cut_epoch; /* next to be cut; at spec->epochs: nothing is left */
+    uint64_t cut_step, cut_steps;
+    struct batch *head, *tail; /* open ones */
+    unsigned n_open;
+    struct work_list waiting;
+    struct audit *audits; /* oldest first */
+    uint32_t done_epoch;  /* behind everything that was released */
+    uint64_t done_position;
+    uint32_t committed_epoch;
+    uint64_t committed_position;
+    uint64_t delivered;
+    int64_t moved, waits_said;   /* last new batch or release */
+    struct session *prev, *next; /* all sessions, next to be served first */
+    struct session *next_of_job, *next_of_bucket;
+};
+
+/* Where a world of trainers began, and what its ranks have committed since. */
+struct run {
+    uint32_t world_size; /* 0: there was none yet */
+    uint32_t epoch;
+    uint64_t position;
+    struct commit {
+        bool set;
+        uint32_t epoch;
+        uint64_t position;
+    } * commits; /* world_size of them */
+};
+
+enum { DURATIONS = 31, SUSPECTS = 32, WINDOW_MAX = 1024 };
 
 struct job {
     char *id;
@@ -136,7 +234,12 @@ struct job {
     uint32_t durations[DURATIONS]; /* microseconds a sample, of the last ranges */
     uint32_t n_durations;          /* ever */
     unsigned slot;                 /* its bit in worker.told */
-    struct job *next;              /* in order of submission */
+    /* STREAM */
+    struct session *sessions;
+    struct run run;
+    struct suspect suspects[SUSPECTS]; /* most often blamed last */
+    unsigned n_suspects;
+    struct job *next; /* in order of submission */
 };
 
 struct worker {
@@ -150,6 +253,9 @@ struct worker {
     struct lease *leases;
     unsigned n_leases;
     uint8_t told[SM_MAX_JOBS / 8]; /* jobs of which it knows that the fingerprint differs */
+    char *host, *fd_socket, *data_endpoint;
+    uint64_t batch_memory, batch_used; /* bytes; used by leases, batches and orphans */
+    struct batch *held;
     struct worker *next_of_bucket;
     struct worker *prev, *next; /* all workers, oldest first */
 };
@@ -167,6 +273,13 @@ struct sm_core {
     unsigned n_workers, n_ready;
     struct worker *buckets[BUCKETS];
     uint64_t dropped, stale, refused;
+    struct session *sessions, *sessions_tail;
+    unsigned n_sessions;
+    uint32_t sessions_made; /* in this incarnation */
+    struct session *session_buckets[BUCKETS];
+    struct orphan *orphans;
+    uint64_t batch_memory; /* of all workers */
+    bool expand_first;     /* whose turn it is when both kinds have work */
     bool work_added; /* something waits that did not before: hand it out at the end of the step */
     struct sm_actions *out; /* of the running step */
 };
@@ -223,6 +336,8 @@ void core_lease_died(struct sm_core *core, struct lease *lease, bool charged);
 void core_lease_renew(struct sm_core *core, struct lease *lease);
 void core_leases_expire(struct sm_core *core);
 void core_assign(struct sm_core *core);
+/* Also tells the worker, once, when it does not. */
+bool core_fingerprint_fits(struct sm_core *core, struct job *job, struct worker *worker);
 
 /* workers.c */
 struct worker *core_worker_find(struct sm_core *core, const struct sm_peer *peer);
@@ -233,7 +348,56 @@ void core_on_ready(struct sm_core *core, struct worker *worker);
 void core_on_bye(struct sm_core *core, struct worker *worker);
 void core_workers_tick(struct sm_core *core);
 
+/* runs.c: where trainers begin */
+void core_run_set(struct job *job, uint32_t world_size, uint32_t epoch, uint64_t position);
+/* Where this Attach begins; persists a new run and the rank's commit where needed. false: refused.
+ */
+bool core_run_enter(struct sm_core *core, struct job *job, const struct sm_peer *peer,
+                    const Shardmill__Attach *m, uint32_t *epoch, uint64_t *position);
+struct sm_steps core_steps(const struct session *s, uint32_t epoch);
+
+/* sessions.c */
+struct session *core_session_of(struct sm_core *core, const struct sm_peer *peer);
+bool core_session_heard(struct sm_core *core, const struct sm_peer *peer);
+void core_session_gone(struct sm_core *core, const struct sm_peer *peer);
+void core_session_end(struct sm_core *core, struct session *s, bool quiet);
+void core_sessions_stop(struct sm_core *core, struct job *job, uint32_t code, const char *text);
+void core_sessions_tick(struct sm_core *core);
+void core_on_attach(struct sm_core *core, const struct sm_peer *peer, const Shardmill__Attach *m);
+void core_on_trainer(struct sm_core *core, const struct sm_peer *peer, const sm_envelope *e);
+
+/* stream.c */
+void core_cursor_begin(struct sm_core *core, struct session *s);
+unsigned core_window(const struct sm_core *core, const struct session *s);
+uint64_t core_step_bytes(const struct job *job);
+void core_step_wait(struct work *work);
+struct work *core_step_next(struct sm_core *core, struct worker *worker);
+struct work *core_step_straggler(struct sm_core *core, struct worker *worker);
+size_t core_step_skip(const struct batch *batch, uint64_t *fills);
+void core_step_charge(struct sm_core *core, struct work *work, uint64_t position);
+void core_step_done(struct sm_core *core, struct worker *worker, struct job *job,
+                    const Shardmill__Done *m);
+void core_batch_free(struct sm_core *core, struct batch *batch, bool quiet);
+void core_batch_say(struct sm_core *core, struct batch *batch);
+void core_batches_remake(struct sm_core *core, struct worker *worker);
+void core_holdings_adopt(struct sm_core *core, struct worker *worker, const Shardmill__Hello *m);
+bool core_holding_kept(struct sm_core *core, const struct worker *worker, uint64_t attempt);
+void core_orphan_free(struct sm_core *core, struct orphan *orphan, bool tell);
+void core_orphans_drop(struct sm_core *core, const struct worker *worker);
+void core_on_release(struct sm_core *core, struct session *s, const Shardmill__Release *m);
+void core_on_lost(struct sm_core *core, struct session *s, const Shardmill__Lost *m);
+void core_epoch_end_say(struct sm_core *core, struct session *s, struct audit *a);
+
+/* waits.c */
+char *core_waits_job(struct sm_core *core, const struct job *job);
+char *core_waits_session(struct sm_core *core, const struct session *s);
+
 /* results.c */
+void core_work_retry(struct sm_core *core, struct lease *lease, uint32_t code, const char *text);
+void core_duration_add(struct sm_core *core, struct job *job, const struct lease *lease);
+uint32_t core_duration_median(const struct job *job);
+void core_ack(struct sm_core *core, struct worker *worker, const char *job, uint64_t attempt,
+              bool wanted);
 void core_on_progress(struct sm_core *core, struct worker *worker, const Shardmill__Progress *m);
 void core_on_done(struct sm_core *core, struct worker *worker, const Shardmill__Done *m);
 void core_on_fail(struct sm_core *core, struct worker *worker, const Shardmill__Fail *m);
@@ -243,6 +407,7 @@ struct job *core_job_find(struct sm_core *core, const char *id);
 /* Takes the spec. */
 struct job *core_job_new(struct sm_core *core, const char *id, Shardmill__JobSpec *spec);
 void core_job_free(struct sm_core *core, struct job *job);
+struct job *core_job_named(struct sm_core *core, const char *name, unsigned *fitting);
 void core_job_stop(struct sm_core *core, struct job *job);
 void core_job_fail(struct sm_core *core, struct job *job, uint32_t code, const char *text);
 void core_on_submit(struct sm_core *core, const struct sm_peer *peer, const Shardmill__Submit *m);

@@ -3,6 +3,7 @@
 #include "broker/state.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -13,10 +14,46 @@ enum {
 #else
     RESULTS_SHARDS = 1000,
 #endif
-    STALL_MS = 5000, /* without progress for so long, a job waits for its workers */
 };
 
-static char *waits_for(struct sm_core *core, const struct job *job);
+static int compare_ranks(const void *a, const void *b) {
+    uint32_t x = (*(Shardmill__SessionStatus *const *)a)->rank,
+             y = (*(Shardmill__SessionStatus *const *)b)->rank;
+    return x < y ? -1 : x > y;
+}
+
+static Shardmill__SessionStatus *session_status(struct sm_core *core, const struct session *s) {
+    BODY(core, m, Shardmill__SessionStatus, shardmill__session_status__init);
+    m->rank = s->rank;
+    m->world_size = s->world_size;
+    m->epoch = s->head != NULL ? s->head->epoch : s->cut_epoch;
+    m->step = s->head != NULL ? s->head->step : s->cut_step;
+    m->position = s->done_epoch == m->epoch ? s->done_position : 0;
+    for (const struct batch *b = s->head; b != NULL; b = b->next) {
+        m->made += b->work.state == WORK_DONE;
+        m->in_work += b->work.state == WORK_LEASED;
+    }
+    m->window = core_window(core, s);
+    m->credit_bytes = s->credit;
+    m->committed_epoch = s->committed_epoch;
+    m->committed_position = s->committed_position;
+    m->delivered = s->delivered;
+    m->silent_ms = (uint64_t)(core->now - s->heard);
+    m->host = core_text(core, "%s", s->host);
+    bool long_ago = core->now - s->moved >= SM_WAITS_MS;
+    m->waits_for = long_ago ? core_waits_session(core, s) : core_text(core, "%s", "");
+    return m;
+}
+
+static void sessions_fill(struct sm_core *core, const struct job *job, Shardmill__JobStatus *m) {
+    size_t n = 0;
+    for (const struct session *s = job->sessions; s != NULL; s = s->next_of_job)
+        n++;
+    m->sessions = core_scratch(core, (n + 1) * sizeof *m->sessions);
+    for (const struct session *s = job->sessions; s != NULL; s = s->next_of_job)
+        m->sessions[m->n_sessions++] = session_status(core, s);
+    qsort(m->sessions, n, sizeof *m->sessions, compare_ranks);
+}
 
 static Shardmill__JobStatus *job_status(struct sm_core *core, const struct job *job) {
     BODY(core, m, Shardmill__JobStatus, shardmill__job_status__init);
@@ -36,13 +73,15 @@ static Shardmill__JobStatus *job_status(struct sm_core *core, const struct job *
     for (const struct worker *w = core->workers; w != NULL; w = w->next) {
         bool holds = false;
         for (const struct lease *l = w->leases; l != NULL; l = l->next_of_worker) {
-            if (l->work->open->job != job || l->late) continue;
+            if (l->work->job != job || l->late) continue;
             holds = true;
-            if (l->work->kind == SHARDMILL__LEASE_KIND__RANGE) m->in_work += l->done;
+            if (l->work->kind != SHARDMILL__LEASE_KIND__SEAL) m->in_work += l->done;
         }
         m->workers += holds;
     }
-    m->waits_for = waits_for(core, job);
+    m->waits_for = core_waits_job(core, job);
+    m->kind = job->spec->kind;
+    sessions_fill(core, job, m);
     return m;
 }
 
@@ -53,59 +92,6 @@ void core_on_job_status_get(struct sm_core *core, const struct sm_peer *peer,
         core_refuse(core, peer, SM_E_MISSING, "no job '%.100s' is known here", m->job);
     else
         core_send(core, peer, SHARDMILL__ENVELOPE__BODY_JOB_STATUS, job_status(core, job));
-}
-
-/* Why nothing of a running job is being worked on: who waits for whom. */
-static char *waits_for(struct sm_core *core, const struct job *job) {
-    if (job->state != SHARDMILL__JOB_STATE__RUNNING) return core_text(core, "%s", "");
-    unsigned fitting = 0, busy = 0;
-    const struct worker *other = NULL;
-    const struct job *with = NULL;
-    const struct lease *newest = NULL;
-    for (const struct worker *w = core->workers; w != NULL; w = w->next) {
-        for (const struct lease *l = w->leases; l != NULL; l = l->next_of_worker)
-            if (l->work->open->job == job && (newest == NULL || l->renewed > newest->renewed))
-                newest = l;
-        if (job->fingerprint != NULL && strcmp(job->fingerprint, w->fingerprint) != 0) {
-            other = w;
-            continue;
-        }
-        fitting++;
-        if (w->leases == NULL) continue;
-        busy++;
-        if (w->leases->work->open->job != job) with = w->leases->work->open->job;
-    }
-    if (newest != NULL) {
-        if (core->now - newest->renewed < STALL_MS) return core_text(core, "%s", "");
-        return core_text(
-            core,
-            "the job waits for worker '%s', which has told of no progress on %u positions from %llu on "
-            "for %lld s",
-            newest->worker->name, newest->work->count, (unsigned long long)newest->work->first,
-            (long long)(core->now - newest->renewed) / 1000);
-    }
-    if (core->n_workers == 0)
-        return core_text(
-            core,
-            "the job waits for a worker: none is connected (hint: shardmill worker --broker ENDPOINT)");
-    if (fitting == 0)
-        return core_text(
-            core,
-            "the job waits for a worker with '%s': %u are connected, none has it; '%s' has '%s'",
-            job->fingerprint, core->n_workers, other->name, other->fingerprint);
-    const struct work *retry = job->seals.head != NULL ? job->seals.head : job->ranges.head;
-    if (retry != NULL && retry->not_before > core->now)
-        return core_text(
-            core, "the job waits %lld ms before it tries positions from %llu on again, after: %s",
-            (long long)(retry->not_before - core->now), (unsigned long long)retry->first,
-            retry->failure != NULL ? retry->failure : "a failure");
-    if (with != NULL)
-        return core_text(
-            core,
-            "the job waits for %u of %u workers, which are busy with others, such as job '%s'",
-            busy, fitting, with->id);
-    return core_text(core, "the job waits for one of %u connected workers to ask for a lease",
-                     fitting);
 }
 
 static size_t quarantined_bytes(const Shardmill__Quarantined *q) {
@@ -168,7 +154,7 @@ static Shardmill__WorkerStatus *worker_status(struct sm_core *core, const struct
     m->fingerprint = core_text(core, "%s", w->fingerprint);
     m->silent_ms = (uint64_t)(core->now - w->heard);
     if (w->leases != NULL) {
-        m->job = core_text(core, "%s", w->leases->work->open->job->id);
+        m->job = core_text(core, "%s", w->leases->work->job->id);
         m->first = w->leases->work->first;
         m->count = w->leases->work->count;
         m->done = w->leases->done;

@@ -2,6 +2,7 @@
  * back (leases.c). */
 #include "broker/state.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,8 +52,13 @@ void core_worker_free(struct sm_core *core, struct worker *w) {
         core->workers_tail = w->prev;
     core->n_workers--;
     if (w->ready) core->n_ready--;
+    assert(w->held == NULL);
+    core->batch_memory -= w->batch_memory;
     free(w->name);
     free(w->fingerprint);
+    free(w->host);
+    free(w->fd_socket);
+    free(w->data_endpoint);
     free(w);
 }
 
@@ -73,6 +79,8 @@ void core_worker_dies(struct sm_core *core, struct worker *worker) {
     while (worker->leases != NULL)
         core_lease_died(core, worker->leases,
                         worker->leases->attempt == guilty || PLANTED(bystander_charged));
+    core_batches_remake(core, worker);
+    core_orphans_drop(core, worker);
     core_worker_free(core, worker);
 }
 
@@ -100,6 +108,14 @@ void core_on_hello(struct sm_core *core, const struct sm_peer *peer, const Shard
     }
     free(w->name);
     free(w->fingerprint);
+    free(w->host);
+    free(w->fd_socket);
+    free(w->data_endpoint);
+    w->host = core_clean(m->host, SM_MAX_NAME_BYTES);
+    w->fd_socket = core_clean(m->fd_socket, SM_MAX_NAME_BYTES);
+    w->data_endpoint = core_clean(m->data_endpoint, SM_MAX_NAME_BYTES);
+    core->batch_memory += m->batch_memory - w->batch_memory;
+    w->batch_memory = m->batch_memory;
     w->name = core_clean(m->name, SM_MAX_NAME_BYTES);
     w->fingerprint = core_clean(m->fingerprint, SM_MAX_FINGERPRINT_BYTES);
     memset(w->told, 0, sizeof w->told);
@@ -111,10 +127,15 @@ void core_on_hello(struct sm_core *core, const struct sm_peer *peer, const Shard
     welcome->heartbeat_ms = w->heartbeat_ms;
     welcome->liveness = SM_LIVENESS;
     core_send(core, peer, SHARDMILL__ENVELOPE__BODY_WELCOME, welcome);
-    while (w->leases != NULL)
-        core_lease_drop(core, w->leases);
+    core_holdings_adopt(core, w, m);
+    for (struct lease *l = w->leases, *next; l != NULL; l = next) {
+        next = l->next_of_worker;
+        if (l->work->kind != SHARDMILL__LEASE_KIND__STEP) core_lease_drop(core, l);
+    }
     for (size_t i = 0; i < m->n_holding; i++) {
         const Shardmill__Holding *h = m->holding[i];
+        if (h->kind == SHARDMILL__LEASE_KIND__STEP && core_holding_kept(core, w, h->attempt))
+            continue;
         if (i < SM_MAX_WORKER_LEASES && holding_adopt(core, w, h)) continue;
         BODY(core, revoke, Shardmill__Revoke, shardmill__revoke__init);
         revoke->job = core_text(core, "%.*s", SM_MAX_JOB_ID_BYTES, h->job);
@@ -145,9 +166,10 @@ static bool holding_adopt(struct sm_core *core, struct worker *worker,
                           const Shardmill__Holding *h) {
     struct job *job = core_job_find(core, h->job);
     uint64_t ordinal;
-    if (job == NULL || job->state != SHARDMILL__JOB_STATE__RUNNING ||
-        !core_job_holds(job, h->shard, &ordinal) || job->shards[ordinal].sealed ||
-        job->fingerprint == NULL || strcmp(job->fingerprint, worker->fingerprint) != 0 ||
+    if (h->kind == SHARDMILL__LEASE_KIND__STEP || job == NULL ||
+        job->state != SHARDMILL__JOB_STATE__RUNNING || !core_job_holds(job, h->shard, &ordinal) ||
+        job->shards[ordinal].sealed || job->fingerprint == NULL ||
+        strcmp(job->fingerprint, worker->fingerprint) != 0 ||
         core_lease_find(worker, h->attempt) != NULL)
         return false;
     if (h->kind == SHARDMILL__LEASE_KIND__SEAL && job->shards[ordinal].open == NULL) return false;
@@ -187,6 +209,8 @@ void core_on_ready(struct sm_core *core, struct worker *worker) {
 void core_on_bye(struct sm_core *core, struct worker *worker) {
     while (worker->leases != NULL)
         core_lease_drop(core, worker->leases);
+    core_batches_remake(core, worker);
+    core_orphans_drop(core, worker);
     core_worker_free(core, worker);
 }
 
