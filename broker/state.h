@@ -253,7 +253,7 @@ struct worker {
     struct lease *leases;
     unsigned n_leases;
     uint8_t told[SM_MAX_JOBS / 8]; /* jobs of which it knows that the fingerprint differs */
-    char *host, *fd_socket, *data_endpoint;
+    char *host, *fd_socket, *data_endpoint, *data_public_key;
     uint64_t batch_memory, batch_used; /* bytes; used by leases, batches and orphans */
     struct batch *held;
     struct worker *next_of_bucket;

@@ -375,6 +375,7 @@ void core_batch_say(struct sm_core *core, struct batch *b) {
     m->worker_host = core_text(core, "%s", w->host);
     m->fd_socket = core_text(core, "%s", w->fd_socket);
     m->data_endpoint = core_text(core, "%s", w->data_endpoint);
+    m->data_public_key = core_text(core, "%s", w->data_public_key);
     m->offset = b->offset;
     m->bytes = b->bytes;
     m->digest = core_text(core, "%s", b->digest);

@@ -59,6 +59,7 @@ void core_worker_free(struct sm_core *core, struct worker *w) {
     free(w->host);
     free(w->fd_socket);
     free(w->data_endpoint);
+    free(w->data_public_key);
     free(w);
 }
 
@@ -111,9 +112,11 @@ void core_on_hello(struct sm_core *core, const struct sm_peer *peer, const Shard
     free(w->host);
     free(w->fd_socket);
     free(w->data_endpoint);
+    free(w->data_public_key);
     w->host = core_clean(m->host, SM_MAX_NAME_BYTES);
     w->fd_socket = core_clean(m->fd_socket, SM_MAX_NAME_BYTES);
     w->data_endpoint = core_clean(m->data_endpoint, SM_MAX_NAME_BYTES);
+    w->data_public_key = core_clean(m->data_public_key, SM_MAX_NAME_BYTES);
     core->batch_memory += m->batch_memory - w->batch_memory;
     w->batch_memory = m->batch_memory;
     w->name = core_clean(m->name, SM_MAX_NAME_BYTES);
