@@ -1,17 +1,13 @@
-/* A balanced Feistel network over the smallest even number of bits that holds n, with
- * cycle-walking: a value outside [0, n) is sent round again (Black and Rogaway, "Ciphers with
- * Arbitrary Finite Domains", 2002). The domain is less than 4 n, so a walk takes fewer than four
- * steps on average. The round function is one Philox block. */
+/* A balanced Feistel network over the smallest even number of bits that holds n, with cycle-walking: a value outside
+ * [0, n) is sent round again (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). The domain is less than
+ * 4 n, so a walk takes fewer than four steps on average. The round function is one Philox block. */
 #include "lib/permutation.h"
 
 #include "lib/rng.h"
 
 #include <assert.h>
 
-enum {
-    ROUNDS = 8,
-    ORDER_TWEAK = 0x6f726465
-}; /* the tweak keeps the order's numbers apart from every op's */
+enum { ROUNDS = 8, ORDER_TWEAK = 0x6f726465 }; /* the tweak keeps the order's numbers apart from every op's */
 
 struct sm_permutation sm_permutation_make(uint64_t n, uint64_t seed, uint32_t epoch) {
     assert(n > 0 && n <= UINT64_C(1) << 62);

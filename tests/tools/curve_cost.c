@@ -55,7 +55,7 @@ static void batch_fetch(void *socket) {
 static double round_seconds(const struct sm_keys *server, const struct sm_keys *client) {
     struct sm_err err;
     struct worker w = {.context = zmq_ctx_new()}; /* as two processes: an I/O thread each */
-    void *context = zmq_ctx_new(), *socket;
+    void *context = zmq_ctx_new(), *socket = NULL;
     const struct sm_wire_security theirs = {.keys = server}, ours = {.keys = client};
     pthread_t thread;
     if (sm_wire_bind_with(w.context, "tcp://127.0.0.1:*", &theirs, &w.socket, w.endpoint, &err) !=

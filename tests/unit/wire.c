@@ -175,7 +175,7 @@ struct net {
 
 static struct sm_keys *keys_made(struct net *n, const char *name, const char *join) {
     char public_key[SM_KEY_TEXT], dir[512], join_dir[512];
-    struct sm_keys *keys;
+    struct sm_keys *keys = NULL;
     struct sm_err err;
     snprintf(dir, sizeof dir, "%s/%s", n->scratch.dir, name);
     snprintf(join_dir, sizeof join_dir, "%s/%s", n->scratch.dir, join != NULL ? join : "");
