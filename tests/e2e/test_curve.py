@@ -1,4 +1,5 @@
 """Keys: who has the right one works, who has not is told so in bounded time, and nobody else is disturbed."""
+import ctypes
 import os
 import pathlib
 import re
@@ -8,7 +9,7 @@ import stat
 import time
 
 import pytest
-from conftest import SANITIZED, digests, good, processes, run, wait_until
+from conftest import SANITIZED, SHARDMILL, digests, good, run, wait_until
 
 TOLD_S = 20 if SANITIZED else 8  # a wait that a handshake ends, the start of a process included
 ENDS = "tcp://127.0.0.1:*"
@@ -173,3 +174,68 @@ def test_half_open_connections_and_garbage_stop_nobody(tmp_path, keys, start):
     seen = status(endpoint, keys / "known")
     assert seen["refused"] >= 80 and seen["dropped"] == 0  # the silent ones; libzmq tells nobody of what is no ZeroMQ
     assert [w["silent_ms"] < 5000 for w in seen["workers"]] == [True]
+
+
+class Options(ctypes.Structure):
+    _fields_ = [("api_version", ctypes.c_uint32), ("broker", ctypes.c_char_p), ("job", ctypes.c_char_p),
+                ("rank", ctypes.c_uint32), ("world_size", ctypes.c_uint32), ("token", ctypes.c_char_p),
+                ("credit_bytes", ctypes.c_uint64), ("timeout_ms", ctypes.c_int), ("key_dir", ctypes.c_char_p),
+                ("transport", ctypes.c_char_p)]
+
+
+class View(ctypes.Structure):
+    _fields_ = [("epoch", ctypes.c_uint32), ("step", ctypes.c_uint64), ("count", ctypes.c_uint32),
+                ("padding", ctypes.c_uint32), ("type", ctypes.c_int), ("ndim", ctypes.c_int),
+                ("shape", ctypes.c_int64 * 4), ("data", ctypes.c_void_p), ("data_bytes", ctypes.c_size_t),
+                ("arrays", ctypes.c_void_p * 4), ("digest", ctypes.c_char * 40), ("handle", ctypes.c_void_p)]
+
+
+def epoch(endpoint, folder, transport, wait_ms=20000):
+    """The digests of an epoch's batches as a trainer gets them, or the sentence that tells why it gets none."""
+    library = ctypes.CDLL(str(pathlib.Path(SHARDMILL).parent / "libshardmill.so"))
+    library.sm_last_error.restype = ctypes.c_char_p
+    options = Options(api_version=1, broker=endpoint.encode(), job=b"test", world_size=1, timeout_ms=wait_ms,
+                      key_dir=str(folder).encode() if folder else None, transport=transport)
+    loader, view, found = ctypes.c_void_p(), View(), []
+    if library.sm_open(ctypes.byref(loader), ctypes.byref(options)) != 0:
+        return library.sm_last_error(None).decode()
+    try:
+        while (said := library.sm_next(loader, ctypes.byref(view), wait_ms)) == 1:
+            found.append(view.digest)
+            library.sm_release(loader, ctypes.byref(view))
+        return found if said >= 0 else library.sm_last_error(loader).decode()
+    finally:
+        library.sm_close(ctypes.byref(loader))
+
+
+@pytest.mark.skipif(SANITIZED, reason="a sanitized library does not load into this Python")
+def test_a_trainer_with_keys_gets_the_same_batches_and_strangers_get_a_sentence(photos, pipeline, tmp_path, keys, start):
+    file = pipeline(photos)
+    with open(file, "a", encoding="utf-8") as text:
+        text.write("output: {batch_size: 4}\n")
+    serve = start("serve", file, "--bind", "tcp://127.0.0.1:*", "--workers", "1", "--state", tmp_path / "served",
+                  "--keys", keys / "server")
+    endpoint = serve.process.stdout.readline().split()[-1]
+    plain = start("serve", file, "--bind", "tcp://127.0.0.1:*", "--workers", "1", "--state", tmp_path / "plain")
+    wanted = epoch(plain.process.stdout.readline().split()[-1], None, b"shm")
+    assert len(wanted) == 6
+    assert epoch(endpoint, keys / "known", b"tcp") == wanted
+    begin = time.monotonic()
+    assert "does not allow the key" in epoch(endpoint, keys / "unknown", b"tcp")
+    assert "asks for a key" in epoch(endpoint, None, b"tcp")
+    assert time.monotonic() - begin < TOLD_S
+    assert epoch(endpoint, keys / "worker", b"tcp") == wanted  # and nothing was disturbed
+
+
+@pytest.mark.skipif(SANITIZED, reason="a sanitized library does not load into this Python")
+def test_a_worker_gives_no_batch_to_a_trainer_whom_it_does_not_know(photos, pipeline, tmp_path, keys, start):
+    file = pipeline(photos)
+    _, endpoint = broker(start, tmp_path, "--keys", keys / "server")
+    worker = start("worker", "--broker", endpoint, "--keys", keys / "worker")
+    good("submit", file, "--broker", endpoint, "--keys", keys / "known", "--state", tmp_path / "submitted")
+    sentence = epoch(endpoint, keys / "known", b"tcp", wait_ms=4000)
+    assert "the trainer waits for the worker at" in sentence
+    assert "refused a connection" in worker.process.stderr.readline()
+    shutil.copy(keys / "known" / "public.key", keys / "worker" / "allowed" / "known.key")
+    wait_until(lambda: isinstance(epoch(endpoint, keys / "known", b"tcp", wait_ms=4000), list), seconds=40,
+               what="the first epoch of a trainer that the worker knows now")
