@@ -49,7 +49,7 @@ TOOL_SRC   = $(wildcard tests/tools/*.c)
 TOOL_BIN   = $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(TOOL_SRC))
 UNIT_BIN   = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 
-.PHONY: all client help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench sim tests docs lint objects packages-there
+.PHONY: all client help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench bench-stream sim tests docs lint objects packages-there
 all: $(BUILD)/shardmill client
 
 help:            ## this list
@@ -212,6 +212,9 @@ bench: deps-test ## ratios, measured side by side in one run (SHARDMILL_PHOTOS=f
 	@tests/bench/engine_vs_torchvision.py --tool $(BUILD)/tools/engine_run $${SHARDMILL_PHOTOS:-../shared/data/photos}
 	@BUILD=$(BUILD) tests/bench/bench_expand.py
 	@BUILD=$(BUILD) tests/bench/bench_curve.py
+bench-stream: deps-test ## the same for trainers: every tests/bench/bench_stream_*.py
+	@$(MAKE) --no-print-directory -s -j2 all tests
+	@failed=0; for b in tests/bench/bench_stream_*.py; do BUILD=$(BUILD) $$b || failed=1; done; exit $$failed
 
 objects: $(BIN_OBJ)
 
