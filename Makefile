@@ -108,12 +108,12 @@ $(BUILD)/tests/loop: $(BUILD)/obj/tests/unit/loop.o $(call obj,$(LIB_SRC) $(BROK
 # ---- the client library: what a training loop links. It needs no libvips, YAML, JSON or libcrypto, and shows the
 # functions of client/c/shardmill.h alone, in the static library too. ----
 CLIENT_PACKAGES = libzmq >= 4.3 libprotobuf-c >= 1.4 libxxhash >= 0.8
-CLIENT_LIB  = $(addprefix lib/,batch.c buf.c digest.c err.c fs.c greeting.c handover.c keys.c watch.c wire.c zap.c)
+CLIENT_LIB  = $(filter-out lib/sha.c,$(LIB_SRC))
 CLIENT_OBJ  = $(patsubst %.c,$(BUILD)/pic/%.o,$(CLIENT_SRC) $(CLIENT_LIB)) $(BUILD)/pic/gen/messages.pb-c.o
 CLIENT_LIBS := $(shell pkg-config --libs '$(CLIENT_PACKAGES)' 2>/dev/null) -pthread
 SOVERSION   = 0
 SO          = libshardmill.so.$(SOVERSION)
-PIC         = -fPIC -fvisibility=hidden
+PIC         = -fPIC -fvisibility=hidden -ffunction-sections -fdata-sections
 client: $(BUILD)/libshardmill.so $(BUILD)/libshardmill.a $(BUILD)/shardmill.pc ## the C library for training loops
 
 $(BUILD)/pic/gen/%.o: $(BUILD)/gen/%.c
@@ -123,7 +123,7 @@ $(BUILD)/pic/%.o: %.c | $(BUILD)/gen/messages.pb-c.h
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) $(PIC) -MMD -MP -c -o $@ $<
 $(BUILD)/$(SO): $(CLIENT_OBJ)
-	$(CC) $(CFLAGS_ALL) -shared -Wl,-soname,$(SO) $(if $(SAN),,-Wl,-z,defs) -Wl,--as-needed -o $@ $^ $(CLIENT_LIBS)
+	$(CC) $(CFLAGS_ALL) -shared -Wl,-soname,$(SO) $(if $(SAN),,-Wl,-z,defs) -Wl,--as-needed -Wl,--gc-sections -o $@ $^ $(CLIENT_LIBS)
 $(BUILD)/libshardmill.so: $(BUILD)/$(SO)
 	ln -sf $(SO) $@
 $(BUILD)/libshardmill.a: $(CLIENT_OBJ)

@@ -193,12 +193,10 @@ static void attach(struct sm_loader *l, int64_t now) {
     m.pipeline_digest = l->pipeline_digest;
     m.dataset_digest = l->dataset_digest;
     m.seed = l->seed;
-#ifdef SM_RELEASE_ATTEMPT
     uint64_t held[HELD_SAID_MAX];
     for (struct batch *b = l->held; b != NULL && m.n_held < HELD_SAID_MAX; b = b->next)
         if (b->map != NULL) held[m.n_held++] = b->attempt;
     m.held = held;
-#endif
     session_say(l, SHARDMILL__ENVELOPE__BODY_ATTACH, &m);
     l->attach_at = now + ATTACH_AGAIN_MS;
 }

@@ -97,13 +97,8 @@ static void release_freed(struct sm_loader *l) {
         m.session = l->session;
         m.epoch = b->epoch;
         m.step = b->step;
-#ifdef SM_RELEASE_ATTEMPT
         if (b->session != l->session) m.attempt = b->attempt;
         if (l->state == LOADER_ATTACHED) session_say(l, SHARDMILL__ENVELOPE__BODY_RELEASE, &m);
-#else
-        if (l->state == LOADER_ATTACHED && b->session == l->session)
-            session_say(l, SHARDMILL__ENVELOPE__BODY_RELEASE, &m);
-#endif
         batch_free(l, b);
     }
 }
