@@ -97,7 +97,12 @@ static void release_freed(struct sm_loader *l) {
         m.session = l->session;
         m.epoch = b->epoch;
         m.step = b->step;
-        if (b->session != l->session) m.attempt = b->attempt;
+        if (b->session !=
+            l->session) { /* of an earlier session, whose steps are counted otherwise */
+            m.attempt = b->attempt;
+            m.epoch = UINT32_MAX;
+            m.step = UINT64_MAX;
+        }
         if (l->state == LOADER_ATTACHED) session_say(l, SHARDMILL__ENVELOPE__BODY_RELEASE, &m);
         batch_free(l, b);
     }
