@@ -281,7 +281,7 @@ void core_sessions_stop(struct sm_core *core, struct job *job, uint32_t code, co
 /* --- time ------------------------------------------------------------------------------------- */
 
 static void session_repeat(struct sm_core *core, struct session *s) {
-    for (struct batch *b = s->head; b != NULL; b = b->next)
+    for (struct batch *b = s->head; b != NULL && b->told; b = b->next)
         if (b->work.state == WORK_DONE && core->now - b->said >= SM_REPEAT_MS)
             core_batch_say(core, b);
     for (struct audit *a = s->audits; a != NULL; a = a->next)

@@ -312,6 +312,19 @@ static uint32_t substituted(const struct batch *b, const Shardmill__Done *m) {
     return n;
 }
 
+/* A trainer takes its batches in order, so it hears of them in order: of this one when it has heard
+ * of all before it, and then of those behind it that had to wait (or that it may have dropped,
+ * because this one was lost). */
+static void batches_say(struct sm_core *core, struct batch *made) {
+    for (const struct batch *b = made->prev; b != NULL; b = b->prev)
+        if (!b->told) return;
+    bool again = made->told;
+    for (struct batch *b = made; b != NULL; b = b->next) {
+        if (b->work.state == WORK_DONE && (again || !b->told)) core_batch_say(core, b);
+        if (!b->told) return;
+    }
+}
+
 static bool batch_done(struct sm_core *core, struct worker *worker, struct lease *lease,
                        const Shardmill__Done *m) {
     struct work *work = lease->work;
@@ -331,7 +344,7 @@ static bool batch_done(struct sm_core *core, struct worker *worker, struct lease
     b->work.job->cages += m->cages_replaced;
     b->session->moved = core->now;
     core->work_added = true;
-    core_batch_say(core, b);
+    batches_say(core, b);
     return true;
 }
 

@@ -274,6 +274,27 @@ static void a_batch_is_told_again_until_it_is_released(void **state) {
     desk_close(&d);
 }
 
+static void batches_are_told_in_order_whoever_is_faster(void **state) {
+    (void)state;
+    struct desk d;
+    stream_open(&d, stream_spec(100, 4, 0), 100 * MB);
+    worker_hello(&d, 2, 100 * MB, NULL, 0);
+    Shardmill__Attach a = attach_of(0, 1, "c");
+    attach(&d, TRAINER, &a);
+    Shardmill__Lease slow = lease_of(&d, 1), fast = lease_of(&d, 2);
+    assert_int_equal(fast.step, 1);
+    assert_true(step_done(&d, 2, &fast));
+    assert_null(desk_sent(&d, TRAINER, SHARDMILL__ENVELOPE__BODY_BATCH));
+    assert_true(step_done(&d, 1, &slow));
+    uint64_t next = 0;
+    for (size_t i = 0; i < d.actions.n; i++)
+        if (d.actions.list[i].kind == SM_ACTION_SEND &&
+            d.actions.list[i].message->body_case == SHARDMILL__ENVELOPE__BODY_BATCH)
+            assert_int_equal(d.actions.list[i].message->batch->step, next++);
+    assert_int_equal(next, 2);
+    desk_close(&d);
+}
+
 static void a_dead_workers_batches_are_made_again_first(void **state) {
     (void)state;
     struct desk d;
@@ -569,6 +590,7 @@ int main(void) {
         cmocka_unit_test(the_next_epoch_is_leased_while_the_last_steps_are_out),
         cmocka_unit_test(credit_and_batch_memory_bound_what_is_out),
         cmocka_unit_test(a_batch_is_told_again_until_it_is_released),
+        cmocka_unit_test(batches_are_told_in_order_whoever_is_faster),
         cmocka_unit_test(a_dead_workers_batches_are_made_again_first),
         cmocka_unit_test(a_lost_batch_is_made_again_and_its_memory_freed),
         cmocka_unit_test(a_trainer_that_is_silent_gives_its_batches_back),
