@@ -1,0 +1,382 @@
+"""The Python package: against a library that the tests control (waits, failures, credit, memory), and against real servers."""
+import ctypes
+import gc
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from conftest import ROOT, SANITIZED, SHARDMILL, processes, wait_until
+
+PACKAGE = ROOT / "client" / "python" / "src"
+BUILD = pathlib.Path(SHARDMILL).resolve().parent
+pytestmark = pytest.mark.skipif(SANITIZED, reason="Python itself is not built with the sanitizers")
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory):
+    """Path of the library in fake_shardmill.c."""
+    out = tmp_path_factory.mktemp("fake") / "libshardmill.so"
+    subprocess.run([os.environ.get("CC", "gcc"), "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC",
+                    "-I", str(ROOT), "-o", str(out), str(ROOT / "tests" / "e2e" / "fake_shardmill.c")], check=True)
+    return out
+
+
+def python(code, library=None, timeout=60, **more):
+    """Runs a program in a Python of its own: each test gets a fresh library, and may be killed."""
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment(library), capture_output=True,
+                          text=True, timeout=timeout, **more)
+
+
+def environment(library=None):
+    env = dict(os.environ, PYTHONPATH=str(PACKAGE), SHARDMILL=SHARDMILL,
+               SHARDMILL_LIB=str(library or BUILD / "libshardmill.so"), PYTHONDONTWRITEBYTECODE="1")
+    return env
+
+
+def said(code, library=None, **more):
+    done = python(code, library, **more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.split("\n")[:-1]
+
+
+# ---- memory ----
+
+def test_batch_is_a_mapping_of_read_only_arrays(fake):
+    assert said("""
+        import numpy as np, shardmill
+        with shardmill.Loader("job", broker="ipc://x") as loader:
+            batch = next(iter(loader))
+            print(list(batch), len(batch), batch.epoch, batch.step, batch.dtype, batch.digest)
+            for key in batch:
+                print(key, batch[key].shape, batch[key].dtype, batch[key].flags.writeable)
+                try:
+                    batch[key].setflags(write=True)
+                    print("can be made writable")
+                except ValueError:
+                    pass
+            print(batch["image"].ctypes.data % 64, batch["image"][2, 0, 0, 0], list(batch.position), list(batch.substitute))
+    """, fake) == [
+        "['image', 'label', 'index', 'padding'] 4 0 0 uint8 00112233",
+        "image (4, 3, 8, 8) uint8 False", "label (4,) int64 False", "index (4,) uint64 False", "padding (4,) bool False",
+        "can be made writable", "0 2 [0, 1, 2, 3] [False, True, False, False]"]  # padding is made from the flags
+
+
+def test_next_iteration_releases_and_says_so(fake):
+    lines = said("""
+        import shardmill
+        loader = shardmill.Loader("job", broker="ipc://x")
+        steps = iter(loader)
+        first = next(steps)
+        next(steps)
+        try:
+            first["image"]
+        except shardmill.ReleasedError as error:
+            print(error)
+        print(loader.info()["held"], first)
+    """, fake)
+    assert "epoch 0, step 0 was released" in lines[0]
+    assert lines[1] == "1 <Batch of epoch 0, step 0, released>"
+
+
+def test_held_array_stays_as_it_was(fake):
+    """Three slots: were an array that is held given back, its slot would show another step's pixels."""
+    assert said("""
+        import shardmill
+        loader = shardmill.Loader("job", broker="ipc://x")
+        steps = iter(loader)
+        held = next(steps)["image"][1:2, 0]
+        for batch in steps:
+            pass
+        print(held.ravel()[0], loader.info()["held"])
+        del held
+        print(loader.info()["held"])
+    """, fake) == ["1 1", "0"]
+
+
+def test_array_outlives_the_loader(fake):
+    assert said("""
+        import shardmill
+        loader = shardmill.Loader("job", broker="ipc://x")
+        image = next(iter(loader))["image"]
+        loader.close()
+        del loader
+        print(int(image.sum()) == 192 * (0 + 1 + 2 + 3))
+        del image
+        print("end")
+    """, fake) == ["True", "end"]
+
+
+def test_holding_all_credit_ends_in_a_sentence(fake):
+    assert "shardmill waits for you" in said("""
+        import shardmill
+        loader = shardmill.Loader("job", broker="ipc://x", timeout=0.3)
+        try:
+            print(len([batch["image"] for batch in loader]))
+        except TimeoutError as error:
+            print(error)
+    """, fake)[0]
+
+
+def test_release_in_other_threads(fake):
+    assert said("""
+        import queue, shardmill, threading
+        loader = shardmill.Loader("job", broker="ipc://x", timeout=20)
+        todo, seen = queue.Queue(), []
+        def work():
+            while True:
+                image = todo.get()
+                if image is None:
+                    return
+                seen.append(int(image[0, 0, 0, 0]))
+                del image
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        [t.start() for t in threads]
+        for epoch in range(3):
+            for batch in loader:
+                todo.put(batch["image"])
+        [todo.put(None) for _ in threads]
+        [t.join() for t in threads]
+        del batch
+        print(sorted(seen) == sorted([0, 16, 32, 48, 64] * 3), loader.info()["held"])
+    """, fake) == ["True 0"]
+
+
+def test_dlpack_shares_the_memory(fake):
+    assert said("""
+        import torch, shardmill
+        loader = shardmill.Loader("job", broker="ipc://x")
+        batch = next(iter(loader))
+        image, label = torch.from_dlpack(batch), torch.from_dlpack(batch.dlpack("label"))
+        print(image.data_ptr() == batch["image"].ctypes.data, batch.__dlpack_device__(), label.tolist())
+        batch.release()
+        print(int(image[3, 0, 0, 0]), loader.info()["held"])
+        del image
+        print(loader.info()["held"])
+    """, fake) == ["True (1, 0) [0, 1, 2, 0]", "3 1", "0"]
+
+
+def test_torch_tensors_share_the_memory_or_are_copies(fake):
+    assert said("""
+        import shardmill.torch, torch
+        for copy in (False, True):
+            loader = shardmill.torch.Loader("job", broker="ipc://x", copy=copy)
+            for batch in loader:
+                image = batch["image"]
+                if copy:
+                    image.zero_()
+                kept = dict(batch)
+            print(type(batch).__module__, image.dtype, tuple(image.shape), kept["label"].dtype, kept["index"].dtype,
+                  kept["padding"].tolist(), int(image[1, 0, 0, 0]))
+            del batch, image, kept
+            loader.close()
+    """, fake) == [f"shardmill.torch torch.uint8 (4, 3, 8, 8) torch.int64 torch.int64 [False, False, False, True] {n}"
+                   for n in (65, 0)]
+
+
+def test_bfloat16_is_bits_in_numpy_and_numbers_in_torch(fake):
+    assert said("""
+        import shardmill, shardmill.torch
+        batch = next(iter(shardmill.Loader("bf16", broker="ipc://x")))
+        print(batch.dtype, batch["image"].dtype, hex(batch["image"][0, 0, 0, 0]))
+        batch = next(iter(shardmill.torch.Loader("bf16", broker="ipc://x")))
+        print(batch["image"].dtype, float(batch["image"].float().mean()))
+    """, fake) == ["bfloat16 uint16 0x3fc0", "torch.bfloat16 1.5"]
+
+
+# ---- epochs and state ----
+
+def test_an_iteration_is_an_epoch_and_the_job_ends(fake):
+    assert said("""
+        import shardmill
+        loader = shardmill.Loader("job", broker="ipc://x")
+        print(len(loader))
+        for epoch in range(4):
+            print(epoch, [(batch.epoch, batch.step) for batch in loader])
+    """, fake) == ["5"] + [f"{e} {[(e, s) for s in range(5)]}" for e in range(3)] + ["3 []"]
+
+
+def test_state_is_behind_the_yielded_batch(fake):
+    assert said("""
+        import shardmill
+        states, loader = [], shardmill.Loader("job", broker="ipc://x")
+        for epoch in range(2):
+            for batch in loader:
+                states.append((batch.epoch, batch.step, loader.state_dict()))
+        for epoch, step, state in states:
+            with shardmill.Loader("job", broker="ipc://x") as other:
+                other.load_state_dict(state)
+                assert other.state_dict() == state
+                rest = [(b.epoch, b.step) for b in other]
+            expected = [(epoch, s) for s in range(step + 1, 5)] or [(epoch + 1, s) for s in range(5)]
+            assert rest == expected, (rest, expected)
+        print(len(states))
+    """, fake) == ["10"]
+
+
+def test_set_epoch_resumes_its_own_and_leaves_another(fake):
+    assert said("""
+        import shardmill
+        loader = shardmill.Loader("job", broker="ipc://x")
+        loader.load_state_dict({"token": "fake:1:8:7:aa:bb"})
+        loader.set_epoch(1)
+        print(loader.epoch, [(b.epoch, b.step) for b in loader])
+        for batch in loader:
+            break
+        loader.set_epoch(0)
+        print(loader.state_dict()["token"], [(b.epoch, b.step) for b in loader][0])
+        loader.set_epoch(2)
+        loader.rewind()
+        print([(b.epoch, b.step) for b in loader][0])
+    """, fake) == ["1 [(1, 2), (1, 3), (1, 4)]", "fake:0:0:7:aa:bb (0, 0)", "(2, 0)"]
+
+
+def test_left_iteration_goes_on_and_an_old_one_cannot(fake):
+    lines = said("""
+        import shardmill
+        loader = shardmill.Loader("job", broker="ipc://x")
+        old = iter(loader)
+        next(old)
+        print([b.step for b in loader])
+        try:
+            next(old)
+        except shardmill.ShardmillError as error:
+            print(error)
+    """, fake)
+    assert lines[0] == "[1, 2, 3, 4]" and "another iteration" in lines[1]
+
+
+@pytest.mark.parametrize("state", [{}, {"token": 3}, {"token": "nonsense"}, None])
+def test_wrong_state_is_refused_at_once(fake, state):
+    assert said(f"""
+        import shardmill
+        try:
+            shardmill.Loader("job", broker="ipc://x").load_state_dict({state!r})
+        except ValueError as error:
+            print("refused")
+    """, fake) == ["refused"]
+
+
+# ---- failures ----
+
+@pytest.mark.parametrize("call, error", [
+    ("shardmill.Loader('unknown', broker='ipc://x').info()", "ShardmillError: no job 'unknown' (hint: shardmill jobs)"),
+    ("next(iter(shardmill.Loader('broken', broker='ipc://x')))", "ShardmillError: the job was cancelled"),
+    ("next(iter(shardmill.Loader('slow', broker='ipc://x', timeout=0.1)))", "TimeoutError: the trainer waits for a worker"),
+    ("shardmill.Loader('slow', broker='ipc://x').commit(timeout=0.1)", "TimeoutError: the broker did not confirm"),
+    ("shardmill.Loader('job', broker='ipc://x', rank=2, world_size=2)", "ValueError: rank 2 in a world of 2"),
+    ("shardmill.Loader('job', broker='ipc://x', workers=2, seed=1)", "TypeError: workers=, seed= is for the embedded server"),
+    ("shardmill.Loader('no/such.yaml')", "FileNotFoundError: 'no/such.yaml' is not a pipeline file"),
+    ("shardmill.Loader('job', broker='ipc://x', transport='smoke')", "ValueError: transport 'smoke'"),
+    ("l = shardmill.Loader('job', broker='ipc://x'); l.close(); l.close(); iter(l)", "ShardmillError: this loader is closed"),
+])
+def test_failures_are_sentences(fake, call, error):
+    done = python(f"import shardmill\n{call}", fake)
+    assert done.returncode == 1 and error in done.stderr.strip().split("\n")[-1]
+
+
+def test_library_that_is_missing(tmp_path):
+    done = python("import shardmill; shardmill.version()", tmp_path / "none.so")
+    assert "ImportError: cannot load" in done.stderr and "hint" in done.stderr
+
+
+@pytest.mark.parametrize("job, wait", [("slow", "next(iter(loader))"), ("unreachable", "loader.info()"),
+                                       ("slow", "loader.commit()")])
+def test_interrupt_returns_within_a_second(fake, job, wait):
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(f"""
+        import shardmill
+        loader = shardmill.Loader("{job}", broker="ipc://x")
+        print("waits", flush=True)
+        try:
+            {wait}
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+            import os
+            os._exit(0)
+    """)], env=environment(fake), stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "waits\n"
+    time.sleep(0.3)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "interrupted\n" and time.monotonic() - start < 1
+    process.wait()
+
+
+def test_interrupts_lose_no_batch(fake):
+    """Signals rain on the loop: whatever they hit, what comes next is what the state says comes next."""
+    assert said("""
+        import shardmill, signal
+        class Rain(Exception):
+            pass
+        def drop(*_):
+            raise Rain
+        signal.signal(signal.SIGALRM, drop)
+        hits = 0
+        for shower in range(400):
+            loader = shardmill.Loader("job", broker="ipc://x")
+            loader.info()
+            tries = 0
+            while loader.state_dict()["epoch"] == 0:
+                expected = loader.state_dict()
+                first = None
+                try:
+                    tries += 1
+                    signal.setitimer(signal.ITIMER_REAL, 0.00005 + 0.000001 * shower + 0.000007 * tries)
+                    for batch in loader:
+                        first = first or (batch.epoch, batch.step)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except Rain:
+                    hits += 1
+                assert first in (None, (0, expected["position"] // 4)), (first, expected)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            batch = None
+            loader.close()
+        print(hits > 100)
+    """, fake) == ["True"]
+
+
+# ---- processes ----
+
+def test_child_of_a_fork_is_told_and_may_open_its_own(fake):
+    lines = said("""
+        import os, shardmill
+        loader = shardmill.Loader("job", broker="ipc://x")
+        steps = iter(loader)
+        image = next(steps)["image"]
+        if os.fork() == 0:
+            for use in (lambda: next(steps), lambda: iter(loader), lambda: loader.commit()):
+                try:
+                    use()
+                except shardmill.ShardmillError as error:
+                    print(f"opened by process {os.getppid()}" in str(error))
+            loader.close()
+            del loader, image, steps
+            print(len(list(b.step for b in shardmill.Loader("job", broker="ipc://x"))), flush=True)
+            raise SystemExit
+        os.wait()
+        print([b.step for b in steps], int(image[1, 0, 0, 0]), loader.info()["held"])
+    """, fake)
+    assert lines == ["True"] * 3 + ["5", "[1, 2, 3, 4] 1 1"]
+
+
+def test_exit_in_the_middle_is_clean(fake):
+    """With a batch, arrays and a thread that waits: no crash, no wait, no message."""
+    start = time.monotonic()
+    done = python("""
+        import shardmill, shardmill.torch, threading
+        loaders = [shardmill.Loader("job", broker="ipc://x"), shardmill.torch.Loader("job", broker="ipc://x")]
+        batches = [next(iter(loader)) for loader in loaders]
+        images = [batch["image"] for batch in batches]
+        slow = shardmill.Loader("slow", broker="ipc://x")
+        threading.Thread(target=lambda: next(iter(slow)), daemon=True).start()
+    """, fake)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "") and time.monotonic() - start < 20
