@@ -56,6 +56,7 @@ static bool is_in_use(const struct sm_loader *l, const struct connection *c) {
 
 static void connection_close(struct connection *c) {
     int linger = 0;
+    sm_watch_free(&c->watch);
     zmq_setsockopt(c->socket, ZMQ_LINGER, &linger, sizeof linger);
     zmq_close(c->socket);
     *c = (struct connection){0};
@@ -83,7 +84,8 @@ static struct connection *connect_to(struct sm_loader *l, const struct batch *b,
         return NULL;
     }
     if (room->socket != NULL) connection_close(room);
-    struct sm_wire_security security = {.keys = l->keys, .server_key = b->key};
+    struct sm_wire_security security = {
+        .keys = l->keys, .server_key = b->key, .watch = &room->watch};
     if (sm_wire_connect_with(l->context, endpoint, &security, &room->socket, err) != 0) return NULL;
     snprintf(room->endpoint, sizeof room->endpoint, "%s", endpoint);
     return room;
@@ -174,6 +176,7 @@ static void piece_take(struct sm_loader *l, struct batch *b, const Shardmill__Pi
     b->pieces[i] = PIECE_HERE;
     b->moved_at = sm_now_ms();
     l->counts.pieces++;
+    l->data_refusal[0] = 0;
     if (++b->pieces_got == b->pieces_total)
         fetch_end(l, b);
     else
@@ -224,6 +227,16 @@ static void fetch_end(struct sm_loader *l, struct batch *b) {
     l->used_tcp = true;
 }
 
+/* Nothing comes: what was asked is asked again, over a new connection when the worker refused this
+ * one, since libzmq does not try again then and the key may be let in meanwhile. */
+static void connection_look(struct sm_loader *l, struct connection *c) {
+    struct sm_err err;
+    c->in_flight = 0;
+    if (c->watch == NULL || !sm_watch_hopeless(c->watch, &err)) return;
+    snprintf(l->data_refusal, sizeof l->data_refusal, "%.500s", err.text);
+    connection_close(c);
+}
+
 void fetch_tick(struct sm_loader *l, int64_t now) {
     for (struct batch *b = l->ready; b != NULL; b = b->next) {
         if (b->state != BATCH_FETCHING || b->pieces == NULL) continue;
@@ -236,7 +249,7 @@ void fetch_tick(struct sm_loader *l, int64_t now) {
                 if (b->pieces[i] == PIECE_ASKED) b->pieces[i] = PIECE_NONE;
             for (int i = 0; i < LOADER_CONNECTIONS; i++)
                 if (strcmp(l->connections[i].endpoint, b->endpoint) == 0)
-                    l->connections[i].in_flight = 0;
+                    connection_look(l, &l->connections[i]);
         }
         if (b->pieces != NULL) pump(l, b);
     }

@@ -107,9 +107,11 @@ void info_waits(struct sm_loader *l, char *text, size_t n) {
                  "(hint: is it running, and is the address right?)",
                  l->broker, (double)(now - l->heard_at) / 1e3);
     } else if (l->ready != NULL && l->ready->pieces != NULL) {
-        snprintf(text, n,
-                 "the trainer waits for the worker at '%s': %u of %u pieces of the batch are here",
-                 l->ready->endpoint, l->ready->pieces_got, l->ready->pieces_total);
+        snprintf(
+            text, n,
+            "the trainer waits for the worker at '%s': %u of %u pieces of the batch are here%s%s",
+            l->ready->endpoint, l->ready->pieces_got, l->ready->pieces_total,
+            l->data_refusal[0] != 0 ? ": " : "", l->data_refusal);
     } else if (l->held_n > 0 && l->held_n >= window(l)) {
         snprintf(text, n,
                  "shardmill waits for you: %u batches are not released, and that is all of the "

@@ -33,6 +33,7 @@ struct mapping {
 struct connection {
     char endpoint[LOADER_ENDPOINT];
     void *socket; /* NULL: free place */
+    struct sm_watch *watch;
     unsigned in_flight;
     int64_t used_at;
 };
@@ -131,6 +132,7 @@ struct sm_loader {
     /* the background thread's own */
     void *context, *socket;
     struct sm_watch *watch; /* of socket */
+    char data_refusal[512]; /* why a worker gives nothing: its handshake; "" when it does */
     struct mapping *mappings;
     struct connection connections[LOADER_CONNECTIONS];
     uint8_t **pool;

@@ -234,7 +234,7 @@ def test_a_worker_gives_no_batch_to_a_trainer_whom_it_does_not_know(photos, pipe
     worker = start("worker", "--broker", endpoint, "--keys", keys / "worker")
     good("submit", file, "--broker", endpoint, "--keys", keys / "known", "--state", tmp_path / "submitted")
     sentence = epoch(endpoint, keys / "known", b"tcp", wait_ms=4000)
-    assert "the trainer waits for the worker at" in sentence
+    assert "the trainer waits for the worker at" in sentence and "does not allow the key" in sentence
     assert "refused a connection" in worker.process.stderr.readline()
     shutil.copy(keys / "known" / "public.key", keys / "worker" / "allowed" / "known.key")
     wait_until(lambda: isinstance(epoch(endpoint, keys / "known", b"tcp", wait_ms=4000), list), seconds=40,
