@@ -18,7 +18,7 @@ DEB_BUILD = gcc make pkg-config libc6-dev libvips-dev libjpeg-dev libpng-dev lib
             libssl-dev libseccomp-dev
 DEB_DEMO  = tuxpaint-stamps-default
 DEB_TEST  = python3 python3-numpy python3-pil python3-pytest python3-torch python3-torchvision \
-            libcmocka-dev parallel clang
+            python3-pip python3-setuptools python3-wheel python3-venv libcmocka-dev parallel clang
 
 WARN   = -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Werror
 CPPFLAGS += -I. -I$(BUILD)/gen -D_GNU_SOURCE -DSM_VERSION='"$(VERSION)"'
@@ -49,7 +49,7 @@ TOOL_SRC   = $(wildcard tests/tools/*.c)
 TOOL_BIN   = $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(TOOL_SRC))
 UNIT_BIN   = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 
-.PHONY: all client help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench bench-stream sim tests docs lint objects packages-there
+.PHONY: all client help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench bench-stream sim tests docs lint objects packages-there python wheel
 all: $(BUILD)/shardmill client
 
 help:            ## this list
@@ -217,6 +217,17 @@ bench-stream: deps-test ## the same for trainers: every tests/bench/bench_stream
 	@failed=0; for b in tests/bench/bench_stream_*.py; do BUILD=$(BUILD) $$b || failed=1; done; exit $$failed
 
 objects: $(BIN_OBJ)
+
+# ---- the Python package: pure Python around the C library and the program, so one wheel serves every CPython >= 3.9 ----
+python: all      ## a look whether the Python package loads from the checkout (PYTHONPATH=client/python/src)
+	@SHARDMILL_LIB=$(abspath $(BUILD))/libshardmill.so SHARDMILL=$(abspath $(BUILD))/shardmill PYTHONPATH=client/python/src \
+	  $(PYTHON) -c 'import shardmill; print("shardmill", shardmill.version(), "in client/python/src")'
+wheel: all       ## a wheel of the Python package into $(BUILD)/wheel
+	@rm -rf client/python/build $(BUILD)/wheel
+	@SHARDMILL_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pip wheel -q --no-deps --no-build-isolation --no-cache-dir \
+	  --disable-pip-version-check -w $(BUILD)/wheel ./client/python
+	@rm -rf client/python/build client/python/src/shardmill.egg-info
+	@ls $(BUILD)/wheel/*.whl
 
 # ---- documents and installation; nothing of this is committed ----
 SHARE = $(BUILD)/share

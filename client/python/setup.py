@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sysconfig
 
-from setuptools import setup
+from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
 
 try:
@@ -65,15 +65,18 @@ class BuildWithNative(build_py):
             shutil.copy2(file, target / file.name)
 
 
+class NativeDistribution(Distribution):
+    """Not pure, though no extension module is compiled."""
+
+    def has_ext_modules(self):
+        return True
+
+
 class PlatformWheel(bdist_wheel):
     """A wheel for every CPython 3, but for this kind of machine only."""
-
-    def finalize_options(self):
-        super().finalize_options()
-        self.root_is_pure = False
 
     def get_tag(self):
         return "py3", "none", re.sub(r"[-.]", "_", sysconfig.get_platform())
 
 
-setup(version=version(), cmdclass={"build_py": BuildWithNative, "bdist_wheel": PlatformWheel})
+setup(version=version(), distclass=NativeDistribution, cmdclass={"build_py": BuildWithNative, "bdist_wheel": PlatformWheel})
