@@ -112,7 +112,7 @@ static int take(struct sm_run *all, struct sm_run *part, const char *path, struc
     struct sm_bad *bad = realloc(all->bad, (all->n_bad + part->n_bad + 1) * sizeof *bad);
     if (bad == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     all->bad = bad;
-    memcpy(bad + all->n_bad, part->bad, part->n_bad * sizeof *bad);
+    if (part->n_bad) memcpy(bad + all->n_bad, part->bad, part->n_bad * sizeof *bad);
     all->n_bad += part->n_bad;
     all->max_bad = all->n_bad;
     part->n_bad = 0; /* their strings have moved */

@@ -268,7 +268,7 @@ static int write_quarantine(const struct sm_run *r, const char *dir, struct sm_e
 }
 
 int sm_run_write_manifest(struct sm_run *r, const char *dir, struct sm_err *err) {
-    qsort(r->shards, r->n_shards, sizeof *r->shards, by_shard);
+    if (r->n_shards) qsort(r->shards, r->n_shards, sizeof *r->shards, by_shard);
     if (r->n_bad) qsort(r->bad, r->n_bad, sizeof *r->bad, by_sample);
     if (write_quarantine(r, dir, err) < 0) return -1;
     char path[4096];
