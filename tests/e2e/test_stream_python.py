@@ -380,3 +380,224 @@ def test_exit_in_the_middle_is_clean(fake):
         threading.Thread(target=lambda: next(iter(slow)), daemon=True).start()
     """, fake)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "") and time.monotonic() - start < 20
+
+
+# ---- real servers ----
+
+TRAIN = ROOT / "client" / "python" / "examples" / "train.py"
+OUTPUT = "output: {batch_size: 4, shuffle: true}\n"
+
+
+@pytest.fixture
+def stream(pipeline, photos):
+    """A pipeline of 24 pictures in batches of 4."""
+    file = pipeline(photos)
+    file.write_text(file.read_text() + OUTPUT)
+    return file
+
+
+def serving(start, *args):
+    """A `shardmill serve` of ours: (process, job, endpoint)."""
+    server = start("serve", *args)
+    words = server.process.stdout.readline().split()
+    assert words[:1] == ["serving"], server.process.communicate()
+    return server, words[1], words[3]
+
+
+DIGESTS = """
+    import json, sys, shardmill
+    loader = shardmill.Loader({job!r}, timeout=30, {options})
+    for epoch in range(2):
+        for batch in loader:
+            print(json.dumps([batch.epoch, batch.step, batch["index"][~batch["padding"]].tolist(), batch.digest]))
+"""
+
+
+def steps_of(job, **options):
+    lines = said(DIGESTS.format(job=str(job), options=", ".join(f"{k}={v!r}" for k, v in options.items())))
+    return [json.loads(line) for line in lines]
+
+
+def test_embedded_epochs_are_whole_and_equal_for_any_number_of_workers(stream):
+    one, two = steps_of(stream, workers=1), steps_of(stream, workers=2)
+    assert one == two and [(e, s) for e, s, _, _ in one] == [(e, s) for e in range(2) for s in range(6)]
+    epochs = [[i for e, _, index, _ in one if e == epoch for i in index] for epoch in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(24)) and epochs[0] != epochs[1]
+    assert steps_of(stream, workers=1, seed=8) != one
+
+
+def test_ranks_of_a_server_share_the_order_of_one(stream, start):
+    """Two ranks, each with half of every step: interleaved they are what one rank gets."""
+    alone = steps_of(stream, workers=1)
+    _, job, endpoint = serving(start, stream, "--bind", "tcp://127.0.0.1:*", "--state", stream.parent / "state")
+    ranks = [steps_of(job, broker=endpoint, rank=rank, world_size=2) for rank in (0, 1)]
+    for epoch in range(2):
+        order = [index for e, _, index, _ in alone if e == epoch]
+        mine = [[index for e, _, index, _ in steps if e == epoch] for steps in ranks]
+        assert [index for pair in zip(*mine) for index in pair] == order
+
+
+def test_rank_that_is_taken_is_refused(stream, start):
+    _, job, endpoint = serving(start, stream, "--bind", "tcp://127.0.0.1:*", "--state", stream.parent / "state")
+    lines = said(f"""
+        import shardmill
+        loaders = [shardmill.Loader({job!r}, broker={endpoint!r}, open_timeout=4) for _ in range(2)]
+        loaders[0].info()
+        try:
+            loaders[1].info()
+        except shardmill.ShardmillError as error:
+            print(error)
+        loaders[0].close()
+        print(len(loaders[1]))
+    """)
+    assert "rank 0" in lines[0] and "attached" in lines[0] and lines[1] == "6"
+
+
+def test_state_of_another_dataset_is_refused(stream, pipeline, photos):
+    lines = said(f"""
+        import shardmill
+        with shardmill.Loader({str(stream)!r}, workers=1) as loader:
+            state = loader.state_dict()
+        with shardmill.Loader({str(stream)!r}, workers=1, seed=99) as loader:
+            loader.load_state_dict(state)
+            try:
+                next(iter(loader))
+            except shardmill.ShardmillError as error:
+                print(error)
+    """)
+    assert "seed" in lines[0]
+
+
+def test_resume_in_the_middle_continues_with_the_same_bytes(stream):
+    whole = steps_of(stream, workers=1)
+    for done in (1, 5, 6, 9):
+        rest = said(f"""
+            import json, shardmill
+            with shardmill.Loader({str(stream)!r}, workers=1, timeout=30) as loader:
+                left, state = {done}, None
+                while left:
+                    for batch in loader:
+                        left, state = left - 1, loader.state_dict()
+                        if not left:
+                            break
+            state = json.loads(json.dumps(state))
+            with shardmill.Loader({str(stream)!r}, workers=2, timeout=30) as loader:
+                loader.load_state_dict(state)
+                while loader.epoch < 2:
+                    for batch in loader:
+                        print(json.dumps([batch.epoch, batch.step, batch["index"][~batch["padding"]].tolist(), batch.digest]))
+        """)
+        assert [json.loads(line) for line in rest] == whole[done:]
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_trainer_leaves_no_process(stream, end):
+    marker = f"SHARDMILL_TEST=python-{os.getpid()}-{time.monotonic_ns()}"
+    name, _, value = marker.partition("=")
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(f"""
+        import shardmill, time
+        loader = shardmill.Loader({str(stream)!r}, workers=2, timeout=30)
+        batch = next(iter(loader))
+        print("has", flush=True)
+        time.sleep(60)
+    """)], env={**environment(), name: value}, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert process.stdout.readline() == "has\n"
+        family = processes(marker)
+        assert len(family) >= 5, family  # trainer, server, broker, workers, cages
+        process.send_signal(end)
+        process.wait()
+        wait_until(lambda: not processes(marker), 10, "the end of the server and all of its children")
+    finally:
+        for pid in processes(marker):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_interrupt_of_the_whole_group_leaves_the_server_to_the_loop(stream):
+    """A terminal and a notebook send Ctrl-C to the group: the loop catches it and goes on with the next step."""
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(f"""
+        import shardmill, time
+        loader = shardmill.Loader({str(stream)!r}, workers=1, timeout=30)
+        steps = []
+        try:
+            for batch in loader:
+                steps.append(batch.step)
+                print("has", flush=True)
+                time.sleep(60)
+        except KeyboardInterrupt:
+            for batch in loader:
+                steps.append(batch.step)
+        print(steps, flush=True)
+    """)], env=environment(), stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout.readline() == "has\n"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == "[0, 1, 2, 3, 4, 5]\n" and process.returncode == 0
+
+
+def test_embedded_server_that_cannot_start_says_why(tmp_path):
+    (tmp_path / "wrong.yaml").write_text("version: 1\nsource: {path: nowhere}\nops: [RandomCorp]\n")
+    done = python(f"import shardmill; len(shardmill.Loader({str(tmp_path / 'wrong.yaml')!r}))")
+    assert "ShardmillError" in done.stderr and "RandomCorp" in done.stderr and "RandomCrop" in done.stderr
+
+
+def test_fork_and_threads_with_real_servers(stream):
+    lines = said(f"""
+        import os, shardmill, threading
+        loader = shardmill.Loader({str(stream)!r}, workers=1, timeout=30)
+        steps = iter(loader)
+        next(steps)
+        if os.fork() == 0:
+            with shardmill.Loader({str(stream)!r}, workers=1, timeout=30) as own:
+                print([b.step for b in own], flush=True)
+            raise SystemExit
+        assert os.wait()[1] == 0
+        counts = []
+        def count():
+            with shardmill.Loader({str(stream)!r}, workers=1, timeout=30) as own:
+                counts.append(sum(1 for _ in own))
+        threads = [threading.Thread(target=count) for _ in range(2)]
+        [t.start() for t in threads]
+        print([b.step for b in steps])
+        [t.join() for t in threads]
+        print(counts)
+    """)
+    assert lines == ["[0, 1, 2, 3, 4, 5]", "[1, 2, 3, 4, 5]", "[6, 6]"]
+
+
+def test_training_that_is_killed_has_the_losses_of_one_that_is_not(photos, tmp_path):
+    def train(out, **more):
+        return subprocess.Popen([sys.executable, str(TRAIN), "--out", str(out), "--epochs", "5", "--save-every", "1",
+                                 "--source", str(photos), "--workers", "1"], env=environment(), stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True, **more)
+
+    def lines(out):
+        return (out / "losses.jsonl").read_text().splitlines() if (out / "losses.jsonl").exists() else []
+
+    undisturbed = train(tmp_path / "one")
+    assert undisturbed.wait() == 0, undisturbed.communicate()
+    for kill_at in (1, 4, 7):
+        process = train(tmp_path / "two")
+        wait_until(lambda: len(lines(tmp_path / "two")) >= kill_at or process.poll() is not None, 60, "a step")
+        process.kill()
+        process.wait()
+    last = train(tmp_path / "two")
+    output = last.communicate()[0]
+    assert last.returncode == 0 and "goes on at epoch" in output, output
+    assert len(lines(tmp_path / "one")) == 10 and lines(tmp_path / "two") == lines(tmp_path / "one")
+
+
+def test_wheel_installs_into_a_fresh_environment(stream, tmp_path):
+    subprocess.run(["make", "--no-print-directory", "-s", "-C", str(ROOT), "wheel", f"BUILD={BUILD}"], check=True,
+                   stdout=subprocess.DEVNULL)
+    wheel, = (BUILD / "wheel").glob("*.whl")
+    assert "-py3-none-linux" in wheel.name
+    subprocess.run(["/usr/bin/python3", "-m", "venv", "--system-site-packages", str(tmp_path / "venv")], check=True)
+    own = tmp_path / "venv" / "bin" / "python"
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SHARDMILL", "SHARDMILL_LIB")}
+    subprocess.run([own, "-m", "pip", "install", "-q", "--no-index", "--no-deps", str(wheel)], check=True, env=env)
+    done = subprocess.run([own, "-c", textwrap.dedent(f"""
+        import shardmill, shardmill._library as library
+        with shardmill.Loader({str(stream)!r}, workers=1, timeout=30) as loader:
+            print(sum(1 for _ in loader), "venv" in library.library()._name, "venv" in library.program())
+    """)], env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "6 True True\n", done.stderr
