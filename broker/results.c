@@ -37,6 +37,9 @@ void core_on_done(struct sm_core *core, struct worker *worker, const Shardmill__
     struct job *job = core_job_find(core, m->job);
     uint64_t ordinal = 0;
     bool wanted = false;
+    const struct lease *finished = core_lease_find(worker, m->attempt);
+    if (finished != NULL && finished->work->kind != SHARDMILL__LEASE_KIND__SEAL)
+        worker->made += finished->work->count;
     if (m->kind == SHARDMILL__LEASE_KIND__STEP) {
         core_step_done(core, worker, job, m);
         return;

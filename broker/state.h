@@ -256,6 +256,7 @@ struct worker {
     char *host, *fd_socket, *data_endpoint, *data_public_key;
     uint64_t batch_memory, batch_used; /* bytes; used by leases, batches and orphans */
     struct batch *held;
+    uint64_t made; /* samples of finished leases, for Status */
     struct worker *next_of_bucket;
     struct worker *prev, *next; /* all workers, oldest first */
 };

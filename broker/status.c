@@ -152,6 +152,7 @@ static Shardmill__WorkerStatus *worker_status(struct sm_core *core, const struct
     BODY(core, m, Shardmill__WorkerStatus, shardmill__worker_status__init);
     m->name = core_text(core, "%s", w->name);
     m->fingerprint = core_text(core, "%s", w->fingerprint);
+    m->made = w->made;
     m->silent_ms = (uint64_t)(core->now - w->heard);
     if (w->leases != NULL) {
         m->job = core_text(core, "%s", w->leases->work->job->id);
