@@ -278,8 +278,9 @@ static bool field_equal(const ProtobufCFieldDescriptor *f, const void *a, const 
     return false;
 }
 
-/* The name of the first field that is another one, or NULL. The name is for people and may change; so
- * may lease_samples, which a client chooses by its number of workers: the job keeps its first cut. */
+/* The name of the first field that is another one, or NULL. The name is for people and may change;
+ * so may lease_samples, which a client chooses by its number of workers: the job keeps its first
+ * cut. */
 static const char *spec_differs(const Shardmill__JobSpec *a, const Shardmill__JobSpec *b) {
     const ProtobufCMessageDescriptor *d = &shardmill__job_spec__descriptor;
     for (unsigned i = 0; i < d->n_fields; i++) {

@@ -16,6 +16,8 @@ static void shard_remake(struct sm_core *core, struct open_shard *open);
 
 void core_on_progress(struct sm_core *core, struct worker *worker, const Shardmill__Progress *m) {
     struct lease *lease = core_lease_find(worker, m->attempt);
+    if (lease == NULL && core_holding_kept(core, worker, m->attempt))
+        return; /* overtaken by its Done */
     if (lease == NULL) {
         BODY(core, revoke, Shardmill__Revoke, shardmill__revoke__init);
         revoke->job = core_text(core, "%.*s", SM_MAX_JOB_ID_BYTES, m->job);

@@ -122,7 +122,9 @@ static bool token_enter(struct sm_core *core, struct job *job, const struct sm_p
     if (!same || (alone && (!fits || *epoch < job->run.epoch)))
         run_begin(core, job, m->world_size, *epoch, *position);
     struct commit *c = &job->run.commits[m->rank];
-    if (c->set && c->epoch == *epoch && c->position == *position) return true;
+    /* A token that is presented is in a checkpoint; a trainer that only attaches again says where
+     * it stands, and that is in none yet. */
+    if (m->again || (c->set && c->epoch == *epoch && c->position == *position)) return true;
     core_persist(core, &(struct sm_record){.kind = SM_RECORD_COMMIT,
                                            .job = job->id,
                                            .rank = m->rank,

@@ -192,7 +192,10 @@ static void held_claim(struct sm_core *core, struct session *s, const struct ses
                        const Shardmill__Attach *m) {
     for (size_t i = 0; i < m->n_held && i < WINDOW_MAX; i++) {
         for (struct orphan *o = core->orphans; o != NULL; o = o->next)
-            if (o->attempt == m->held[i] && strcmp(o->job, s->job->id) == 0) o->session = s;
+            if (o->attempt == m->held[i] && strcmp(o->job, s->job->id) == 0) {
+                o->session = s;
+                o->named = true;
+            }
         for (struct batch *b = old != NULL ? old->head : NULL; b != NULL; b = b->next) {
             if (b->attempt != m->held[i] || b->work.state != WORK_DONE) continue;
             struct orphan *o = core_calloc(1, sizeof *o);
@@ -200,6 +203,7 @@ static void held_claim(struct sm_core *core, struct session *s, const struct ses
                                  .bytes = core_step_bytes(s->job),
                                  .worker = b->holder,
                                  .session = s,
+                                 .named = true,
                                  .job = core_strdup(s->job->id),
                                  .next = core->orphans};
             b->holder->batch_used += o->bytes;

@@ -158,12 +158,16 @@ struct audit {
     struct audit *next; /* later epoch */
 };
 
-/* A batch that a worker holds and of which this broker knows only that: it is from before a
- * restart, and a trainer may be reading it. */
+/* A made batch that is on offer no more but that a trainer may be reading: it is from before the
+ * broker's restart or of an earlier session, or its worker was taken for dead. Should that worker
+ * come back, the memory stays until the trainer releases it. */
 struct orphan {
     uint64_t attempt, bytes;
-    struct worker *worker;
-    struct session *session; /* that said it holds it; else NULL */
+    struct worker *worker;   /* NULL: taken for dead */
+    struct session *session; /* that may be reading it; NULL: not known yet */
+    bool named;              /* Release names it by its attempt, else by epoch and step */
+    uint32_t epoch;
+    uint64_t step;
     char *job;
     int64_t deadline;
     struct orphan *next;
@@ -384,7 +388,7 @@ void core_batches_remake(struct sm_core *core, struct worker *worker);
 void core_holdings_adopt(struct sm_core *core, struct worker *worker, const Shardmill__Hello *m);
 bool core_holding_kept(struct sm_core *core, const struct worker *worker, uint64_t attempt);
 void core_orphan_free(struct sm_core *core, struct orphan *orphan, bool tell);
-void core_orphans_drop(struct sm_core *core, const struct worker *worker);
+void core_orphans_part(struct sm_core *core, const struct worker *worker);
 void core_on_release(struct sm_core *core, struct session *s, const Shardmill__Release *m);
 void core_on_lost(struct sm_core *core, struct session *s, const Shardmill__Lost *m);
 void core_epoch_end_say(struct sm_core *core, struct session *s, struct audit *a);

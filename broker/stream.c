@@ -269,7 +269,7 @@ void core_step_charge(struct sm_core *core, struct work *work, uint64_t index) {
 static struct orphan *orphan_find(struct sm_core *core, const struct worker *worker,
                                   uint64_t attempt) {
     for (struct orphan *o = core->orphans; o != NULL; o = o->next)
-        if (o->attempt == attempt && (worker == NULL || o->worker == worker)) return o;
+        if (o->attempt == attempt && o->worker == worker) return o;
     return NULL;
 }
 
@@ -478,12 +478,15 @@ static void done_move(struct session *s, const struct batch *released) {
 }
 
 void core_on_release(struct sm_core *core, struct session *s, const Shardmill__Release *m) {
-    struct orphan *o = m->attempt != 0 ? orphan_find(core, NULL, m->attempt) : NULL;
-    if (o != NULL && o->session == s) {
-        core_orphan_free(core, o, true);
-        return;
+    bool named = m->attempt != 0;
+    for (struct orphan *o = core->orphans, *next; o != NULL; o = next) {
+        next = o->next;
+        bool it =
+            o->session == s && (named ? o->named && o->attempt == m->attempt
+                                      : !o->named && o->epoch == m->epoch && o->step == m->step);
+        if (it) core_orphan_free(core, o, true);
     }
-    struct batch *b = batch_find(s, m->epoch, m->step);
+    struct batch *b = named ? NULL : batch_find(s, m->epoch, m->step);
     if (b == NULL) return; /* it said so before */
     if (!b->told) {
         core->dropped++;
@@ -526,10 +529,24 @@ void core_on_lost(struct sm_core *core, struct session *s, const Shardmill__Lost
 
 /* --- workers that come and go ----------------------------------------------------------------- */
 
+/* A trainer that was told of the batch may be reading it. */
+static void orphan_new(struct sm_core *core, const struct batch *b) {
+    struct orphan *o = core_calloc(1, sizeof *o);
+    *o = (struct orphan){.attempt = b->attempt,
+                         .bytes = core_step_bytes(b->work.job),
+                         .session = b->session,
+                         .epoch = b->epoch,
+                         .step = b->step,
+                         .job = core_strdup(b->work.job->id),
+                         .next = core->orphans};
+    core->orphans = o;
+}
+
 /* What a worker held is gone with it: made again, the same bytes, except what the trainer releases
  * before that. */
 void core_batches_remake(struct sm_core *core, struct worker *worker) {
     for (struct batch *b; (b = worker->held) != NULL;) {
+        if (b->told) orphan_new(core, b);
         batch_unhold(core, b, false);
         if (PLANTED(dead_batch_offered)) continue; /* and is never made again */
         b->work.job->leases_lost++;
@@ -543,16 +560,23 @@ void core_orphan_free(struct sm_core *core, struct orphan *orphan, bool tell) {
     while (*p != orphan)
         p = &(*p)->next;
     *p = orphan->next;
-    orphan->worker->batch_used -= orphan->bytes;
-    if (tell) free_say(core, orphan->worker, orphan->job, orphan->attempt);
+    if (orphan->worker != NULL) {
+        orphan->worker->batch_used -= orphan->bytes;
+        if (tell) free_say(core, orphan->worker, orphan->job, orphan->attempt);
+    }
     free(orphan->job);
     free(orphan);
 }
 
-void core_orphans_drop(struct sm_core *core, const struct worker *worker) {
+/* Their worker is taken for dead. */
+void core_orphans_part(struct sm_core *core, const struct worker *worker) {
     for (struct orphan *o = core->orphans, *next; o != NULL; o = next) {
         next = o->next;
-        if (o->worker == worker) core_orphan_free(core, o, false);
+        if (o->worker != worker) continue;
+        if (o->session == NULL)
+            core_orphan_free(core, o, false);
+        else
+            o->worker = NULL;
     }
 }
 
@@ -584,7 +608,14 @@ static bool holding_move(struct sm_core *core, struct worker *to, uint64_t attem
     return false;
 }
 
-static void orphan_new(struct sm_core *core, struct worker *worker, const Shardmill__Holding *h) {
+/* A batch from before the broker's restart, unless it is one that waits for its worker. */
+static void orphan_adopt(struct sm_core *core, struct worker *worker, const Shardmill__Holding *h) {
+    for (struct orphan *o = core->orphans; o != NULL; o = o->next) {
+        if (o->attempt != h->attempt || o->worker != NULL) continue;
+        o->worker = worker;
+        worker->batch_used += o->bytes;
+        return;
+    }
     const struct job *job = core_job_find(core, h->job);
     if (job == NULL || job->spec->kind != SHARDMILL__JOB_KIND__STREAM ||
         h->attempt >> 32 >= core->options.incarnation)
@@ -635,6 +666,6 @@ void core_holdings_adopt(struct sm_core *core, struct worker *worker, const Shar
         const Shardmill__Holding *h = m->holding[i];
         if (h->kind != SHARDMILL__LEASE_KIND__STEP || holding_move(core, worker, h->attempt))
             continue;
-        if (orphan_find(core, worker, h->attempt) == NULL) orphan_new(core, worker, h);
+        if (orphan_find(core, worker, h->attempt) == NULL) orphan_adopt(core, worker, h);
     }
 }

@@ -81,7 +81,7 @@ void core_worker_dies(struct sm_core *core, struct worker *worker) {
         core_lease_died(core, worker->leases,
                         worker->leases->attempt == guilty || PLANTED(bystander_charged));
     core_batches_remake(core, worker);
-    core_orphans_drop(core, worker);
+    core_orphans_part(core, worker);
     core_worker_free(core, worker);
 }
 
@@ -213,7 +213,7 @@ void core_on_bye(struct sm_core *core, struct worker *worker) {
     while (worker->leases != NULL)
         core_lease_drop(core, worker->leases);
     core_batches_remake(core, worker);
-    core_orphans_drop(core, worker);
+    core_orphans_part(core, worker);
     core_worker_free(core, worker);
 }
 

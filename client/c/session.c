@@ -188,6 +188,7 @@ static void attach(struct sm_loader *l, int64_t now) {
     m.credit_bytes = l->credit != 0 ? l->credit : CREDIT_FIRST;
     m.host = l->host;
     m.has_token = l->has_start;
+    m.again = l->known;
     m.epoch = l->given.epoch;
     m.position = l->given.position;
     m.pipeline_digest = l->pipeline_digest;
