@@ -131,11 +131,12 @@ $(BUILD)/libshardmill.a: $(CLIENT_OBJ)
 	objcopy --localize-hidden $(BUILD)/libshardmill.o
 	@rm -f $@
 	$(AR) rcs $@ $(BUILD)/libshardmill.o
+# no Requires.private: Debian 12's libzmq.pc names a libprotokit.a that no package has
 $(BUILD)/shardmill.pc: Makefile
 	@mkdir -p $(@D)
 	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' 'Name: shardmill' \
 	  'Description: batches of augmented images for training loops' 'Version: $(VERSION)' \
-	  'Requires.private: $(CLIENT_PACKAGES)' 'Libs: -L$${libdir} -lshardmill' 'Libs.private: -pthread' \
+	  'Libs: -L$${libdir} -lshardmill' 'Libs.private: -lzmq -lprotobuf-c -lxxhash -pthread' \
 	  'Cflags: -I$${includedir}' >$@
 $(BUILD)/client_example: client/c/example.c $(BUILD)/libshardmill.so
 	$(CC) -std=c17 $(OPT) $(WARN) $(SAN) -Iclient/c -o $@ $< -L$(BUILD) -lshardmill -Wl,-rpath,'$$ORIGIN'

@@ -1,0 +1,249 @@
+"""The C client library against real brokers and workers: the example, both transports, ranks, resumption, and kills."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+from conftest import ROOT, SHARDMILL, run, wait_until
+
+BUILD = pathlib.Path(os.environ.get("BUILD", pathlib.Path(SHARDMILL).parent))
+BATCH = 3
+PHOTOS = 24  # of the fixture
+
+PIPELINE = """\
+version: 1
+name: pets
+seed: 7
+source: {{format: folder, path: {path}}}
+ops:
+  - RandomResizedCrop: {{size: {size}}}
+  - RandomHorizontalFlip
+output: {{batch_size: {batch}, shuffle: true, drop_last: {drop}}}
+"""
+
+
+@pytest.fixture
+def served(start, tmp_path, photos):
+    """serve: (the process, endpoint)."""
+
+    def begin(size=48, batch=BATCH, drop="false", workers=2, name="p.yaml", epochs=0):
+        file = tmp_path / name
+        file.write_text(PIPELINE.format(path=photos, size=size, batch=batch, drop=drop))
+        process = start("serve", file, "--bind", "tcp://127.0.0.1:*", "--workers", workers, "--state", tmp_path / "state",
+                        "--epochs", epochs)
+        line = process.process.stdout.readline()
+        assert line.startswith("serving pets at "), line
+        return process, line.split()[-1]
+
+    return begin
+
+
+@pytest.fixture
+def parts(start, tmp_path, photos):
+    """A broker and workers, one by one, with the job submitted: (start broker, start worker, endpoint)."""
+    file = tmp_path / "p.yaml"
+    file.write_text(PIPELINE.format(path=photos, size=48, batch=BATCH, drop="false"))
+    endpoint = f"ipc://{tmp_path}/b"
+
+    def broker():
+        return start("broker", "--bind", endpoint, "--state", tmp_path / "state", stderr=subprocess.DEVNULL)
+
+    def worker():
+        return start("worker", "--broker", endpoint, stderr=subprocess.DEVNULL)
+
+    return broker, worker, endpoint, (file, "--broker", endpoint, "--state", tmp_path / "state")
+
+
+def read(endpoint, *more, check=True, job="pets"):
+    done = subprocess.run([BUILD / "tools" / "client_run", endpoint, job, *more], capture_output=True, text=True, timeout=120)
+    assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr
+    return Read(done.stdout, done)
+
+
+class Read:
+    def __init__(self, text, done=None):
+        self.done = done
+        self.steps, self.lines, self.token, self.info = [], [], None, None
+        for line in text.splitlines():
+            word, _, rest = line.partition(" ")
+            if word == "token":
+                self.token = rest
+            elif word == "info":
+                self.info = json.loads(rest)
+            elif word.isdigit():
+                fields = line.split()
+                self.steps.append((int(fields[0]), int(fields[1]), int(fields[2]), fields[3], [*map(int, fields[4:])]))
+                self.lines.append(line)
+
+    def positions(self):
+        return [p for _, _, padding, _, positions in self.steps for p in positions[:len(positions) - padding]]
+
+
+def background(endpoint, *more, job="pets"):
+    return subprocess.Popen([BUILD / "tools" / "client_run", endpoint, job, *more], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+
+
+def finished(process):
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, out[-2000:] + error
+    return Read(out)
+
+
+def test_example_reads_and_resumes(served, tmp_path):
+    _, endpoint = served()
+    example = BUILD / "client_example"
+    whole = subprocess.run([example, endpoint, "pets", tmp_path / "a"], capture_output=True, text=True, timeout=60)
+    assert whole.returncode == 0, whole.stderr
+    lines = whole.stdout.splitlines()
+    assert len(lines) == PHOTOS // BATCH + 1 and lines[-1] == "end of the epoch"
+    assert (tmp_path / "a").read_text().startswith("shardmill-1:1:0:7:")
+    # from a checkpoint in the middle, the rest and nothing else
+    token = (tmp_path / "a").read_text().replace("shardmill-1:1:0:", f"shardmill-1:0:{3 * BATCH}:")
+    (tmp_path / "b").write_text(token)
+    rest = subprocess.run([example, endpoint, "pets", tmp_path / "b"], capture_output=True, text=True, timeout=60)
+    assert rest.stdout.splitlines() == lines[3:], rest.stderr
+
+
+def test_memory_and_tcp_bring_the_same(served):
+    _, endpoint = served(size=224, batch=8)  # two pieces
+    memory, tcp = read(endpoint, "transport=shm", "epochs=2"), read(endpoint, "transport=tcp", "epochs=2")
+    assert memory.lines == tcp.lines and len(memory.lines) == 6
+    assert memory.info["transport"] == "shm" and tcp.info["transport"] == "tcp"
+    assert memory.info["audit"]["digest"] == tcp.info["audit"]["digest"]
+    for epoch in (0, 1):
+        assert sorted(p for e, _, _, _, ps in memory.steps if e == epoch for p in ps) == list(range(PHOTOS))
+    assert memory.info["audit"]["planned"] == memory.info["audit"]["delivered"] == PHOTOS
+
+
+@pytest.mark.parametrize("drop", ["false", "true"])
+def test_ranks_get_the_same_number_of_steps(served, drop):
+    _, endpoint = served(batch=5, drop=drop)
+    ranks = [background(endpoint, f"rank={r}", "world=2") for r in range(2)]
+    got = [finished(r) for r in ranks]
+    steps = 2 if drop == "true" else 3
+    assert [len(g.steps) for g in got] == [steps, steps]
+    assert sorted(got[0].positions() + got[1].positions()) == list(range(20 if drop == "true" else PHOTOS))
+
+
+def test_another_world_size_goes_on(served):
+    _, endpoint = served()
+    first = read(endpoint, "steps=3")
+    ranks = [background(endpoint, f"rank={r}", "world=2", f"token={first.token}") for r in range(2)]
+    got = [finished(r) for r in ranks]
+    assert len(got[0].steps) == len(got[1].steps)
+    assert sorted(first.positions() + got[0].positions() + got[1].positions()) == list(range(PHOTOS))
+
+
+def test_without_a_token_from_the_last_commit(served):
+    _, endpoint = served()
+    first = read(endpoint, "steps=3", "commit=1")
+    assert first.info["committed"] == {"epoch": 0, "position": 3 * BATCH}
+    second = read(endpoint)
+    assert first.positions() + second.positions() == list(range(PHOTOS))
+
+
+def test_worker_killed_while_its_batches_are_read(served):
+    process, endpoint = served()
+    expected = read(endpoint, "epochs=6").lines
+    reader = background(endpoint, "epochs=6", "pause_ms=40", "hold=2", "token=" + token_of(endpoint, 0))
+    kills = 0
+    while reader.poll() is None and kills < 4:
+        time.sleep(0.5)
+        for pid in process.family("worker")[:1]:
+            os.kill(pid, signal.SIGKILL)
+            kills += 1
+    got = finished(reader)
+    assert got.lines == expected and kills >= 2
+
+
+def token_of(endpoint, epoch):
+    """The token of an epoch's start."""
+    fields = read(endpoint, "steps=1").token.split(":")
+    return ":".join([fields[0], str(epoch), "0", *fields[3:]])
+
+
+@pytest.mark.parametrize("transport", ["shm", "tcp"])
+def test_broker_killed_and_started_again(parts, transport):
+    broker, worker, endpoint, submission = parts
+    one = broker()
+    wait_until(lambda: run("status", "--broker", endpoint).returncode == 0, what="the broker")
+    worker(), worker()
+    assert run("submit", *submission).returncode == 0
+    token = token_of(endpoint, 0)
+    expected = read(endpoint, "epochs=5", f"token={token}").lines
+    reader = background(endpoint, "epochs=5", "pause_ms=60", "hold=2", f"token={token}", f"transport={transport}")
+    for _ in range(2):
+        time.sleep(0.7)
+        one.process.kill()
+        one.process.wait(timeout=10)
+        one = broker()
+    got = finished(reader)
+    assert got.lines == expected
+    assert got.info["attached_times"] >= 2
+
+
+def test_what_cannot_be_is_said(served):
+    _, endpoint = served()
+    token = token_of(endpoint, 0)
+    fields = token.split(":")
+
+    def error(*more, job="pets"):
+        done = read(endpoint, *more, check=False, job=job).done
+        assert done.returncode == 1
+        return done.stderr
+
+    assert "nothing" in error(job="nothing")
+    assert "rank 2 in a world of 2" in error("rank=2", "world=2")
+    assert "pipeline" in error("token=" + ":".join([*fields[:4], "0" * 32, fields[5]]))
+    assert "dataset" in error("token=" + ":".join([*fields[:5], "0" * 32]))
+    assert "seed" in error("token=" + ":".join([*fields[:3], "8", *fields[4:]]))
+    assert "is not a token" in error("token=shardmill")
+    reader = background(endpoint, "pause_ms=300", f"token={token}")
+    reader.stdout.readline()
+    assert "rank 0" in error()  # a second trainer of the same rank
+    assert "world" in error("rank=1", "world=2")
+    assert len(finished(reader).steps) == PHOTOS // BATCH - 1  # its first line was read above
+
+
+def test_the_library_needs_little_and_shows_little():
+    needed = subprocess.run(["readelf", "-d", BUILD / "libshardmill.so"], capture_output=True, text=True).stdout
+    for heavy in ("vips", "fyaml", "jansson", "crypto", "openblas", "sqlite"):
+        assert heavy not in needed
+    assert "libshardmill.so.0" in needed
+    header = (ROOT / "client/c/shardmill.h").read_text()
+    shown = subprocess.run(["nm", "-D", "--defined-only", BUILD / "libshardmill.so"], capture_output=True, text=True).stdout
+    names = {line.split()[-1] for line in shown.splitlines()}
+    names = {n for n in names if not n.startswith(("__", "_init", "_fini"))}
+    assert len(names) == 10 and all(n.startswith("sm_") and n + "(" in header for n in names), names
+    static = subprocess.run(["nm", "--defined-only", "-g", BUILD / "libshardmill.a"], capture_output=True, text=True).stdout
+    assert {line.split()[-1] for line in static.splitlines() if " T " in line} == names
+
+
+def test_installed_it_builds_with_pkg_config(tmp_path):
+    for mode in ("so", "a"):
+        root = tmp_path / mode
+        for folder, files in (("lib", ["libshardmill.so.0"] if mode == "so" else ["libshardmill.a"]),):
+            (root / folder).mkdir(parents=True)
+            for f in files:
+                (root / folder / f).write_bytes((BUILD / f).read_bytes())
+        if mode == "so":
+            (root / "lib/libshardmill.so").symlink_to("libshardmill.so.0")
+        (root / "include").mkdir()
+        (root / "include/shardmill.h").write_text((ROOT / "client/c/shardmill.h").read_text())
+        (root / "lib/pkgconfig").mkdir()
+        pc = (BUILD / "shardmill.pc").read_text().splitlines()
+        pc[0] = f"prefix={root}"
+        (root / "lib/pkgconfig/shardmill.pc").write_text("\n".join(pc) + "\n")
+        env = {**os.environ, "PKG_CONFIG_PATH": str(root / "lib/pkgconfig")}
+        flags = subprocess.run(["pkg-config", "--cflags", "--libs", *(["--static"] if mode == "a" else []), "shardmill"], env=env,
+                               capture_output=True, text=True, check=True).stdout.split()
+        if "asan" in str(BUILD):
+            flags.append("-fsanitize=address,undefined")
+        subprocess.run(["gcc", ROOT / "client/c/example.c", "-o", root / "example", *flags, f"-Wl,-rpath,{root}/lib"], check=True)
+        done = subprocess.run([root / "example"], capture_output=True, text=True)
+        assert done.returncode == 2 and "usage: example" in done.stderr
