@@ -49,7 +49,7 @@ TOOL_SRC   = $(wildcard tests/tools/*.c)
 TOOL_BIN   = $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(TOOL_SRC))
 UNIT_BIN   = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 
-.PHONY: all client help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench bench-stream sim tests docs lint objects packages-there python wheel
+.PHONY: all chaos client help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench bench-stream sim tests docs lint objects packages-there python wheel
 all: $(BUILD)/shardmill client
 
 help:            ## this list
@@ -207,6 +207,11 @@ asan: deps-test  ## unit tests and e2e under AddressSanitizer and UBSan
 tsan: deps-test  ## unit tests under ThreadSanitizer
 	@$(MAKE) --no-print-directory -s BUILD=build-tsan OPT="-O1 -g" SAN="-fsanitize=thread" all tests
 	@tests/run --build build-tsan unit
+
+chaos: deps-test ## trainers, workers and broker killed for a long time (KILLS=2000); the ledgers must agree
+	@$(MAKE) --no-print-directory -s -j2 all tests
+	@SHARDMILL_STREAM_KILLS=$(or $(KILLS),2000) SHARDMILL_STREAM_SAMPLES=$(or $(SAMPLES),200000) \
+	  SHARDMILL=$(abspath $(BUILD)/shardmill) $(PYTHON) -m pytest -q -s -p no:cacheprovider tests/e2e/test_stream_ledger.py
 
 bench: deps-test ## ratios, measured side by side in one run (SHARDMILL_PHOTOS=folder of JPEG files)
 	@$(MAKE) --no-print-directory -s -j2 all tests

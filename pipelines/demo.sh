@@ -15,11 +15,28 @@ run "$shardmill" check "$pipeline"
 run "$shardmill" explain "$pipeline" "${source_option[@]}"
 run "$shardmill" preview "$pipeline" "${source_option[@]}" -o "$sheet"
 run "$shardmill" expand "$pipeline" "${source_option[@]}" -o "$out"
+
+# the same pipeline, live: served in the background, read by a trainer that only counts, one batch made again
+state=$(mktemp -d) log=$(mktemp)
+trap '[[ -z ${server:-} ]] || kill "$server" 2>/dev/null || true; wait; rm -rf "$state" "$log"' EXIT
+say "$shardmill" serve "$pipeline" "${source_option[@]}" '&'
+"$shardmill" serve "$pipeline" "${source_option[@]}" --bind 'tcp://127.0.0.1:*' --state "$state" --quiet >"$log" &
+server=$!
+until grep -q '^serving ' "$log"; do
+  kill -0 "$server" || exit 1
+  sleep 0.1
+done
+cat "$log"
+endpoint=$(sed -n 's/^serving .* at //p' "$log")
+run "$shardmill" read demo --broker "$endpoint"
+run "$shardmill" replay demo --broker "$endpoint" --step 0 -o "$out-batch.png"
+
 cat <<EOF
 
 What there is now:
   $sheet    the contact sheet: sources beside what a trainer would see
   $out/    $(find "$out" -name 'shard-*.tar' | wc -l) WebDataset shards ($(du -sh "$out" | cut -f1)), manifest.json, quarantine.jsonl
+  $out-batch.png    the first batch of the epoch that the trainer read, made again
   $pipeline    the pipeline that made them: change it and look again
 
 Next, on your own pictures (a folder with a sub-folder for each class):

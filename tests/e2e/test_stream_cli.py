@@ -75,13 +75,15 @@ def test_a_run_resumes_anywhere_with_another_number_of_trainers(photos, tmp_path
     file = write_pipeline(tmp_path / "p.yaml", photos, batch=2, size=32)
     served = Served(start, file, tmp_path / "state", "--workers", 2)
     chance = random.Random(9)
+    served.read("--steps", 1, "--ledger", tmp_path / "start", "--no-commit", "--quiet")
+    begin = re.sub(r":0:\d+:", ":0:0:", Ledger(tmp_path / "start").token, count=1)
     for turn in range(10):
         before, after = chance.sample([1, 2, 3], 2)
         steps = chance.randrange(1, POSITIONS // (2 * before))
         history, tokens = [], set()
         for rank in range(before):
             path = tmp_path / f"{turn}-before-{rank}"
-            served.read("--rank", rank, "--world-size", before, "--steps", steps, "--ledger", path, "--no-commit", "--quiet")
+            served.read("--rank", rank, "--world-size", before, "--steps", steps, "--token", begin, "--ledger", path, "--quiet")
             history += Ledger(path).real()
             tokens.add(Ledger(path).token)
         assert len(tokens) == 1, "all ranks stand at the same global position"
