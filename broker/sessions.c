@@ -95,6 +95,8 @@ void core_on_attach(struct sm_core *core, const struct sm_peer *peer, const Shar
     struct session *s = session_new(core, job, peer, m);
     s->start_epoch = s->done_epoch = s->cut_epoch = epoch;
     s->start_position = s->done_position = position;
+    const struct commit *c = &job->run.commits[s->rank];
+    s->committed = c->set && c->epoch == epoch && c->position == position;
     s->committed_epoch = epoch;
     s->committed_position = position;
     held_claim(core, s, old, m);
@@ -360,8 +362,9 @@ static void on_commit(struct sm_core *core, struct session *s, const Shardmill__
                     m->epoch, (unsigned long long)m->position);
         return;
     }
-    bool newer =
-        epoch != s->committed_epoch ? epoch > s->committed_epoch : position > s->committed_position;
+    struct commit last = {s->committed, s->committed_epoch, s->committed_position};
+    bool newer = !last.set || (epoch != last.epoch ? epoch > last.epoch : position > last.position);
+    s->committed = true;
     if (newer && PLANTED(commit_before_journal)) {
         s->committed_epoch = epoch; /* and the journal is never told */
         s->committed_position = position;

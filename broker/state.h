@@ -196,6 +196,7 @@ struct session {
     struct audit *audits; /* oldest first */
     uint32_t done_epoch;  /* behind everything that was released */
     uint64_t done_position;
+    bool committed; /* the journal has what follows; else it is only where the session began */
     uint32_t committed_epoch;
     uint64_t committed_position;
     uint64_t delivered;

@@ -423,6 +423,22 @@ static void a_commit_is_journaled_before_it_is_confirmed_and_found_again(void **
     desk_close(&e);
 }
 
+static void a_commit_of_where_a_loader_attached_again_is_journaled(void **state) {
+    (void)state;
+    struct desk d;
+    stream_open(&d, stream_spec(16, 2, 0), 100 * MB);
+    Shardmill__Attach a = attach_of(0, 1, "c");
+    assert_int_not_equal(attach(&d, TRAINER, &a), 0);
+    a.has_token = a.again = true; /* it stands there, but that is in no checkpoint */
+    a.position = 4;
+    uint64_t session = attach(&d, TRAINER, &a);
+    assert_int_not_equal(session, 0);
+    assert_int_equal(desk_persisted(&d), 0);
+    assert_true(commit(&d, TRAINER, session, 0, 4)); /* and now it is */
+    assert_int_equal(desk_persisted(&d), 1);
+    desk_close(&d);
+}
+
 static void a_sample_that_kills_three_workers_is_skipped_from_then_on(void **state) {
     (void)state;
     struct desk d;
@@ -596,6 +612,7 @@ int main(void) {
         cmocka_unit_test(a_trainer_that_is_silent_gives_its_batches_back),
         cmocka_unit_test(what_cannot_attach_is_told_why),
         cmocka_unit_test(a_commit_is_journaled_before_it_is_confirmed_and_found_again),
+        cmocka_unit_test(a_commit_of_where_a_loader_attached_again_is_journaled),
         cmocka_unit_test(a_sample_that_kills_three_workers_is_skipped_from_then_on),
         cmocka_unit_test(a_restarted_broker_leaves_what_a_trainer_reads),
         cmocka_unit_test(a_worker_that_registers_again_keeps_its_batches),
