@@ -11,10 +11,13 @@
 #include "workers/sources/source.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -25,25 +28,33 @@ enum { SAMPLES = 12, BATCH = 4, SIDE = 64, MEMORY = 256 << 10, WAIT_MS = 20000 }
 
 struct rig {
     struct scratch s;
-    char endpoint[256], root[300], index_path[300], digest[SM_XXH_HEX], dataset[SM_XXH_HEX];
+    char endpoint[320], root[300], index_path[300], digest[SM_XXH_HEX], dataset[SM_XXH_HEX];
     char pipeline[700];
     void *context, *broker;
     struct sm_peer worker;
-    pthread_t thread;
-    volatile sig_atomic_t stop;
-    struct sm_worker_options options;
-    struct sm_err err;
-    int failed;
+    pid_t pid;
     uint64_t memory, attempts;
     char address[SM_HANDOVER_NAME], data_endpoint[256];
     size_t n_holding;
     bool ready;
 };
 
-static void *work(void *data) {
-    struct rig *r = data;
-    r->failed = sm_worker_run(&r->options, &r->stop, &r->err);
-    return NULL;
+static volatile sig_atomic_t stop;
+
+static void on_term(int number) {
+    stop = number;
+}
+
+/* The process of the worker: this program anew, so that it has no thread of the test's. */
+static int work(const char *endpoint) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    signal(SIGTERM, on_term);
+    struct sm_worker_options options = {
+        .endpoint = endpoint, .batch_memory = MEMORY, .heartbeat_ms = 200};
+    struct sm_err err = {0};
+    int failed = sm_worker_run(&options, &stop, &err);
+    if (failed) fprintf(stderr, "worker: %s\n", err.text);
+    _exit(failed ? 1 : 0); /* its disk's thread may still be ending */
 }
 
 static void make_dataset(struct rig *r) {
@@ -76,19 +87,20 @@ static struct rig *rig_new(void) {
     struct rig *r = calloc(1, sizeof *r);
     struct sm_err err = {0};
     make_dataset(r);
+    snprintf(r->endpoint, sizeof r->endpoint, "ipc://%s/broker", r->s.dir);
+    char *argv[] = {"worker", "worker", r->endpoint, NULL};
+    assert_int_equal(posix_spawn(&r->pid, "/proc/self/exe", NULL, NULL, argv, environ), 0);
     r->context = zmq_ctx_new();
-    if (sm_wire_bind(r->context, "tcp://127.0.0.1:*", &r->broker, r->endpoint, &err) != 0)
+    if (sm_wire_bind(r->context, r->endpoint, &r->broker, NULL, &err) != 0)
         fail_msg("%s", err.text);
-    r->options = (struct sm_worker_options){
-        .endpoint = r->endpoint, .batch_memory = MEMORY, .heartbeat_ms = 200};
-    assert_int_equal(pthread_create(&r->thread, NULL, work, r), 0);
     return r;
 }
 
 static void rig_free(struct rig *r) {
-    r->stop = 1;
-    pthread_join(r->thread, NULL);
-    if (r->failed) fail_msg("%s", r->err.text);
+    int status;
+    kill(r->pid, SIGTERM);
+    assert_int_equal(waitpid(r->pid, &status, 0), r->pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     zmq_close(r->broker);
     zmq_ctx_term(r->context);
     scratch_remove(&r->s);
@@ -394,6 +406,7 @@ static void a_trainer_of_another_host_fetches_the_same_bytes_until_free(void **s
 
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "cage") == 0) return sm_cage_main(argc - 1, argv + 1);
+    if (argc > 2 && strcmp(argv[1], "worker") == 0) return work(argv[2]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(batches_are_told_kept_and_their_room_comes_back_with_free),
         cmocka_unit_test(a_free_that_is_on_its_way_makes_room_for_a_waiting_lease),
