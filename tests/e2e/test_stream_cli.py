@@ -5,11 +5,12 @@ import pathlib
 import random
 import re
 import signal
+import subprocess
 import time
 
 import numpy
 import pytest
-from conftest import SANITIZED, good, run, samples, wait_until
+from conftest import SANITIZED, SHARDMILL, Started, good, processes, run, samples, wait_until
 from stream import SLOWER, Ledger, Served, due, write_pipeline
 
 POSITIONS, BATCH = 24, 4  # of the fixture `photos`
@@ -199,8 +200,6 @@ def test_a_signal_ends_serve_within_two_seconds_and_with_the_parent(photos, tmp_
     served.started.process.terminate()
     assert served.started.process.wait(timeout=30) == 0
     assert time.monotonic() - began < 2 * SLOWER and not served.family()
-    import subprocess
-    from conftest import SHARDMILL, processes
     marker = f"SHARDMILL_TEST={os.getpid()}-orphan"
     name, _, value = marker.partition("=")
     parent = subprocess.Popen(["sh", "-c", f"'{SHARDMILL}' serve '{file}' --bind 'tcp://127.0.0.1:*' --state '{tmp_path}/s' "
@@ -215,7 +214,6 @@ def test_a_signal_ends_serve_within_two_seconds_and_with_the_parent(photos, tmp_
 @pytest.fixture(scope="module")
 def asked(photos, tmp_path_factory):
     """A served pipeline that refuses; nothing here may disturb it."""
-    from conftest import Started
     running = []
 
     def begin(*args, **more):
@@ -258,7 +256,8 @@ def test_a_token_of_another_seed_pipeline_or_dataset_is_refused_by_name(asked, p
         other = Served(start, file, tmp_path / what, "--workers", 1)
         other.read("--steps", 1, "--ledger", tmp_path / f"{what}.ledger", "--quiet")
         token = Ledger(tmp_path / f"{what}.ledger").token
-        other.started.end()
+        other.started.process.terminate()
+        other.started.process.wait()
         done = run("read", served.name, "--broker", served.endpoint, "--token", token, "--timeout", 10)
         assert done.returncode == 1 and what in done.stderr, done.stderr
 
