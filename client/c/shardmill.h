@@ -81,18 +81,22 @@ SM_API int sm_release(struct sm_loader *loader, struct sm_batch_view *view);
  * bytes, NUL included (256 is enough). Returns its length. */
 SM_API int sm_state(struct sm_loader *loader, char *token, size_t n);
 /* Tells the broker that the token is in a checkpoint. Waits up to timeout_ms until the broker's
- * journal holds it. */
+ * journal holds it (0: not at all, < 0: as long as it takes); it is said again until then in any
+ * case, also to a broker that was restarted meanwhile. */
 SM_API int sm_commit(struct sm_loader *loader, const char *token, int timeout_ms);
-/* Facts as JSON text: job, classes, steps per epoch, shape, transport ("shm" or "tcp"), waits,
- * rates, the last epoch's audit. */
+/* Facts as JSON text, at most 16384 bytes: job, steps_per_epoch, shape (after the first batch),
+ * transport ("shm", "tcp" or "shm+tcp"), waits, counts of what was dropped, the last epoch's audit.
+ * Returns its length. */
 SM_API int sm_info(struct sm_loader *loader, char *json, size_t n);
-/* Interrupts a waiting sm_next from another thread or a signal handler: it returns -1 at once. */
+/* Interrupts a waiting sm_next from another thread or a signal handler: it returns -1 at once.
+ * When none waits, the next one does. */
 SM_API void sm_interrupt(struct sm_loader *loader);
 /* Detaches, unmaps everything (views become invalid), joins the thread. *loader is nulled; twice is
  * harmless. */
 SM_API void sm_close(struct sm_loader **loader);
 /* The text of the last failure of this loader (NULL: of sm_open in this thread). Lent until the
- * next call. */
+ * next call. With NULL it is the last failure of any call in this thread, which is also what is left
+ * to read when another thread closed the loader. */
 SM_API const char *sm_last_error(const struct sm_loader *loader);
 SM_API const char *sm_version(void);
 
