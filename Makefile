@@ -49,7 +49,7 @@ TOOL_SRC   = $(wildcard tests/tools/*.c)
 TOOL_BIN   = $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(TOOL_SRC))
 UNIT_BIN   = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 
-.PHONY: all chaos client help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench bench-stream sim tests docs lint objects packages-there python wheel
+.PHONY: bench-broker all chaos client help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench bench-stream sim tests docs lint objects packages-there python wheel
 all: $(BUILD)/shardmill client
 
 help:            ## this list
@@ -165,6 +165,13 @@ sim: $(BUILD)/sim/sim ## N simulated kills (default 10^6), then each planted bug
 $(BUILD)/tools/%: $(BUILD)/obj/tests/tools/%.o $(CORE_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDLIBS_ALL)
+
+# The broker's core alone, with simulated workers and trainers: leases per second and flat memory.
+$(BUILD)/bench/broker_leases: $(BUILD)/obj/tests/bench/broker_leases.o $(call obj,$(LIB_SRC) $(BROKER_SRC)) $(PB_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -o $@ $^ $(PKG_LIBS) -lm -pthread
+bench-broker: $(BUILD)/bench/broker_leases ## leases per second of the broker alone, memory from 10^3 to 10^9 samples
+	$(BUILD)/bench/broker_leases
 
 tests: $(BUILD)/shardmill $(BUILD)/client_example client $(UNIT_BIN) $(TOOL_BIN)
 

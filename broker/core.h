@@ -17,13 +17,14 @@ enum {
     SM_HEARTBEAT_MS = 1000,   /* default */
     SM_HEARTBEAT_MIN_MS = 50, /* what a worker may ask for at least */
     SM_HEARTBEAT_MAX_MS = 10000,
-    SM_LEASE_MS = 30000,  /* default: without progress for so long, a lease is another's too */
-    SM_RANGE_DEATHS = 2,  /* deaths after which a range is split into single samples */
-    SM_SINGLE_DEATHS = 3, /* deaths after which a single sample is quarantined */
-    SM_RETRIES = 3,       /* failures of the machine's fault that a lease may have */
-    SM_RETRY_MS = 1000,   /* the first pause before a retry; doubled each time */
-    SM_REPEAT_MS = 1000,  /* a trainer is told again of what it has not released */
-    SM_WAITS_MS = 3000,   /* a trainer without a new batch for so long is told what it waits for */
+    SM_LEASE_MS = 30000,    /* default: without progress for so long, a lease is another's too */
+    SM_RANGE_DEATHS = 2,    /* deaths after which a range is split into single samples */
+    SM_SINGLE_DEATHS = 3,   /* deaths after which a single sample is quarantined */
+    SM_SKIPPED_DEATHS = 10, /* over a stream's sample that is skipped already: the job ends */
+    SM_RETRIES = 3,         /* failures of the machine's fault that a lease may have */
+    SM_RETRY_MS = 1000,     /* the first pause before a retry; doubled each time */
+    SM_REPEAT_MS = 1000,    /* a trainer is told again of what it has not released */
+    SM_WAITS_MS = 3000, /* a trainer without a new batch for so long is told what it waits for */
     SM_ORPHAN_MS =
         30000, /* batches from before a restart, until a trainer says that it holds them */
 };

@@ -248,9 +248,10 @@ void core_step_charge(struct sm_core *core, struct work *work, uint64_t index) {
     if (index < work->first || index - work->first >= work->count) return;
     uint64_t sample = sample_at(job, work->batch->epoch, index);
     struct suspect *suspect = suspect_of(job, sample);
-    if (++suspect->deaths < SM_SINGLE_DEATHS) return;
+    bool skipped = poisoned(job, sample);
+    if (++suspect->deaths < (skipped ? SM_SKIPPED_DEATHS : SM_SINGLE_DEATHS)) return;
     *suspect = job->suspects[--job->n_suspects];
-    if (poisoned(job, sample)) {
+    if (skipped) {
         core_job_fail(
             core, job, SM_E_WORKER_DIED,
             core_text(core,
@@ -262,6 +263,17 @@ void core_step_charge(struct sm_core *core, struct work *work, uint64_t index) {
     core_persist(
         core, &(struct sm_record){
                   .kind = SM_RECORD_QUARANTINE, .job = job->id, .position = sample, .attempt = 0});
+}
+
+/* A batch is made: none of its samples is under suspicion any more. */
+static void suspects_clear(const struct batch *b) {
+    struct job *job = b->work.job;
+    for (uint32_t i = 0; job->n_suspects > 0 && i < b->work.count; i++) {
+        uint64_t sample = sample_at(job, b->epoch, b->work.first + i);
+        for (unsigned k = 0; k < job->n_suspects; k++)
+            if (job->suspects[k].sample == sample)
+                job->suspects[k] = job->suspects[--job->n_suspects];
+    }
 }
 
 /* --- what workers bring ----------------------------------------------------------------------- */
@@ -331,6 +343,7 @@ static bool batch_done(struct sm_core *core, struct worker *worker, struct lease
     struct batch *b = work->batch;
     if (m->generation != core_step_skip(b, NULL)) return false; /* made before a quarantine */
     core_duration_add(core, work->job, lease);
+    suspects_clear(b);
     core_leases_revoke(core, work, worker);
     core_work_unwait(work); /* a late lease brought it after all */
     work->state = WORK_DONE;
