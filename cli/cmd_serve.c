@@ -39,6 +39,7 @@ static int run(const void *values, int n, char **operands) {
                                        .no_sandbox = !v->common.sandbox,
                                        .quiet = v->common.quiet,
                                        .die_with_parent = v->die_with_parent,
+                                       .parent = getppid(),
                                        .stop = &stop};
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGTERM, &action, NULL);

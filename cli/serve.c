@@ -29,7 +29,6 @@ struct server {
     struct sm_stream *stream;
     const struct sm_serve_options *options;
     char endpoint[256];
-    pid_t parent;
     struct sm_embedded *embedded;
     struct sm_client *client;
     int restarts; /* as last said */
@@ -45,7 +44,7 @@ static int job_look(struct server *s, struct sm_err *err);
 int sm_serve(struct sm_stream *stream, const struct sm_serve_options *options,
              void (*ready)(void *context, const char *endpoint), void *context,
              struct sm_err *err) {
-    struct server s = {.stream = stream, .options = options, .parent = getppid()};
+    struct server s = {.stream = stream, .options = options};
     int r = -1;
     if (endpoint_choose(&s, err) == 0 && children_start(&s, err) == 0 && job_submit(&s, err) == 0) {
         ready(context, s.endpoint);
@@ -97,7 +96,7 @@ static int children_start(struct server *s, struct sm_err *err) {
 /* Keeps the children alive. -1 when one does not stay up, or when it is time to go. */
 static int tend(struct server *s, struct sm_err *err) {
     if (*s->options->stop) return sm_fail(err, SM_E_CANCELLED, "stopped on request");
-    if (s->options->die_with_parent && getppid() != s->parent)
+    if (s->options->die_with_parent && getppid() != s->options->parent)
         return sm_fail(err, SM_E_CANCELLED, "the process that started this has ended");
     if (sm_embedded_tend(s->embedded, err) < 0) return -1;
     int restarts = sm_embedded_restarts(s->embedded);

@@ -5,11 +5,13 @@
 #include "cli/stream.h"
 
 #include <signal.h>
+#include <sys/types.h>
 
 struct sm_serve_options {
     const char *bind;
     int workers;
     bool no_sandbox, quiet, die_with_parent;
+    pid_t parent; /* with die_with_parent: as it was when the process began, before any indexing */
     const volatile sig_atomic_t *stop;
 };
 

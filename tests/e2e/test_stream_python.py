@@ -601,3 +601,20 @@ def test_wheel_installs_into_a_fresh_environment(stream, tmp_path):
             print(sum(1 for _ in loader), "venv" in library.library()._name, "venv" in library.program())
     """)], env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "6 True True\n", done.stderr
+
+
+def test_trainer_killed_while_its_server_starts_leaves_no_process(stream):
+    marker = f"SHARDMILL_TEST=early-{os.getpid()}-{time.monotonic_ns()}"
+    name, _, value = marker.partition("=")
+    try:
+        for after in (0, 0.002, 0.02, 0.05):
+            process = subprocess.Popen([sys.executable, "-c", f"import shardmill; len(shardmill.Loader({str(stream)!r}))"],
+                                       env={**environment(), name: value}, start_new_session=True)
+            wait_until(lambda: len(processes(marker)) > 1 or process.poll() is not None, 20, "the start of the server")
+            threading.Event().wait(after)
+            process.kill()
+            process.wait()
+        wait_until(lambda: not processes(marker), 10, "the end of the servers")
+    finally:
+        for pid in processes(marker):
+            os.kill(pid, signal.SIGKILL)
