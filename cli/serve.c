@@ -8,10 +8,12 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
-#include <inttypes.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -31,11 +33,13 @@ struct server {
     char endpoint[256];
     struct sm_embedded *embedded;
     struct sm_client *client;
+    int lock_fd;
     int restarts; /* as last said */
     int64_t looked_ms;
 };
 
 static int endpoint_choose(struct server *s, struct sm_err *err);
+static int state_claim(struct server *s, struct sm_err *err);
 static int children_start(struct server *s, struct sm_err *err);
 static int job_submit(struct server *s, struct sm_err *err);
 static int tend(struct server *s, struct sm_err *err);
@@ -44,15 +48,17 @@ static int job_look(struct server *s, struct sm_err *err);
 int sm_serve(struct sm_stream *stream, const struct sm_serve_options *options,
              void (*ready)(void *context, const char *endpoint), void *context,
              struct sm_err *err) {
-    struct server s = {.stream = stream, .options = options};
+    struct server s = {.stream = stream, .options = options, .lock_fd = -1};
     int r = -1;
-    if (endpoint_choose(&s, err) == 0 && children_start(&s, err) == 0 && job_submit(&s, err) == 0) {
+    if (endpoint_choose(&s, err) == 0 && state_claim(&s, err) == 0 &&
+        children_start(&s, err) == 0 && job_submit(&s, err) == 0) {
         ready(context, s.endpoint);
         while ((r = tend(&s, err)) == 0 && (r = job_look(&s, err)) == 0)
             poll(NULL, 0, TEND_MS);
     }
     sm_client_free(&s.client);
     sm_embedded_stop(&s.embedded, GRACE_MS);
+    if (s.lock_fd >= 0) close(s.lock_fd);
     return r < 0 && err->code == SM_E_CANCELLED && *options->stop ? 0 : r < 0 ? -1 : 0;
 }
 
@@ -79,6 +85,35 @@ static int endpoint_choose(struct server *s, struct sm_err *err) {
     snprintf(s->endpoint, sizeof s->endpoint, "%.*s:%u", (int)(port - bind_to), bind_to,
              ntohs(at.sin_port));
     return 0;
+}
+
+/* Keeps a second serve out, which would find this one's broker and take it for its own. */
+static int state_claim(struct server *s, struct sm_err *err) {
+    char path[PATH_MAX + 16];
+    snprintf(path, sizeof path, "%s/serve.lock", s->stream->state);
+    s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (s->lock_fd < 0) return sm_fail_errno(err, "cannot make '%s'", path);
+    if (flock(s->lock_fd, LOCK_EX | LOCK_NB) < 0)
+        return sm_fail(err, SM_E_BUSY,
+                       "another serve is at work in '%s' (hint: `--state` names another folder)",
+                       s->stream->state);
+    return 0;
+}
+
+/* Whether the broker that answers is our own: another one may be at the endpoint already, and ours
+ * cannot bind then. 1 yes, 0 nobody answers yet, -1 another's. */
+static int broker_check(struct server *s, struct sm_err *err) {
+    sm_envelope *answer = NULL;
+    if (sm_client_status(s->client, ASK_MS, &answer, err) < 0)
+        return err->code == SM_E_PEER ? 0 : -1;
+    int r = 1;
+    if (strcmp(answer->status->state_dir, s->stream->state) != 0)
+        r = sm_fail(err, SM_E_BUSY,
+                    "another broker is at '%s' already, with its state in '%.200s' (hint: --bind "
+                    "'tcp://127.0.0.1:*' takes a free port)",
+                    s->endpoint, answer->status->state_dir);
+    sm_wire_free(&answer);
+    return r;
 }
 
 static int children_start(struct server *s, struct sm_err *err) {
@@ -110,6 +145,9 @@ static int tend(struct server *s, struct sm_err *err) {
 static int job_submit(struct server *s, struct sm_err *err) {
     for (int64_t start = sm_now_ms();;) {
         if (tend(s, err) < 0) return -1;
+        int ours = broker_check(s, err);
+        if (ours < 0 || (ours == 0 && sm_now_ms() - start > START_MS)) return -1;
+        if (ours == 0) continue;
         if (sm_client_submit(s->client, s->stream->id, &s->stream->spec, ASK_MS, err) == 0)
             return 0;
         if (err->code == SM_E_DIFFERS)

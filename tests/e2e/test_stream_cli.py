@@ -226,6 +226,15 @@ def asked(photos, tmp_path_factory):
     running[0].end()
 
 
+def test_a_second_serve_at_the_same_place_or_state_is_refused(asked):
+    served, folder = asked
+    for args, says in ((("--bind", served.endpoint, "--state", folder / "other"), "another broker"),
+                       (("--bind", "tcp://127.0.0.1:*", "--state", folder / "state"), "another serve")):
+        done = run("serve", folder / "p.yaml", "--workers", 1, *args, timeout=60)
+        assert done.returncode == 1 and says in done.stderr and "hint" in done.stderr, done.stderr
+    assert served.started.process.poll() is None
+
+
 def test_an_unknown_job_is_named(asked):
     served, _ = asked
     done = run("read", "strem", "--broker", served.endpoint, "--timeout", 10)
