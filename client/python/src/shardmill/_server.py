@@ -34,12 +34,17 @@ class StateFolder:
         found = base.lstat()
         if found.st_uid != os.getuid() or found.st_mode & 0o77 or not base.is_dir() or base.is_symlink():
             raise ShardmillError(f"'{base}' is not a private folder of this user (hint: state=FOLDER names another)")
-        for left in base.iterdir():
-            self._sweep(left)
-        self.path = base / secrets.token_hex(8)
-        self.path.mkdir(mode=0o700)
-        self.lock = os.open(self.path / "in-use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        one_at_a_time = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:  # else another process might sweep ours before it is locked
+            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+            for left in base.iterdir():
+                self._sweep(left)
+            self.path = base / secrets.token_hex(8)
+            self.path.mkdir(mode=0o700)
+            self.lock = os.open(self.path / "in-use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(one_at_a_time)
 
     @staticmethod
     def _sweep(left: pathlib.Path) -> None:
