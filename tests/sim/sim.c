@@ -3,6 +3,8 @@
  * it is caught. A failure prints the seed and epoch that replay exactly it. */
 #include "tests/sim/sim.h"
 
+#include "tests/sim/stream.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +30,14 @@ static double seconds(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+static bool
+    streams; /* --streams 1: every fourth epoch is a stream's, and their bugs are planted too */
+
+static bool epoch_run(struct world *w, uint64_t seed, uint64_t epoch, struct stats *s) {
+    bool stream = streams && epoch % 4 == 3;
+    return stream ? stream_epoch(seed, epoch, s, w->wrong) : world_epoch(w, seed, epoch, s);
+}
+
 static int failed(const struct world *w, uint64_t seed, uint64_t epoch) {
     printf("sim: epoch %" PRIu64 " of seed %" PRIu64 ": %s\n", epoch, seed, w->wrong);
     printf("sim: replay it with: sim --seed %" PRIu64 " --epoch %" PRIu64 "\n", seed, epoch);
@@ -38,7 +48,7 @@ static int survive(struct world *w, uint64_t seed, uint64_t kills) {
     struct stats s = {0};
     double start = seconds();
     for (uint64_t epoch = 0; kills_of(&s) < kills; epoch++)
-        if (!world_epoch(w, seed, epoch, &s)) return failed(w, seed, epoch);
+        if (!epoch_run(w, seed, epoch, &s)) return failed(w, seed, epoch);
     printf("sim: seed %" PRIu64 ": %" PRIu64 " epochs, %" PRIu64 " kills (%" PRIu64
            " of workers, %" PRIu64 " of the broker, %" PRIu64 " of the client, %" PRIu64
            " times all at once), %" PRIu64 " messages, %" PRIu64 " dropped, %" PRIu64
@@ -70,7 +80,9 @@ static void plant_run(struct world *w, int plant, uint64_t seed, uint64_t epochs
         if (freopen("/dev/null", "w", stderr) == NULL) _exit(2);
         sm_planted = plant;
         while (f->epochs < epochs && !f->caught) {
-            f->caught = !world_epoch(w, seed, f->epochs++, &s);
+            f->caught = plant < PLANT_step_skipped ? !world_epoch(w, seed, f->epochs, &s)
+                                                   : !stream_epoch(seed, f->epochs, &s, w->wrong);
+            f->epochs++;
             memcpy(f->how, w->wrong, sizeof f->how);
         }
         _exit(0);
@@ -90,7 +102,7 @@ static int plants_catch(struct world *w, uint64_t seed, uint64_t epochs) {
     struct finding *f =
         mmap(NULL, sizeof *f, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (f == MAP_FAILED) return 1;
-    for (int p = 1; p < PLANT_count; p++) {
+    for (int p = 1; p < (streams ? PLANT_count : PLANT_step_skipped); p++) {
         plant_run(w, p, seed, epochs, f);
         missed += !f->caught;
         printf("sim: planted %-22s ", plants[p]);
@@ -114,6 +126,8 @@ int main(int argc, char **argv) {
             seed = n;
         else if (strcmp(argv[i], "--epoch") == 0)
             epoch = n;
+        else if (strcmp(argv[i], "--streams") == 0)
+            streams = n != 0;
         else if (strcmp(argv[i], "--plants") == 0)
             plant_epochs = n;
         else if (strcmp(argv[i], "--plant") == 0)
@@ -121,7 +135,7 @@ int main(int argc, char **argv) {
         else {
             fprintf(
                 stderr,
-                "usage: sim [--kills N] [--seed S] [--epoch E] [--plants EPOCHS] [--plant NAME]\n");
+                "usage: sim [--kills N] [--seed S] [--epoch E] [--plants EPOCHS] [--plant NAME] [--streams 1]\n");
             return 2;
         }
     }
@@ -134,7 +148,7 @@ int main(int argc, char **argv) {
     if (epoch != UINT64_MAX) {
         struct stats s = {0};
         w->trace = getenv("SIM_TRACE") != NULL;
-        rc = world_epoch(w, seed, epoch, &s) ? 0 : failed(w, seed, epoch);
+        rc = epoch_run(w, seed, epoch, &s) ? 0 : failed(w, seed, epoch);
         if (rc == 0) printf("sim: epoch %" PRIu64 " of seed %" PRIu64 " holds\n", epoch, seed);
     } else {
         rc = survive(w, seed, kills);
