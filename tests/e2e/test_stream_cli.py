@@ -110,7 +110,7 @@ def test_after_the_death_of_a_worker_or_the_broker_batches_come_again_soon(photo
     file = write_pipeline(tmp_path / "p.yaml", photos, batch=2)
     served = Served(start, file, tmp_path / "state", "--workers", 2)
     served.wait_for_workers(2)
-    reader = served.reader("--digest", "--epochs", 0, "--credit", 1)
+    reader = served.reader("--digest", "--epochs", 0, "--credit", 1, "--quiet")  # nobody reads its stderr
     try:
         for role, seconds in (("worker", 2), ("broker", 3), ("worker", 2), ("broker", 3)):
             for _ in range(20):
