@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""Checks that includes go one way: cli -> workers, pipelines/lang; workers -> pipelines/lang; broker and workers -> proto,
-lib; lib -> nothing of ours but proto's messages. docs/DESIGN.md says why."""
+"""Checks that includes go one way: cli -> client, workers, broker, pipelines/lang; workers -> pipelines/lang; broker,
+workers and client -> proto, lib; lib -> nothing of ours but proto's messages. docs/DESIGN.md says why."""
 import glob
 import os
 import re
