@@ -105,9 +105,15 @@ void core_refuse(struct sm_core *core, const struct sm_peer *peer, enum sm_code 
     char text[1024];
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    core_refuse_for(core, peer, code, 0, text);
+}
+
+void core_refuse_for(struct sm_core *core, const struct sm_peer *peer, enum sm_code code,
+                     int64_t wait_ms, const char *text) {
     BODY(core, m, Shardmill__Refused, shardmill__refused__init);
     m->code = code;
     m->text = core_text(core, "%s", text);
+    m->wait_ms = (uint32_t)wait_ms;
     core_send(core, peer, SHARDMILL__ENVELOPE__BODY_REFUSED, m);
 }
 

@@ -7,7 +7,10 @@
 #include <string.h>
 
 static const char *attach_wrong(struct sm_core *core, const struct job *job,
-                                const Shardmill__Attach *m, enum sm_code *code);
+                                const Shardmill__Attach *m, enum sm_code *code,
+                                const struct session **other);
+static int64_t gone_in_ms(const struct sm_core *core, const struct session *s);
+static void session_probe(struct sm_core *core, const struct session *s);
 static void attached_say(struct sm_core *core, const struct session *s);
 static struct session *session_new(struct sm_core *core, struct job *job,
                                    const struct sm_peer *peer, const Shardmill__Attach *m);
@@ -66,9 +69,11 @@ void core_on_attach(struct sm_core *core, const struct sm_peer *peer, const Shar
                     m->job);
         return;
     }
-    const char *wrong = attach_wrong(core, job, m, &code);
+    const struct session *other = NULL;
+    const char *wrong = attach_wrong(core, job, m, &code, &other);
     if (wrong != NULL) {
-        core_refuse(core, peer, code, "%s", wrong);
+        core_refuse_for(core, peer, code, other != NULL ? gone_in_ms(core, other) : 0, wrong);
+        if (other != NULL) session_probe(core, other);
         return;
     }
     struct session *old = NULL;
@@ -106,10 +111,26 @@ void core_on_attach(struct sm_core *core, const struct sm_peer *peer, const Shar
     core->work_added = true;
 }
 
+/* Until when this session counts as gone, should its trainer be dead. */
+static int64_t gone_in_ms(const struct sm_core *core, const struct session *s) {
+    int64_t end = s->heard + (int64_t)core->options.heartbeat_ms * (SM_LIVENESS + 1);
+    return end > core->now ? end - core->now : 1;
+}
+
+/* When its process is dead this finds no way to it, and the next Attach need not wait for the
+ * silence. */
+static void session_probe(struct sm_core *core, const struct session *s) {
+    BODY(core, m, Shardmill__Heartbeat, shardmill__heartbeat__init);
+    core_send(core, &s->peer, SHARDMILL__ENVELOPE__BODY_HEARTBEAT, m);
+}
+
+/* *other: the session in the way. */
 static const char *world_wrong(struct sm_core *core, const struct job *job,
-                               const Shardmill__Attach *m, enum sm_code *code) {
+                               const Shardmill__Attach *m, enum sm_code *code,
+                               const struct session **other) {
     for (const struct session *s = job->sessions; s != NULL; s = s->next_of_job) {
         if (s->gone || strcmp(s->client, m->client) == 0) continue;
+        *other = s;
         if (s->rank == m->rank && s->world_size == m->world_size && !PLANTED(rank_twice)) {
             *code = SM_E_BUSY;
             return core_text(
@@ -125,12 +146,14 @@ static const char *world_wrong(struct sm_core *core, const struct job *job,
                 m->world_size, s->rank, job->id, s->world_size);
         }
     }
+    *other = NULL;
     return NULL;
 }
 
-/* Why this Attach is refused, or NULL. */
+/* Why this Attach is refused, or NULL. *other: the session whose end would let it in, if any. */
 static const char *attach_wrong(struct sm_core *core, const struct job *job,
-                                const Shardmill__Attach *m, enum sm_code *code) {
+                                const Shardmill__Attach *m, enum sm_code *code,
+                                const struct session **other) {
     const Shardmill__JobSpec *spec = job->spec;
     if (spec->kind != SHARDMILL__JOB_KIND__STREAM)
         return core_text(core, "job '%s' is an expansion, which streams nothing", job->id);
@@ -150,7 +173,7 @@ static const char *attach_wrong(struct sm_core *core, const struct job *job,
         *code = job->code != 0 && job->code < SM_E_COUNT ? (enum sm_code)job->code : SM_E_CANCELLED;
         return core_text(core, "job '%s' has ended: %s", job->id, job->text);
     }
-    const char *wrong = world_wrong(core, job, m, code);
+    const char *wrong = world_wrong(core, job, m, code, other);
     if (wrong == NULL && core->n_sessions == SM_MAX_TRAINERS) {
         *code = SM_E_BUSY;
         wrong =

@@ -305,6 +305,9 @@ void core_send(struct sm_core *core, const struct sm_peer *peer,
                Shardmill__Envelope__BodyCase which, void *body);
 void core_refuse(struct sm_core *core, const struct sm_peer *peer, enum sm_code code,
                  const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* wait_ms: the reason passes by itself within so long, or 0. */
+void core_refuse_for(struct sm_core *core, const struct sm_peer *peer, enum sm_code code,
+                     int64_t wait_ms, const char *text);
 /* Appends PERSIST and applies the record at once. */
 void core_persist(struct sm_core *core, const struct sm_record *record);
 /* Declares a message body in the actions' memory. */

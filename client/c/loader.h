@@ -107,6 +107,7 @@ struct sm_loader {
     uint32_t heartbeat_ms, liveness;
     char waits[600];
     int64_t waits_at, heard_at, said_at, attach_at, opened_at, silent_since;
+    int64_t passes_at; /* a refusal that passes by itself is waited out until then; 0: none */
 
     uint64_t credit;
     bool credit_asked;

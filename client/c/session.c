@@ -310,6 +310,7 @@ static void on_attached(struct sm_loader *l, const Shardmill__Attached *m) {
     }
     l->known = true;
     l->state = LOADER_ATTACHED;
+    l->passes_at = 0;
     l->counts.attached++;
     l->silent_since = 0;
     l->refusal[0] = 0;
@@ -456,9 +457,11 @@ static void on_refused(struct sm_loader *l, const Shardmill__Refused *m) {
     char text[600];
     text_copy(text, sizeof text, m->text);
     if (l->state == LOADER_ATTACHING) {
-        /* after a restart of the broker, or of ours, the old session may still be remembered */
-        bool passes = l->known && m->code == SM_E_BUSY;
-        if (passes)
+        /* after a restart of the broker, or of ours, the old session may still be remembered: who
+         * opens waits until a dead one would be forgotten, who trains for as long as it takes */
+        if (l->passes_at == 0) l->passes_at = l->heard_at + m->wait_ms;
+        bool passes = m->wait_ms > 0 && l->heard_at <= l->passes_at;
+        if (passes || (l->known && m->code == SM_E_BUSY))
             text_copy(l->refusal, sizeof l->refusal, text);
         else
             session_fail(l, (enum sm_code)(m->code < SM_E_COUNT ? m->code : SM_E_PROTOCOL), "%s",

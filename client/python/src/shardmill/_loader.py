@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import threading
-import time
 import weakref
 from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Union
 
@@ -23,7 +22,6 @@ log = logging.getLogger("shardmill")
 
 _FIRST_WARNING_SECONDS = 10.0
 _SERVER_GRACE_SECONDS = 2.0
-_BUSY_SECONDS = 10.0  # a rank whose process was killed is free again when the broker has missed its heartbeats
 _TOKEN = re.compile(r"(?P<mark>[^:]+):(?P<epoch>\d+):(?P<position>\d+):(?P<rest>.+)", re.S)
 
 # A token, the token behind this view, the view. The second holds from the moment on in which the session lets go of the view:
@@ -266,17 +264,9 @@ class Loader:
             if self._server is None or self._server.ended():
                 self._server = Server(self._job, timeout=None, **self._serve)
             job, endpoint = self._server.job, self._server.endpoint
-        end = time.monotonic() + min(_BUSY_SECONDS, self._open_timeout)
-        while True:
-            try:
-                session = Session(broker=endpoint, job=job, rank=self._rank, world_size=self._world_size,
-                                  token=self._start, credit_bytes=self._credit_bytes, timeout=self._open_timeout,
-                                  key_dir=self._key_dir, transport=self._transport)
-                break
-            except ShardmillError as error:
-                if "is attached" not in str(error) or time.monotonic() > end:
-                    raise
-                time.sleep(0.2)
+        session = Session(broker=endpoint, job=job, rank=self._rank, world_size=self._world_size, token=self._start,
+                          credit_bytes=self._credit_bytes, timeout=self._open_timeout, key_dir=self._key_dir,
+                          transport=self._transport)
         self._info = session.info()
         self._token = session.state()
         self._session = session
