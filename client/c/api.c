@@ -44,7 +44,7 @@ int sm_open(struct sm_loader **loader, const struct sm_open_options *options) {
     struct sm_loader *l = loader_new(options, &err);
     if (l == NULL) return fail(NULL, &err);
     if (loader_start(l, &err) != 0) {
-        loader_free(l);
+        sm_loader_free(l);
         return fail(NULL, &err);
     }
     if (wait_attached(l, options->timeout_ms, &err) != 0) {
@@ -78,7 +78,7 @@ int sm_next(struct sm_loader *l, struct sm_batch_view *view, int timeout_ms) {
             rc = -1;
         } else if (!wait_until(l, deadline)) {
             char why[1000];
-            info_waits(l, why, sizeof why);
+            sm_loader_waits(l, why, sizeof why);
             rc = sm_fail(&err, SM_E_PEER, "no batch within %d ms: %s", timeout_ms, why);
         }
     }
@@ -101,7 +101,7 @@ static int hand_out(struct sm_loader *l, struct sm_batch_view *v) {
     l->held_n++;
     b->state = BATCH_HELD;
     v->epoch = b->epoch;
-    v->step = b->position / place_step_samples(l);
+    v->step = b->position / sm_loader_step_samples(l);
     v->count = b->count;
     v->padding = b->padding;
     v->type = (int)h->dtype;
@@ -130,7 +130,7 @@ static int hand_out(struct sm_loader *l, struct sm_batch_view *v) {
     memcpy(l->shape, v->shape, sizeof l->shape);
     l->dtype = v->type;
     l->layout = (int)h->layout;
-    l->given = place_after(l, (struct cursor){.epoch = b->epoch, .position = b->position});
+    l->given = sm_loader_after(l, (struct cursor){.epoch = b->epoch, .position = b->position});
     l->ending = l->given.epoch != b->epoch;
     return SM_NEXT_BATCH;
 }
@@ -139,7 +139,7 @@ static int epoch_end(struct sm_loader *l) {
     l->ending = false;
     l->last_audit = l->audit;
     l->has_last_audit = true;
-    l->audit = place_audit(l, l->given);
+    l->audit = sm_loader_audit(l, l->given);
     return SM_NEXT_EPOCH_END;
 }
 
@@ -166,7 +166,7 @@ int sm_release(struct sm_loader *l, struct sm_batch_view *view) {
         sm_fail(&err, SM_E_USAGE, "this view is not of this loader, or was released before");
         return fail(l, &err);
     }
-    loader_wake(l);
+    sm_loader_wake(l);
     view->data = NULL;
     view->label = NULL;
     view->index = view->position = NULL;
@@ -178,7 +178,7 @@ int sm_release(struct sm_loader *l, struct sm_batch_view *view) {
 int sm_state(struct sm_loader *l, char *text, size_t n) {
     struct sm_err err = {0};
     if (enter(l, &err) != 0) return fail(l, &err);
-    int length = token_write(l, l->given, text, n);
+    int length = sm_loader_token_write(l, l->given, text, n);
     leave(l);
     if ((size_t)length < n) return length;
     sm_fail(&err, SM_E_USAGE, "a token has %d bytes and there is room for %zu", length + 1, n);
@@ -200,7 +200,7 @@ static int commit_check(const struct sm_loader *l, const struct token *t, struct
 int sm_commit(struct sm_loader *l, const char *text, int timeout_ms) {
     struct sm_err err = {0};
     struct token token;
-    if (text == NULL || token_read(text, &token, &err) != 0) {
+    if (text == NULL || sm_loader_token_read(text, &token, &err) != 0) {
         if (text == NULL) sm_fail(&err, SM_E_USAGE, "no token to commit");
         return fail(l, &err);
     }
@@ -211,7 +211,7 @@ int sm_commit(struct sm_loader *l, const char *text, int timeout_ms) {
         l->commit_pending = true;
         l->commit_refusal[0] = 0;
         l->commit_at = 0;
-        loader_wake(l);
+        sm_loader_wake(l);
     }
     int64_t deadline = deadline_of(timeout_ms);
     while (rc == 0 && timeout_ms != 0 && l->commit_pending) {
@@ -235,7 +235,7 @@ int sm_commit(struct sm_loader *l, const char *text, int timeout_ms) {
 int sm_info(struct sm_loader *l, char *json, size_t n) {
     struct sm_err err = {0};
     if (enter(l, &err) != 0) return fail(l, &err);
-    int length = info_write(l, json, n);
+    int length = sm_loader_info(l, json, n);
     leave(l);
     if (length >= 0 && (size_t)length < n) return length;
     sm_fail(&err, SM_E_USAGE, "the facts do not fit into %zu bytes (hint: 8192 is enough)", n);
@@ -245,7 +245,7 @@ int sm_info(struct sm_loader *l, char *json, size_t n) {
 void sm_interrupt(struct sm_loader *l) {
     if (l == NULL || l->pid != getpid()) return;
     atomic_store(&l->interrupted, true);
-    loader_wake(l);
+    sm_loader_wake(l);
 }
 
 void sm_close(struct sm_loader **loader) {
@@ -254,7 +254,7 @@ void sm_close(struct sm_loader **loader) {
     *loader = NULL;
     if (l->pid != getpid()) return; /* the parent's: nothing of it is touched here */
     atomic_store(&l->closing, true);
-    loader_wake(l);
+    sm_loader_wake(l);
     pthread_mutex_lock(&l->lock);
     pthread_cond_broadcast(&l->changed);
     int64_t deadline = deadline_of(CLOSE_MS);
@@ -269,7 +269,7 @@ void sm_close(struct sm_loader **loader) {
         pthread_join(thread, NULL);
     else
         pthread_detach(thread);
-    if (last) loader_free(l);
+    if (last) sm_loader_free(l);
 }
 
 const char *sm_last_error(const struct sm_loader *l) {
@@ -316,7 +316,7 @@ static void condition_init(pthread_cond_t *c) {
 static struct sm_loader *loader_new(const struct sm_open_options *o, struct sm_err *err) {
     struct token token = {0};
     bool has_token = o->token != NULL && o->token[0] != 0;
-    if (has_token && token_read(o->token, &token, err) != 0) return NULL;
+    if (has_token && sm_loader_token_read(o->token, &token, err) != 0) return NULL;
     uint64_t random[2];
     if (getrandom(random, sizeof random, 0) != sizeof random) {
         sm_fail_errno(err, "cannot get random bytes");
@@ -355,7 +355,7 @@ static struct sm_loader *loader_new(const struct sm_open_options *o, struct sm_e
         memcpy(l->dataset_digest, token.dataset_digest, sizeof l->dataset_digest);
     }
     if (sm_keys_load(o->key_dir, &l->keys, err) != 0) {
-        loader_free(l);
+        sm_loader_free(l);
         return NULL;
     }
     return l;
@@ -369,7 +369,7 @@ static int loader_start(struct sm_loader *l, struct sm_err *err) {
     sigset_t all, before; /* the caller's signals are for the caller's threads */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&l->thread, NULL, loader_thread, l);
+    int rc = pthread_create(&l->thread, NULL, sm_loader_thread, l);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc == 0) return 0;
     zmq_ctx_term(l->context);
@@ -386,7 +386,7 @@ static int wait_attached(struct sm_loader *l, int timeout_ms, struct sm_err *err
             rc = -1;
         } else if (!wait_until(l, deadline)) {
             char why[1000];
-            info_waits(l, why, sizeof why);
+            sm_loader_waits(l, why, sizeof why);
             rc = sm_fail(err, SM_E_PEER, "cannot open job '%s': %s", l->job, why);
         }
     }

@@ -27,14 +27,14 @@ static struct connection *connect_to(struct sm_loader *l, const struct batch *b,
 static void pump(struct sm_loader *l, struct batch *b);
 static void fetch_end(struct sm_loader *l, struct batch *b);
 
-int fetch_begin(struct sm_loader *l, struct batch *b, struct sm_err *err) {
+int sm_loader_fetch(struct sm_loader *l, struct batch *b, struct sm_err *err) {
     b->state = BATCH_FETCHING;
     b->pieces_total = (uint32_t)((b->bytes + SM_MAX_PIECE_BYTES - 1) / SM_MAX_PIECE_BYTES);
     b->pieces_got = 0;
     b->moved_at = b->asked_at = sm_now_ms();
     free(b->pieces);
     b->pieces = calloc(b->pieces_total, 1);
-    if (b->buffer == NULL) b->buffer = memory_buffer(l, b->bytes);
+    if (b->buffer == NULL) b->buffer = sm_loader_buffer(l, b->bytes);
     if (b->pieces != NULL && b->buffer != NULL && connect_to(l, b, 0, err) != NULL) {
         pump(l, b);
         return 0;
@@ -42,7 +42,7 @@ int fetch_begin(struct sm_loader *l, struct batch *b, struct sm_err *err) {
     if (b->pieces == NULL || b->buffer == NULL)
         sm_fail(err, SM_E_MEMORY, "no memory for a batch of %llu bytes",
                 (unsigned long long)b->bytes);
-    if (b->buffer != NULL) memory_buffer_release(l, b->buffer, b->bytes);
+    if (b->buffer != NULL) sm_loader_buffer_release(l, b->buffer, b->bytes);
     b->buffer = NULL;
     b->endpoint[0] = 0;
     return -1;
@@ -160,7 +160,7 @@ static struct batch *fetching(struct sm_loader *l, const struct connection *c, u
 static void piece_take(struct sm_loader *l, struct batch *b, const Shardmill__Piece *m,
                        zmq_msg_t *bytes) {
     if (m->total == 0) {
-        session_lost_ready(l, b, "its worker no longer has it");
+        sm_loader_lost_ready(l, b, "its worker no longer has it");
         return;
     }
     uint64_t i = m->offset / SM_MAX_PIECE_BYTES, n = zmq_msg_size(bytes);
@@ -183,7 +183,7 @@ static void piece_take(struct sm_loader *l, struct batch *b, const Shardmill__Pi
         pump(l, b);
 }
 
-void fetch_receive(struct sm_loader *l, struct connection *c) {
+void sm_loader_fetch_receive(struct sm_loader *l, struct connection *c) {
     for (int i = 0; i < BURST && c->socket != NULL; i++) {
         sm_envelope *m;
         zmq_msg_t bytes;
@@ -212,14 +212,14 @@ static void fetch_end(struct sm_loader *l, struct batch *b) {
     free(b->pieces);
     b->pieces = NULL;
     if (sm_batch_check(b->buffer, b->bytes, &b->header, &err) != 0) {
-        session_lost_ready(l, b, err.text);
+        sm_loader_lost_ready(l, b, err.text);
         return;
     }
     sm_batch_digest(b->buffer, digest);
     if (strcmp(digest, b->digest) != 0 || b->header.count != b->count ||
         b->header.epoch != b->epoch || b->header.first != b->first || b->header.bytes != b->bytes) {
         l->counts.bad_digest++;
-        session_lost_ready(l, b, "what its worker sent has another digest");
+        sm_loader_lost_ready(l, b, "what its worker sent has another digest");
         return;
     }
     b->base = b->buffer;
@@ -237,13 +237,13 @@ static void connection_look(struct sm_loader *l, struct connection *c) {
     connection_close(c);
 }
 
-void fetch_tick(struct sm_loader *l, int64_t now) {
+void sm_loader_fetch_tick(struct sm_loader *l, int64_t now) {
     for (struct batch *b = l->ready; b != NULL; b = b->next) {
         if (b->state != BATCH_FETCHING || b->pieces == NULL) continue;
         if (now - b->moved_at > LOST_MS) {
             char why[LOADER_ENDPOINT + 64];
             snprintf(why, sizeof why, "its worker at '%s' sends nothing", b->endpoint);
-            session_lost_ready(l, b, why);
+            sm_loader_lost_ready(l, b, why);
         } else if (now - b->moved_at > AGAIN_MS && now - b->asked_at > AGAIN_MS) {
             for (uint32_t i = 0; i < b->pieces_total; i++)
                 if (b->pieces[i] == PIECE_ASKED) b->pieces[i] = PIECE_NONE;
@@ -255,7 +255,7 @@ void fetch_tick(struct sm_loader *l, int64_t now) {
     }
 }
 
-void fetch_close(struct sm_loader *l) {
+void sm_loader_fetch_close(struct sm_loader *l) {
     for (int i = 0; i < LOADER_CONNECTIONS; i++)
         if (l->connections[i].socket != NULL) connection_close(&l->connections[i]);
 }

@@ -32,7 +32,7 @@ static uint64_t window(const struct sm_loader *l) {
     return n > 0 ? n : 1;
 }
 
-int info_write(struct sm_loader *l, char *json, size_t n) {
+int sm_loader_info(struct sm_loader *l, char *json, size_t n) {
     static const char *const types[] = {"uint8", "float32", "float16", "bfloat16"};
     const struct loader_counts *c = &l->counts;
     struct sm_buf b;
@@ -87,7 +87,7 @@ int info_write(struct sm_loader *l, char *json, size_t n) {
     sm_buf_text(&b, ",\"this_epoch\":");
     add_audit(&b, &l->audit);
     char waits[1000];
-    info_waits(l, waits, sizeof waits);
+    sm_loader_waits(l, waits, sizeof waits);
     add_text(&b, "waits_for", l->ready != NULL && l->ready->state == BATCH_READY ? "" : waits);
     sm_buf_text(&b, "}");
     int length = b.full ? -1 : snprintf(json, n, "%s", b.data);
@@ -95,7 +95,7 @@ int info_write(struct sm_loader *l, char *json, size_t n) {
     return length;
 }
 
-void info_waits(struct sm_loader *l, char *text, size_t n) {
+void sm_loader_waits(struct sm_loader *l, char *text, size_t n) {
     int64_t now = sm_now_ms();
     if (l->state == LOADER_FAILED) {
         snprintf(text, n, "%s", l->failure.text);

@@ -144,42 +144,42 @@ struct sm_loader {
 };
 
 /* thread.c */
-void *loader_thread(void *loader);
-void loader_wake(struct sm_loader *l); /* may be called from a signal handler */
-void loader_free(struct sm_loader *l);
+void *sm_loader_thread(void *loader);
+void sm_loader_wake(struct sm_loader *l); /* may be called from a signal handler */
+void sm_loader_free(struct sm_loader *l);
 /* session.c: under the lock, in the background thread */
-void session_message(struct sm_loader *l, const sm_envelope *m);
-void session_tick(struct sm_loader *l, int64_t now);
-int session_say(struct sm_loader *l, int which, void *body);
-void session_lost(struct sm_loader *l, const struct batch *b, const char *why);
-void session_lost_ready(struct sm_loader *l, struct batch *b, const char *why);
-void session_renew(struct sm_loader *l, const char *why);
-void session_fail(struct sm_loader *l, enum sm_code code, const char *fmt, ...)
+void sm_loader_hear(struct sm_loader *l, const sm_envelope *m);
+void sm_loader_tick(struct sm_loader *l, int64_t now);
+int sm_loader_say(struct sm_loader *l, int which, void *body);
+void sm_loader_lost(struct sm_loader *l, const struct batch *b, const char *why);
+void sm_loader_lost_ready(struct sm_loader *l, struct batch *b, const char *why);
+void sm_loader_renew(struct sm_loader *l, const char *why);
+void sm_loader_fail(struct sm_loader *l, enum sm_code code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-void batch_free(struct sm_loader *l, struct batch *b);
+void sm_loader_batch_free(struct sm_loader *l, struct batch *b);
 /* place.c: arithmetic of steps */
-uint64_t place_step_samples(const struct sm_loader *l);
-bool place_is_end(const struct sm_loader *l, struct cursor c);
-struct cursor place_after(const struct sm_loader *l, struct cursor c);
-struct audit place_audit(const struct sm_loader *l, struct cursor entered);
-int token_write(const struct sm_loader *l, struct cursor c, char *text, size_t n);
+uint64_t sm_loader_step_samples(const struct sm_loader *l);
+bool sm_loader_is_end(const struct sm_loader *l, struct cursor c);
+struct cursor sm_loader_after(const struct sm_loader *l, struct cursor c);
+struct audit sm_loader_audit(const struct sm_loader *l, struct cursor entered);
+int sm_loader_token_write(const struct sm_loader *l, struct cursor c, char *text, size_t n);
 struct token {
     struct cursor at;
     uint64_t seed;
     char pipeline_digest[65], dataset_digest[65];
 };
-int token_read(const char *text, struct token *t, struct sm_err *err);
+int sm_loader_token_read(const char *text, struct token *t, struct sm_err *err);
 /* memory.c: 0, -1, or 1: not on this host (fetch it) */
-int memory_map(struct sm_loader *l, struct batch *b, const char *name, struct sm_err *err);
-void memory_release(struct sm_loader *l, struct mapping *m);
-void memory_close(struct sm_loader *l);
-uint8_t *memory_buffer(struct sm_loader *l, uint64_t bytes);
-void memory_buffer_release(struct sm_loader *l, uint8_t *buffer, uint64_t bytes);
+int sm_loader_map(struct sm_loader *l, struct batch *b, const char *name, struct sm_err *err);
+void sm_loader_unmap(struct sm_loader *l, struct mapping *m);
+void sm_loader_memory_close(struct sm_loader *l);
+uint8_t *sm_loader_buffer(struct sm_loader *l, uint64_t bytes);
+void sm_loader_buffer_release(struct sm_loader *l, uint8_t *buffer, uint64_t bytes);
 /* fetch.c */
-int fetch_begin(struct sm_loader *l, struct batch *b, struct sm_err *err);
-void fetch_receive(struct sm_loader *l, struct connection *c);
-void fetch_tick(struct sm_loader *l, int64_t now);
-void fetch_close(struct sm_loader *l);
+int sm_loader_fetch(struct sm_loader *l, struct batch *b, struct sm_err *err);
+void sm_loader_fetch_receive(struct sm_loader *l, struct connection *c);
+void sm_loader_fetch_tick(struct sm_loader *l, int64_t now);
+void sm_loader_fetch_close(struct sm_loader *l);
 /* info.c */
-int info_write(struct sm_loader *l, char *json, size_t n);
-void info_waits(struct sm_loader *l, char *text, size_t n);
+int sm_loader_info(struct sm_loader *l, char *json, size_t n);
+void sm_loader_waits(struct sm_loader *l, char *text, size_t n);

@@ -61,7 +61,7 @@ static void mappings_trim(struct sm_loader *l) {
     free(m);
 }
 
-int memory_map(struct sm_loader *l, struct batch *b, const char *name, struct sm_err *err) {
+int sm_loader_map(struct sm_loader *l, struct batch *b, const char *name, struct sm_err *err) {
     struct mapping *m = l->mappings;
     while (m != NULL && strcmp(m->name, name) != 0)
         m = m->next;
@@ -81,12 +81,12 @@ int memory_map(struct sm_loader *l, struct batch *b, const char *name, struct sm
     return 0;
 }
 
-void memory_release(struct sm_loader *l, struct mapping *m) {
+void sm_loader_unmap(struct sm_loader *l, struct mapping *m) {
     (void)l;
     m->refs--;
 }
 
-void memory_close(struct sm_loader *l) {
+void sm_loader_memory_close(struct sm_loader *l) {
     while (l->mappings != NULL) {
         struct mapping *m = l->mappings;
         l->mappings = m->next;
@@ -101,13 +101,13 @@ void memory_close(struct sm_loader *l) {
 
 /* Buffers come and go with each batch, and a fresh one costs a page fault every 4 KiB: they are
  * kept, never more of them than were in use at a time. */
-uint8_t *memory_buffer(struct sm_loader *l, uint64_t bytes) {
+uint8_t *sm_loader_buffer(struct sm_loader *l, uint64_t bytes) {
     if (l->pool_n > 0 && l->pool_bytes == bytes) return l->pool[--l->pool_n];
     size_t n = (bytes + SM_BATCH_ALIGN - 1) / SM_BATCH_ALIGN * SM_BATCH_ALIGN;
     return aligned_alloc(SM_BATCH_ALIGN, n);
 }
 
-void memory_buffer_release(struct sm_loader *l, uint8_t *buffer, uint64_t bytes) {
+void sm_loader_buffer_release(struct sm_loader *l, uint8_t *buffer, uint64_t bytes) {
     if (l->pool_bytes != bytes) {
         while (l->pool_n > 0)
             free(l->pool[--l->pool_n]);

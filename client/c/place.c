@@ -11,29 +11,29 @@
 #define TOKEN_MARK "shardmill-1"
 
 /* Samples of one step over all ranks. */
-uint64_t place_step_samples(const struct sm_loader *l) {
+uint64_t sm_loader_step_samples(const struct sm_loader *l) {
     return (uint64_t)l->batch_size * l->world_size;
 }
 
 /* Whether no whole step is left of the epoch. */
-bool place_is_end(const struct sm_loader *l, struct cursor c) {
+bool sm_loader_is_end(const struct sm_loader *l, struct cursor c) {
     if (c.position >= l->positions) return true;
-    return l->drop_last && l->positions - c.position < place_step_samples(l);
+    return l->drop_last && l->positions - c.position < sm_loader_step_samples(l);
 }
 
-struct cursor place_after(const struct sm_loader *l, struct cursor c) {
-    assert(!place_is_end(l, c));
-    uint64_t left = l->positions - c.position, step = place_step_samples(l);
+struct cursor sm_loader_after(const struct sm_loader *l, struct cursor c) {
+    assert(!sm_loader_is_end(l, c));
+    uint64_t left = l->positions - c.position, step = sm_loader_step_samples(l);
     c.position += left < step ? left : step;
-    if (!place_is_end(l, c)) return c;
+    if (!sm_loader_is_end(l, c)) return c;
     return (struct cursor){.epoch = c.epoch + 1};
 }
 
 /* What one rank is to get of an epoch that is entered here. */
-struct audit place_audit(const struct sm_loader *l, struct cursor entered) {
+struct audit sm_loader_audit(const struct sm_loader *l, struct cursor entered) {
     struct audit a = {.epoch = entered.epoch};
     uint64_t left = entered.position < l->positions ? l->positions - entered.position : 0;
-    uint64_t whole = left / place_step_samples(l), rest = left % place_step_samples(l);
+    uint64_t whole = left / sm_loader_step_samples(l), rest = left % sm_loader_step_samples(l);
     uint64_t before = (uint64_t)l->batch_size * l->rank;
     uint64_t mine = rest <= before                  ? 0
                     : rest - before < l->batch_size ? rest - before
@@ -43,7 +43,7 @@ struct audit place_audit(const struct sm_loader *l, struct cursor entered) {
     return a;
 }
 
-int token_write(const struct sm_loader *l, struct cursor c, char *text, size_t n) {
+int sm_loader_token_write(const struct sm_loader *l, struct cursor c, char *text, size_t n) {
     return snprintf(text, n, TOKEN_MARK ":%" PRIu32 ":%" PRIu64 ":%" PRIu64 ":%s:%s", c.epoch,
                     c.position, l->seed, l->pipeline_digest, l->dataset_digest);
 }
@@ -69,7 +69,7 @@ static bool word(const char **p, char out[65]) {
     return true;
 }
 
-int token_read(const char *text, struct token *t, struct sm_err *err) {
+int sm_loader_token_read(const char *text, struct token *t, struct sm_err *err) {
     uint64_t epoch = 0;
     const char *p = text + strlen(TOKEN_MARK);
     if (strncmp(text, TOKEN_MARK, strlen(TOKEN_MARK)) == 0 && number(&p, UINT32_MAX, &epoch) &&

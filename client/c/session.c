@@ -31,7 +31,7 @@ static void on_refused(struct sm_loader *l, const Shardmill__Refused *m);
 static void attach(struct sm_loader *l, int64_t now);
 static void text_copy(char *out, size_t n, const char *text);
 
-void session_message(struct sm_loader *l, const sm_envelope *m) {
+void sm_loader_hear(struct sm_loader *l, const sm_envelope *m) {
     l->heard_at = sm_now_ms();
     if (l->state == LOADER_FAILED) return;
     switch (m->body_case) {
@@ -51,7 +51,8 @@ void session_message(struct sm_loader *l, const sm_envelope *m) {
         on_refused(l, m->refused);
         break;
     case SHARDMILL__ENVELOPE__BODY_REGISTER_AGAIN:
-        if (l->state == LOADER_ATTACHED) session_renew(l, "the broker does not know this trainer");
+        if (l->state == LOADER_ATTACHED)
+            sm_loader_renew(l, "the broker does not know this trainer");
         break;
     case SHARDMILL__ENVELOPE__BODY_WAITS:
         if (m->waits->session != l->session) break;
@@ -65,18 +66,18 @@ void session_message(struct sm_loader *l, const sm_envelope *m) {
     }
 }
 
-void session_tick(struct sm_loader *l, int64_t now) {
+void sm_loader_tick(struct sm_loader *l, int64_t now) {
     if (l->state == LOADER_FAILED) return;
     int64_t dead_ms = (int64_t)l->heartbeat_ms * l->liveness;
     if (l->state == LOADER_ATTACHED && now - l->heard_at > dead_ms) {
         l->silent_since = l->heard_at;
-        session_renew(l, "");
+        sm_loader_renew(l, "");
     }
     struct sm_err err;
     if (l->state == LOADER_ATTACHING && l->watch != NULL && sm_watch_hopeless(l->watch, &err)) {
         /* a key that is wrong now may be put right while a training run waits; nobody waits in open
          */
-        if (!l->known) session_fail(l, err.code, "%s", err.text);
+        if (!l->known) sm_loader_fail(l, err.code, "%s", err.text);
         text_copy(l->refusal, sizeof l->refusal, err.text);
     }
     if (l->state == LOADER_ATTACHING && now >= l->attach_at) attach(l, now);
@@ -86,17 +87,17 @@ void session_tick(struct sm_loader *l, int64_t now) {
         m.session = l->session;
         m.epoch = l->commit.epoch;
         m.position = l->commit.position;
-        session_say(l, SHARDMILL__ENVELOPE__BODY_COMMIT, &m);
+        sm_loader_say(l, SHARDMILL__ENVELOPE__BODY_COMMIT, &m);
         l->commit_at = now + COMMIT_AGAIN_MS;
     }
     if (now - l->said_at >= l->heartbeat_ms) {
         Shardmill__Heartbeat m = SHARDMILL__HEARTBEAT__INIT;
-        session_say(l, SHARDMILL__ENVELOPE__BODY_HEARTBEAT, &m);
+        sm_loader_say(l, SHARDMILL__ENVELOPE__BODY_HEARTBEAT, &m);
     }
 }
 
 /* 1 said, 0 no room now. */
-int session_say(struct sm_loader *l, int which, void *body) {
+int sm_loader_say(struct sm_loader *l, int which, void *body) {
     sm_envelope e = SHARDMILL__ENVELOPE__INIT;
     e.protocol = SM_PROTOCOL;
     e.body_case = (Shardmill__Envelope__BodyCase)which;
@@ -106,7 +107,7 @@ int session_say(struct sm_loader *l, int which, void *body) {
     return 1;
 }
 
-void session_fail(struct sm_loader *l, enum sm_code code, const char *fmt, ...) {
+void sm_loader_fail(struct sm_loader *l, enum sm_code code, const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
     char text[sizeof l->failure.text];
@@ -116,14 +117,14 @@ void session_fail(struct sm_loader *l, enum sm_code code, const char *fmt, ...) 
     l->state = LOADER_FAILED;
 }
 
-void batch_free(struct sm_loader *l, struct batch *b) {
-    if (b->map != NULL) memory_release(l, b->map);
-    if (b->buffer != NULL) memory_buffer_release(l, b->buffer, b->bytes);
+void sm_loader_batch_free(struct sm_loader *l, struct batch *b) {
+    if (b->map != NULL) sm_loader_unmap(l, b->map);
+    if (b->buffer != NULL) sm_loader_buffer_release(l, b->buffer, b->bytes);
     free(b->pieces);
     free(b);
 }
 
-void session_lost(struct sm_loader *l, const struct batch *b, const char *why) {
+void sm_loader_lost(struct sm_loader *l, const struct batch *b, const char *why) {
     Shardmill__Lost m = SHARDMILL__LOST__INIT;
     m.session = b->session;
     m.epoch = b->epoch;
@@ -131,14 +132,14 @@ void session_lost(struct sm_loader *l, const struct batch *b, const char *why) {
     m.attempt = b->attempt;
     m.text = (char *)why;
     l->counts.lost++;
-    session_say(l, SHARDMILL__ENVELOPE__BODY_LOST, &m);
+    sm_loader_say(l, SHARDMILL__ENVELOPE__BODY_LOST, &m);
 }
 
 /* A batch that was accepted cannot be had after all. Later ones stay: the same step is taken again
  * from its new worker, into its old place in the order. */
-void session_lost_ready(struct sm_loader *l, struct batch *b, const char *why) {
-    session_lost(l, b, why);
-    if (b->buffer != NULL) memory_buffer_release(l, b->buffer, b->bytes);
+void sm_loader_lost_ready(struct sm_loader *l, struct batch *b, const char *why) {
+    sm_loader_lost(l, b, why);
+    if (b->buffer != NULL) sm_loader_buffer_release(l, b->buffer, b->bytes);
     b->buffer = NULL;
     b->base = NULL;
     free(b->pieces);
@@ -148,11 +149,11 @@ void session_lost_ready(struct sm_loader *l, struct batch *b, const char *why) {
 }
 
 /* Drops what the caller does not have yet: the same bytes come again, in the same order. */
-void session_renew(struct sm_loader *l, const char *why) {
+void sm_loader_renew(struct sm_loader *l, const char *why) {
     while (l->ready != NULL) {
         struct batch *b = l->ready;
         l->ready = b->next;
-        batch_free(l, b);
+        sm_loader_batch_free(l, b);
     }
     l->ready_n = 0;
     l->accepted = l->given;
@@ -177,7 +178,7 @@ static void attach(struct sm_loader *l, int64_t now) {
     struct sm_wire_security security = {.keys = l->keys, .watch = &l->watch};
     if (l->socket == NULL &&
         sm_wire_connect_with(l->context, l->broker, &security, &l->socket, &err) != 0) {
-        session_fail(l, err.code, "%s", err.text);
+        sm_loader_fail(l, err.code, "%s", err.text);
         return;
     }
     Shardmill__Attach m = SHARDMILL__ATTACH__INIT;
@@ -198,7 +199,7 @@ static void attach(struct sm_loader *l, int64_t now) {
     for (struct batch *b = l->held; b != NULL && m.n_held < HELD_SAID_MAX; b = b->next)
         if (b->map != NULL) held[m.n_held++] = b->attempt;
     m.held = held;
-    session_say(l, SHARDMILL__ENVELOPE__BODY_ATTACH, &m);
+    sm_loader_say(l, SHARDMILL__ENVELOPE__BODY_ATTACH, &m);
     l->attach_at = now + ATTACH_AGAIN_MS;
 }
 
@@ -214,18 +215,19 @@ static bool take_job(struct sm_loader *l, const Shardmill__Attached *m) {
     if (s == NULL || s->batch_size == 0 || s->batch_size > SM_MAX_BATCH_SAMPLES ||
         m->positions == 0 || s->batch_bytes == 0 || s->batch_bytes > SM_MAX_BATCH_BYTES ||
         m->liveness == 0 || m->heartbeat_ms == 0) {
-        session_fail(l, SM_E_PROTOCOL, "what the broker says about job '%s' cannot be", l->job);
+        sm_loader_fail(l, SM_E_PROTOCOL, "what the broker says about job '%s' cannot be", l->job);
         return false;
     }
     if (l->pipeline_digest[0] != 0 &&
         (strcmp(l->pipeline_digest, m->pipeline_digest) != 0 ||
          strcmp(l->dataset_digest, m->dataset_digest) != 0 || l->seed != s->seed)) {
-        session_fail(l, SM_E_DIFFERS, "job '%s' now has another pipeline, dataset or seed", l->job);
+        sm_loader_fail(l, SM_E_DIFFERS, "job '%s' now has another pipeline, dataset or seed",
+                       l->job);
         return false;
     }
     if (l->known && (l->positions != m->positions || l->batch_size != s->batch_size ||
                      l->batch_bytes != s->batch_bytes || l->drop_last != s->drop_last)) {
-        session_fail(l, SM_E_DIFFERS, "job '%s' now has batches of another size", l->job);
+        sm_loader_fail(l, SM_E_DIFFERS, "job '%s' now has batches of another size", l->job);
         return false;
     }
     text_copy(l->pipeline_digest, sizeof l->pipeline_digest, m->pipeline_digest);
@@ -240,13 +242,13 @@ static bool take_job(struct sm_loader *l, const Shardmill__Attached *m) {
     l->heartbeat_ms = m->heartbeat_ms;
     l->liveness = m->liveness;
     struct cursor start = {0};
-    l->steps = l->drop_last ? l->positions / place_step_samples(l)
-                            : (l->positions - 1) / place_step_samples(l) + 1;
-    if (!place_is_end(l, start)) return true;
-    session_fail(l, SM_E_USAGE,
-                 "an epoch of %" PRIu64 " samples has no whole step of %u ranks with %u samples "
-                 "(hint: drop_last: false, or a smaller batch_size)",
-                 l->positions, l->world_size, l->batch_size);
+    l->steps = l->drop_last ? l->positions / sm_loader_step_samples(l)
+                            : (l->positions - 1) / sm_loader_step_samples(l) + 1;
+    if (!sm_loader_is_end(l, start)) return true;
+    sm_loader_fail(l, SM_E_USAGE,
+                   "an epoch of %" PRIu64 " samples has no whole step of %u ranks with %u samples "
+                   "(hint: drop_last: false, or a smaller batch_size)",
+                   l->positions, l->world_size, l->batch_size);
     return false;
 }
 
@@ -262,11 +264,12 @@ static bool held_are_whole(struct sm_loader *l) {
             sm_batch_digest(b->base, digest);
             if (strcmp(digest, b->digest) == 0) continue;
         }
-        session_fail(l, SM_E_PEER,
-                     "the batch of epoch %u, position %" PRIu64
-                     " was written over while you held it, since this process had been silent for "
-                     "too long (hint: restart from your checkpoint)",
-                     b->epoch, b->position);
+        sm_loader_fail(
+            l, SM_E_PEER,
+            "the batch of epoch %u, position %" PRIu64
+            " was written over while you held it, since this process had been silent for "
+            "too long (hint: restart from your checkpoint)",
+            b->epoch, b->position);
         return false;
     }
     return true;
@@ -275,7 +278,7 @@ static bool held_are_whole(struct sm_loader *l) {
 static void on_attached(struct sm_loader *l, const Shardmill__Attached *m) {
     if (l->state == LOADER_ATTACHED) {
         /* an answer to an Attach that was said twice: the newer session is the one that counts */
-        if (m->session != l->session) session_renew(l, "");
+        if (m->session != l->session) sm_loader_renew(l, "");
         return;
     }
     if (!take_job(l, m)) return;
@@ -303,8 +306,8 @@ static void on_attached(struct sm_loader *l, const Shardmill__Attached *m) {
     if (!held_are_whole(l)) return;
     l->given = l->accepted = at;
     l->has_start = true;
-    if (!l->known) l->audit = place_audit(l, at);
-    if (!l->known && place_is_end(l, at)) {
+    if (!l->known) l->audit = sm_loader_audit(l, at);
+    if (!l->known && sm_loader_is_end(l, at)) {
         l->given = l->accepted = (struct cursor){.epoch = at.epoch + 1};
         l->ending = true;
     }
@@ -333,7 +336,7 @@ static bool held_has(const struct sm_loader *l, const Shardmill__Batch *m) {
 /* Brings the bytes: 0 when they are there or on their way. */
 static int batch_bring(struct sm_loader *l, struct batch *b, const Shardmill__Batch *m) {
     struct sm_err err = {0};
-    if (b->buffer != NULL) memory_buffer_release(l, b->buffer, b->bytes);
+    if (b->buffer != NULL) sm_loader_buffer_release(l, b->buffer, b->bytes);
     free(b->pieces);
     b->buffer = b->pieces = NULL;
     b->endpoint[0] = 0;
@@ -343,10 +346,10 @@ static int batch_bring(struct sm_loader *l, struct batch *b, const Shardmill__Ba
     text_copy(b->digest, sizeof b->digest, m->digest);
     int rc = 1;
     bool here = l->host[0] != 0 && strcmp(m->worker_host, l->host) == 0;
-    if (here && !l->only_tcp) rc = memory_map(l, b, m->fd_socket, &err);
+    if (here && !l->only_tcp) rc = sm_loader_map(l, b, m->fd_socket, &err);
     if (rc == 0 && (b->header.count != b->count || b->header.epoch != b->epoch ||
                     b->header.first != b->first || b->header.bytes != b->bytes)) {
-        memory_release(l, b->map);
+        sm_loader_unmap(l, b->map);
         b->map = NULL;
         rc = sm_fail(&err, SM_E_PROTOCOL, "another batch lies where this one was announced");
     }
@@ -362,11 +365,11 @@ static int batch_bring(struct sm_loader *l, struct batch *b, const Shardmill__Ba
     if (rc == 1) {
         text_copy(b->endpoint, sizeof b->endpoint, m->data_endpoint);
         text_copy(b->key, sizeof b->key, m->data_public_key);
-        rc = fetch_begin(l, b, &err);
+        rc = sm_loader_fetch(l, b, &err);
     }
     if (rc == 0) return 0;
     text_copy(l->refusal, sizeof l->refusal, err.text);
-    session_lost(l, b, err.text);
+    sm_loader_lost(l, b, err.text);
     return -1;
 }
 
@@ -382,7 +385,7 @@ static void on_batch(struct sm_loader *l, const Shardmill__Batch *m) {
         else if (m->attempt != known->attempt) /* made by another worker, since the first is gone */
             batch_bring(l, known, m);
         else if (known->endpoint[0] == 0) /* our Lost was lost */
-            session_lost(l, known, "it cannot be had from that worker");
+            sm_loader_lost(l, known, "it cannot be had from that worker");
         else
             l->counts.doubled++;
         return;
@@ -403,7 +406,7 @@ static void on_batch(struct sm_loader *l, const Shardmill__Batch *m) {
         release.session = m->session;
         release.epoch = m->epoch;
         release.step = m->step;
-        session_say(l, SHARDMILL__ENVELOPE__BODY_RELEASE, &release);
+        sm_loader_say(l, SHARDMILL__ENVELOPE__BODY_RELEASE, &release);
         l->counts.doubled++;
         return;
     }
@@ -432,7 +435,7 @@ static void on_batch(struct sm_loader *l, const Shardmill__Batch *m) {
     *end = b;
     l->ready_n++;
     l->refusal[0] = 0;
-    l->accepted = place_after(l, l->accepted);
+    l->accepted = sm_loader_after(l, l->accepted);
 }
 
 static void on_committed(struct sm_loader *l, const Shardmill__Committed *m) {
@@ -464,14 +467,14 @@ static void on_refused(struct sm_loader *l, const Shardmill__Refused *m) {
         if (passes || (l->known && m->code == SM_E_BUSY))
             text_copy(l->refusal, sizeof l->refusal, text);
         else
-            session_fail(l, (enum sm_code)(m->code < SM_E_COUNT ? m->code : SM_E_PROTOCOL), "%s",
-                         text);
+            sm_loader_fail(l, (enum sm_code)(m->code < SM_E_COUNT ? m->code : SM_E_PROTOCOL), "%s",
+                           text);
     } else if (l->commit_pending) {
         l->commit_pending = false;
         text_copy(l->commit_refusal, sizeof l->commit_refusal, text);
     } else if (m->code == SM_E_CANCELLED) {
-        session_fail(l, SM_E_CANCELLED, "%s", text);
+        sm_loader_fail(l, SM_E_CANCELLED, "%s", text);
     } else {
-        session_renew(l, text);
+        sm_loader_renew(l, text);
     }
 }

@@ -95,8 +95,8 @@ SM_API void sm_interrupt(struct sm_loader *loader);
  * harmless. */
 SM_API void sm_close(struct sm_loader **loader);
 /* The text of the last failure of this loader (NULL: of sm_open in this thread). Lent until the
- * next call. With NULL it is the last failure of any call in this thread, which is also what is left
- * to read when another thread closed the loader. */
+ * next call. With NULL it is the last failure of any call in this thread, which is also what is
+ * left to read when another thread closed the loader. */
 SM_API const char *sm_last_error(const struct sm_loader *loader);
 SM_API const char *sm_version(void);
 

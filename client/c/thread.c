@@ -18,7 +18,7 @@ static void work(struct sm_loader *l);
 static void release_freed(struct sm_loader *l);
 static void say_goodbye(struct sm_loader *l);
 
-void *loader_thread(void *arg) {
+void *sm_loader_thread(void *arg) {
     struct sm_loader *l = arg;
     pthread_mutex_lock(&l->lock);
     while (!atomic_load(&l->closing)) {
@@ -29,7 +29,7 @@ void *loader_thread(void *arg) {
         pthread_cond_broadcast(&l->changed);
     }
     say_goodbye(l);
-    fetch_close(l);
+    sm_loader_fetch_close(l);
     void *context = l->context;
     pthread_mutex_unlock(&l->lock);
     zmq_ctx_term(context); /* waits for CLOSE_LINGER_MS at most, unless a name is being resolved */
@@ -38,11 +38,11 @@ void *loader_thread(void *arg) {
     bool last = --l->owners == 0;
     pthread_cond_broadcast(&l->changed);
     pthread_mutex_unlock(&l->lock);
-    if (last) loader_free(l);
+    if (last) sm_loader_free(l);
     return NULL;
 }
 
-void loader_wake(struct sm_loader *l) {
+void sm_loader_wake(struct sm_loader *l) {
     uint64_t one = 1;
     int e = errno;
     while (write(l->wake, &one, sizeof one) < 0 && errno == EINTR)
@@ -76,14 +76,14 @@ static void work(struct sm_loader *l) {
             l->counts.garbage++;
             continue;
         }
-        session_message(l, m);
+        sm_loader_hear(l, m);
         sm_wire_free(&m);
     }
     for (int i = 0; i < LOADER_CONNECTIONS; i++)
-        if (l->connections[i].socket != NULL) fetch_receive(l, &l->connections[i]);
+        if (l->connections[i].socket != NULL) sm_loader_fetch_receive(l, &l->connections[i]);
     int64_t now = sm_now_ms();
-    fetch_tick(l, now);
-    session_tick(l, now);
+    sm_loader_fetch_tick(l, now);
+    sm_loader_tick(l, now);
     pthread_cond_broadcast(&l->changed);
 }
 
@@ -103,8 +103,8 @@ static void release_freed(struct sm_loader *l) {
             m.epoch = UINT32_MAX;
             m.step = UINT64_MAX;
         }
-        if (l->state == LOADER_ATTACHED) session_say(l, SHARDMILL__ENVELOPE__BODY_RELEASE, &m);
-        batch_free(l, b);
+        if (l->state == LOADER_ATTACHED) sm_loader_say(l, SHARDMILL__ENVELOPE__BODY_RELEASE, &m);
+        sm_loader_batch_free(l, b);
     }
 }
 
@@ -114,7 +114,7 @@ static void say_goodbye(struct sm_loader *l) {
     if (l->session != 0) {
         Shardmill__Detach m = SHARDMILL__DETACH__INIT;
         m.session = l->session;
-        session_say(l, SHARDMILL__ENVELOPE__BODY_DETACH, &m);
+        sm_loader_say(l, SHARDMILL__ENVELOPE__BODY_DETACH, &m);
     }
     int linger = CLOSE_LINGER_MS;
     zmq_setsockopt(l->socket, ZMQ_LINGER, &linger, sizeof linger);
@@ -127,16 +127,16 @@ static void list_free(struct sm_loader *l, struct batch **list) {
     while (*list != NULL) {
         struct batch *b = *list;
         *list = b->next;
-        batch_free(l, b);
+        sm_loader_batch_free(l, b);
     }
 }
 
 /* Frees all; nobody else has the loader any more. */
-void loader_free(struct sm_loader *l) {
+void sm_loader_free(struct sm_loader *l) {
     list_free(l, &l->ready);
     list_free(l, &l->held);
     list_free(l, &l->freed);
-    memory_close(l);
+    sm_loader_memory_close(l);
     sm_keys_free(&l->keys);
     close(l->wake);
     pthread_mutex_destroy(&l->lock);

@@ -63,9 +63,9 @@ static void tokens_that_are_none(void **state) {
     struct token t;
     struct sm_err err;
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
-        if (token_read(wrong[i], &t, &err) == 0) fail_msg("taken: %s", wrong[i]);
-    assert_int_equal(token_read("shardmill-1:4294967295:18446744073709551615:7:aa:bb", &t, &err),
-                     0);
+        if (sm_loader_token_read(wrong[i], &t, &err) == 0) fail_msg("taken: %s", wrong[i]);
+    assert_int_equal(
+        sm_loader_token_read("shardmill-1:4294967295:18446744073709551615:7:aa:bb", &t, &err), 0);
     assert_int_equal(t.at.epoch, 4294967295u);
     assert_true(t.at.position == UINT64_MAX);
     assert_string_equal(t.dataset_digest, "bb");
