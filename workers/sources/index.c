@@ -94,20 +94,13 @@ static int lay_out(struct sm_index *x, const char *name, struct sm_err *err) {
     if (h->version != SM_INDEX_VERSION)
         return sm_fail(err, SM_E_DATASET, "the index '%s' has version %u, this program reads %d",
                        name, h->version, SM_INDEX_VERSION);
-    uint64_t rest = x->n - sizeof *h - SM_INDEX_TRAILER;
-    uint64_t per_sample = sizeof(struct sm_index_record) + sizeof(uint64_t);
-    if (h->samples == 0 || h->samples > rest / per_sample) return damaged(name, "wrong size", err);
-    rest -= h->samples * per_sample;
-    if (h->classes == 0 || h->classes > SM_MAX_CLASSES ||
-        h->classes > rest / sizeof(struct sm_index_class_record))
-        return damaged(name, "wrong size", err);
-    rest -= h->classes * sizeof(struct sm_index_class_record);
-    if (h->string_bytes == 0 || h->string_bytes != rest) return damaged(name, "wrong size", err);
+    uint64_t strings = sm_index_strings(h, x->n);
+    if (strings == 0) return damaged(name, "wrong size", err);
     x->header = h;
     x->entries = (const void *)(h + 1);
     x->classes = (const void *)(x->entries + h->samples);
     x->by_class = (const void *)(x->classes + h->classes);
-    x->strings = (const void *)(x->by_class + h->samples);
+    x->strings = (const char *)x->bytes + strings;
     return 0;
 }
 

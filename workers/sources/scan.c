@@ -337,7 +337,8 @@ static int write_body(struct writer *w, const struct sm_scan *s, const uint64_t 
     return sm_newfile_add(w->file, sum.digest, sizeof sum.digest, err);
 }
 
-/* The order of the strings is the order in which the folder was read; the file must not show it. */
+/* The order of the strings is the order in which the folder was read; the file must not show it.
+ * The classes' names come first (lib/index.h). */
 static int sort_strings(const struct sm_scan *s, struct sm_scan *sorted) {
     *sorted = *s;
     sorted->strings = NULL;

@@ -2,35 +2,11 @@
  * the sources. */
 #pragma once
 
+#include "lib/index.h"
 #include "workers/sources/source.h"
 
 #include <stdbool.h>
 #include <sys/stat.h>
-
-/* The index file: this header, entries, classes, samples by class, strings, XXH3-128 (canonical) of
- * all that. Numbers are little-endian. If you change it, raise SM_INDEX_VERSION; an index of
- * another version is built anew. */
-#define SM_INDEX_MAGIC "SMINDEX\n"
-enum { SM_INDEX_VERSION = 1, SM_INDEX_TRAILER = 16 };
-#define SM_INDEX_NONE UINT64_MAX /* as a string's offset: there is none */
-
-struct sm_index_header {
-    char magic[8];
-    uint32_t version, reserved;
-    uint64_t samples, classes, string_bytes, ignored;
-    char dataset_digest[40]; /* hex and NULs */
-};
-
-struct sm_index_record { /* an entry; file and member are offsets into the strings */
-    uint64_t file, member, offset, length, file_bytes, checksum;
-    int64_t mtime_ns;
-    uint32_t label, reserved;
-};
-
-struct sm_index_class_record {
-    uint64_t name;
-    uint64_t first, samples; /* of its samples in the table by class */
-};
 
 struct sm_scan {
     const struct sm_pipeline_source *source;

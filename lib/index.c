@@ -1,0 +1,23 @@
+/* Arithmetic on the header of an index file, which may come from outside. */
+#include "lib/index.h"
+
+#include "lib/limits.h"
+
+#include <string.h>
+
+uint64_t sm_index_strings(const struct sm_index_header *h, uint64_t total) {
+    const uint64_t fixed = sizeof *h + SM_INDEX_TRAILER;
+    const uint64_t per_sample = sizeof(struct sm_index_record) + sizeof(uint64_t);
+    if (total < fixed || memcmp(h->magic, SM_INDEX_MAGIC, sizeof h->magic) != 0 ||
+        h->version != SM_INDEX_VERSION)
+        return 0;
+    uint64_t rest = total - fixed;
+    if (h->samples == 0 || h->samples > rest / per_sample) return 0;
+    rest -= h->samples * per_sample;
+    if (h->classes == 0 || h->classes > SM_MAX_CLASSES ||
+        h->classes > rest / sizeof(struct sm_index_class_record))
+        return 0;
+    rest -= h->classes * sizeof(struct sm_index_class_record);
+    if (h->string_bytes == 0 || h->string_bytes != rest) return 0;
+    return total - SM_INDEX_TRAILER - h->string_bytes;
+}
