@@ -53,7 +53,7 @@ void core_session_gone(struct sm_core *core, const struct sm_peer *peer) {
 
 static bool says_the_same(const struct session *s, const struct sm_peer *peer,
                           const Shardmill__Attach *m) {
-    return peers_equal(&s->peer, peer) && s->world_size == m->world_size &&
+    return s->id != m->left && peers_equal(&s->peer, peer) && s->world_size == m->world_size &&
            s->has_token == m->has_token &&
            (!m->has_token || (s->token_epoch == m->epoch && s->token_position == m->position));
 }

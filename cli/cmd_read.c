@@ -134,6 +134,7 @@ static int run(const void *values, int n, char **operands) {
                                          .token = v->token,
                                          .transport = v->transport,
                                          .ledger = v->ledger,
+                                         .key_dir = v->common.keys,
                                          .rank = (uint32_t)v->rank,
                                          .world_size = (uint32_t)v->world_size,
                                          .epochs = (uint32_t)v->epochs,

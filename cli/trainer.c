@@ -92,6 +92,7 @@ static int loader_open(struct trainer *t, struct sm_err *err) {
                                    .token = t->token[0] != 0 ? t->token : NULL,
                                    .credit_bytes = o->credit_bytes,
                                    .timeout_ms = o->timeout_ms,
+                                   .key_dir = o->key_dir,
                                    .transport = o->transport};
     if (sm_open(&t->loader, &open) < 0) return sm_fail(err, SM_E_PEER, "%s", sm_last_error(NULL));
     running = t->loader;

@@ -10,7 +10,8 @@
 #include <stdint.h>
 
 struct sm_trainer_options {
-    const char *broker, *job, *token, *transport, *ledger; /* all but broker and job may be NULL */
+    /* all but broker and job may be NULL */
+    const char *broker, *job, *token, *transport, *ledger, *key_dir;
     uint32_t rank, world_size;
     uint32_t epochs;         /* 0: until the job ends */
     uint64_t steps;          /* 0: no limit */

@@ -40,7 +40,8 @@
     X(CANCELLED, "cancelled", "stopped on request")                                      \
     X(QUARANTINE, "quarantine", "more samples quarantined than the run allows")          \
     X(INTERNAL, "internal", "a promise inside shardmill was broken")                     \
-    X(KEY, "key", "a key is missing, wrong, not allowed, or open to others")
+    X(KEY, "key", "a key is missing, wrong, not allowed, or open to others")             \
+    X(TIMEOUT, "timeout", "what was waited for did not come in time")
 
 enum sm_code {
 #define X(id, word, doc) SM_E_##id,

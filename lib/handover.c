@@ -139,6 +139,16 @@ int sm_handover_take(const char *name, int timeout_ms, int *fd, uint64_t *bytes,
     return *fd >= 0 ? 0 : -1;
 }
 
+bool sm_handover_there(const char *name) {
+    struct sockaddr_un a;
+    socklen_t n = address_of(name, &a);
+    int s = n != 0 ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
+    if (s < 0) return n != 0; /* no descriptor is left to ask with: it is not said to be gone */
+    bool there = connect(s, (struct sockaddr *)&a, n) == 0 || errno != ECONNREFUSED;
+    close(s);
+    return there;
+}
+
 void sm_handover_host(char host[SM_HANDOVER_HOST]) {
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
     ssize_t n = fd >= 0 ? read(fd, host, SM_HANDOVER_HOST - 1) : 0;

@@ -5,6 +5,7 @@
 
 #include "lib/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum {
@@ -21,6 +22,9 @@ int sm_handover_give(int listen_fd, int memory_fd, uint64_t bytes);
  * (so reading it never faults). Waits at most so long; SM_E_PEER when nobody is there. */
 int sm_handover_take(const char *name, int timeout_ms, int *fd, uint64_t *bytes,
                      struct sm_err *err);
+/* Whether somebody listens at the address still; asked without waiting. A worker that has died, or
+ * has taken fresh memory, does not. */
+bool sm_handover_there(const char *name);
 /* Fills host with what names this boot of this kernel: only where it is the same can memory be
  * shared. Empty when that cannot be told. */
 void sm_handover_host(char host[SM_HANDOVER_HOST]);

@@ -8,6 +8,7 @@
     X(YAML_NODES, 10000, "values in a pipeline file")                                              \
     X(OPS, 64, "ops in a chain, nested ones included")                                             \
     X(CLASSES, 1 << 20, "classes of a dataset")                                                    \
+    X(CLASS_NAMES_BYTES, 64 << 20, "bytes of all classes' names, for a trainer")                   \
     X(PATH_BYTES, 4096, "bytes of a path")                                                         \
     X(LIST_LINE_BYTES, 8192, "bytes of a line in a list file")                                     \
     X(SAMPLE_BYTES, 64 << 20, "bytes of one encoded sample")                                       \

@@ -1,6 +1,6 @@
-/* What a trainer calls: open, next, release, state, commit, info, interrupt, close. Each call takes
- * the loader's lock, looks at what the background thread (thread.c) has brought, and waits on the
- * loader's condition when that is not enough; every wait has an end and a sentence. */
+/* What a trainer calls: open, next, release, state, commit, seek, info, classes, close. Each call
+ * takes the loader's lock, looks at what the background thread (thread.c) has brought, and waits on
+ * the loader's condition when that is not enough; every wait has an end and a sentence. */
 #include "client/c/loader.h"
 
 #include "lib/handover.h"
@@ -79,7 +79,7 @@ int sm_next(struct sm_loader *l, struct sm_batch_view *view, int timeout_ms) {
         } else if (!wait_until(l, deadline)) {
             char why[1000];
             sm_loader_waits(l, why, sizeof why);
-            rc = sm_fail(&err, SM_E_PEER, "no batch within %d ms: %s", timeout_ms, why);
+            rc = sm_fail(&err, SM_E_TIMEOUT, "no batch within %d ms: %s", timeout_ms, why);
         }
     }
     uint64_t waited = (uint64_t)(sm_now_ns() - began);
@@ -185,7 +185,8 @@ int sm_state(struct sm_loader *l, char *text, size_t n) {
     return fail(l, &err);
 }
 
-static int commit_check(const struct sm_loader *l, const struct token *t, struct sm_err *err) {
+/* Whether a token is of this job. */
+static int token_check(const struct sm_loader *l, const struct token *t, struct sm_err *err) {
     const char *what = strcmp(t->pipeline_digest, l->pipeline_digest) != 0 ? "pipeline"
                        : strcmp(t->dataset_digest, l->dataset_digest) != 0 ? "dataset"
                        : t->seed != l->seed                                ? "seed"
@@ -197,15 +198,17 @@ static int commit_check(const struct sm_loader *l, const struct token *t, struct
                    t->at.position, l->positions);
 }
 
+static int token_take(const char *text, struct token *t, struct sm_err *err) {
+    return text != NULL ? sm_loader_token_read(text, t, err)
+                        : sm_fail(err, SM_E_USAGE, "no token (hint: what sm_state wrote)");
+}
+
 int sm_commit(struct sm_loader *l, const char *text, int timeout_ms) {
     struct sm_err err = {0};
     struct token token;
-    if (text == NULL || sm_loader_token_read(text, &token, &err) != 0) {
-        if (text == NULL) sm_fail(&err, SM_E_USAGE, "no token to commit");
-        return fail(l, &err);
-    }
+    if (token_take(text, &token, &err) != 0) return fail(l, &err);
     if (enter(l, &err) != 0) return fail(l, &err);
-    int rc = commit_check(l, &token, &err);
+    int rc = token_check(l, &token, &err);
     if (rc == 0) {
         l->commit = token.at;
         l->commit_pending = true;
@@ -221,7 +224,7 @@ int sm_commit(struct sm_loader *l, const char *text, int timeout_ms) {
             err = l->failure;
             rc = -1;
         } else if (!wait_until(l, deadline))
-            rc = sm_fail(&err, SM_E_PEER,
+            rc = sm_fail(&err, SM_E_TIMEOUT,
                          "the broker at '%s' did not confirm the commit within %d ms; it is said "
                          "again until it does",
                          l->broker, timeout_ms);
@@ -230,6 +233,52 @@ int sm_commit(struct sm_loader *l, const char *text, int timeout_ms) {
         rc = sm_fail(&err, SM_E_USAGE, "%s", l->commit_refusal);
     leave(l);
     return rc != 0 ? fail(l, &err) : 0;
+}
+
+int sm_seek(struct sm_loader *l, const char *text) {
+    struct sm_err err = {0};
+    struct token token;
+    if (token_take(text, &token, &err) != 0) return fail(l, &err);
+    if (enter(l, &err) != 0) return fail(l, &err);
+    int rc = token_check(l, &token, &err);
+    if (rc == 0) {
+        bool end = token.at.position == l->positions;
+        l->seek = end ? (struct cursor){.epoch = token.at.epoch + 1} : token.at;
+        l->seeking = true;
+        sm_loader_wake(l);
+    }
+    /* the thread does it between two messages: at once, or when a worker has handed its memory out
+     */
+    while (l->seeking && !atomic_load(&l->closing))
+        wait_until(l, FOR_EVER);
+    leave(l);
+    return rc != 0 ? fail(l, &err) : 0;
+}
+
+int sm_classes(struct sm_loader *l, char *json, size_t n, int timeout_ms) {
+    struct sm_err err = {0};
+    if (enter(l, &err) != 0) return fail(l, &err);
+    struct classes *c = &l->classes;
+    int64_t deadline = deadline_of(timeout_ms);
+    int rc = 0;
+    c->wanted = true;
+    c->refusal.code = SM_E_OK;
+    if (!c->here) sm_loader_wake(l);
+    while (rc == 0 && !c->here) {
+        if (atomic_load(&l->closing))
+            rc = sm_fail(&err, SM_E_CANCELLED, "the loader was closed");
+        else if (l->state == LOADER_FAILED || c->refusal.code != SM_E_OK) {
+            err = l->state == LOADER_FAILED ? l->failure : c->refusal;
+            rc = -1;
+        } else if (!wait_until(l, deadline))
+            rc = sm_fail(&err, SM_E_TIMEOUT,
+                         "the broker at '%s' did not tell the classes' names within %d ms",
+                         l->broker, timeout_ms);
+    }
+    if (rc == 0) rc = sm_loader_classes_write(l, json, n);
+    if (rc == 0) sm_fail(&err, SM_E_MEMORY, "no memory for the classes' names");
+    leave(l);
+    return rc > 0 ? rc : fail(l, &err);
 }
 
 int sm_info(struct sm_loader *l, char *json, size_t n) {
@@ -272,8 +321,16 @@ void sm_close(struct sm_loader **loader) {
     if (last) sm_loader_free(l);
 }
 
+static const struct sm_err *last(const struct sm_loader *l) {
+    return l != NULL && l->err.text[0] != 0 ? &l->err : &thread_err;
+}
+
 const char *sm_last_error(const struct sm_loader *l) {
-    return l != NULL && l->err.text[0] != 0 ? l->err.text : thread_err.text;
+    return last(l)->text;
+}
+
+const char *sm_last_code(const struct sm_loader *l) {
+    return sm_code_word(last(l)->code);
 }
 
 const char *sm_version(void) {
@@ -387,7 +444,7 @@ static int wait_attached(struct sm_loader *l, int timeout_ms, struct sm_err *err
         } else if (!wait_until(l, deadline)) {
             char why[1000];
             sm_loader_waits(l, why, sizeof why);
-            rc = sm_fail(err, SM_E_PEER, "cannot open job '%s': %s", l->job, why);
+            rc = sm_fail(err, SM_E_TIMEOUT, "cannot open job '%s': %s", l->job, why);
         }
     }
     pthread_mutex_unlock(&l->lock);

@@ -2,11 +2,13 @@
  * caller's thread and the background thread both work under loader->lock; sockets, connections and
  * the table of mappings belong to the background thread alone. Below this: api.c is what the caller
  * calls, thread.c is the background thread, session.c understands the broker, memory.c maps
- * batches of this host, fetch.c brings those of others, info.c tells about all of it. */
+ * batches of this host, fetch.c brings those of others, classes.c the classes' names, info.c tells
+ * about all of it. */
 #pragma once
 
 #include "client/c/shardmill.h"
 #include "lib/batch.h"
+#include "lib/buf.h"
 #include "lib/err.h"
 #include "lib/wire.h"
 
@@ -26,7 +28,7 @@ struct mapping {
     const uint8_t *base;
     uint64_t bytes;
     unsigned refs;
-    int64_t used_at;
+    int64_t used_at, asked_at; /* asked: whether its worker is still there */
 };
 
 /* A connection to a worker of another host. */
@@ -75,6 +77,16 @@ struct audit {
     uint64_t quarantined; /* as the broker counts */
 };
 
+/* The classes' names, asked for when the caller first wants them. */
+struct classes {
+    bool wanted, here;
+    uint32_t n, got;
+    uint64_t at, end;    /* in the index file: what is asked for next; where its strings end */
+    struct sm_buf names; /* n texts, each ended by NUL */
+    int64_t asked_at;
+    struct sm_err refusal; /* code SM_E_OK: none */
+};
+
 struct loader_counts {
     uint64_t batches, bytes, doubled, gaps, stale, garbage, lost, bad_digest, attached, pieces,
         pieces_stray, waits, wait_ns, wait_max_ns;
@@ -111,11 +123,18 @@ struct sm_loader {
 
     uint64_t credit;
     bool credit_asked;
+    bool seeking, sought; /* wanted by the caller; done, and the broker has not answered yet */
+    struct cursor seek;
     struct cursor accepted,
         given;   /* behind the last batch taken from the broker, and by the caller */
     bool ending; /* the caller has the last batch of epoch audit.epoch */
     struct batch *ready, *held, *freed; /* ready: in order, fetching ones included */
     unsigned ready_n, held_n;
+
+    uint64_t lost[LOADER_WINDOW_MAX]; /* attempts that were said to be lost, a ring */
+    unsigned lost_n, lost_next;
+
+    struct classes classes;
 
     bool commit_pending;
     struct cursor commit, committed;
@@ -157,6 +176,12 @@ void sm_loader_renew(struct sm_loader *l, const char *why);
 void sm_loader_fail(struct sm_loader *l, enum sm_code code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void sm_loader_batch_free(struct sm_loader *l, struct batch *b);
+/* classes.c */
+void sm_loader_classes_tick(struct sm_loader *l, int64_t now);
+void sm_loader_classes_hear(struct sm_loader *l, const Shardmill__IndexChunk *m);
+bool sm_loader_classes_refused(struct sm_loader *l, const Shardmill__Refused *m);
+int sm_loader_classes_write(const struct sm_loader *l, char *json, size_t n);
+void sm_loader_classes_free(struct sm_loader *l);
 /* place.c: arithmetic of steps */
 uint64_t sm_loader_step_samples(const struct sm_loader *l);
 bool sm_loader_is_end(const struct sm_loader *l, struct cursor c);
@@ -171,7 +196,8 @@ struct token {
 int sm_loader_token_read(const char *text, struct token *t, struct sm_err *err);
 /* memory.c: 0, -1, or 1: not on this host (fetch it) */
 int sm_loader_map(struct sm_loader *l, struct batch *b, const char *name, struct sm_err *err);
-void sm_loader_unmap(struct sm_loader *l, struct mapping *m);
+void sm_loader_unmap(struct mapping *m);
+void sm_loader_memory_tick(struct sm_loader *l, int64_t now);
 void sm_loader_memory_close(struct sm_loader *l);
 uint8_t *sm_loader_buffer(struct sm_loader *l, uint64_t bytes);
 void sm_loader_buffer_release(struct sm_loader *l, uint8_t *buffer, uint64_t bytes);

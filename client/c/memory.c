@@ -12,7 +12,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { HANDOVER_MS = 300, MAPPINGS_MAX = 1024 };
+enum {
+    HANDOVER_MS = 300,
+    MAPPINGS_MAX = 1024,
+    IDLE_MS = 500, /* a mapping that has not been used for so long is looked at, as often */
+};
 
 /* Takes and maps; the lock is given up meanwhile, as the peer may make us wait. */
 static struct mapping *mapping_new(struct sm_loader *l, const char *name, struct sm_err *err) {
@@ -44,8 +48,28 @@ static struct mapping *mapping_new(struct sm_loader *l, const char *name, struct
     return m;
 }
 
-/* A dead worker's memory would stay with us for ever: what has not been used for the longest time
- * goes when there are many, and all that nobody uses when its worker no longer answers. */
+static void mapping_drop(struct mapping **p) {
+    struct mapping *m = *p;
+    *p = m->next;
+    munmap((void *)m->base, m->bytes);
+    free(m);
+}
+
+/* A dead worker's memory would stay with us for ever: what nobody uses goes when its worker is not
+ * there any more. A worker that gives work is not asked. */
+void sm_loader_memory_tick(struct sm_loader *l, int64_t now) {
+    for (struct mapping **p = &l->mappings; *p != NULL;) {
+        struct mapping *m = *p;
+        bool idle = m->refs == 0 && now - m->used_at >= IDLE_MS && now - m->asked_at >= IDLE_MS;
+        if (idle) m->asked_at = now;
+        if (idle && !sm_handover_there(m->name))
+            mapping_drop(p);
+        else
+            p = &m->next;
+    }
+}
+
+/* Room for one more: what has not been used for the longest time goes when there are many. */
 static void mappings_trim(struct sm_loader *l) {
     unsigned n = 0;
     struct mapping **oldest = NULL;
@@ -53,12 +77,7 @@ static void mappings_trim(struct sm_loader *l) {
         n++;
         if ((*p)->refs == 0 && (oldest == NULL || (*p)->used_at < (*oldest)->used_at)) oldest = p;
     }
-    if (oldest == NULL) return;
-    struct mapping *m = *oldest;
-    if (n <= MAPPINGS_MAX && sm_now_ms() - m->used_at < 60000) return;
-    *oldest = m->next;
-    munmap((void *)m->base, m->bytes);
-    free(m);
+    if (oldest != NULL && n >= MAPPINGS_MAX) mapping_drop(oldest);
 }
 
 int sm_loader_map(struct sm_loader *l, struct batch *b, const char *name, struct sm_err *err) {
@@ -81,18 +100,14 @@ int sm_loader_map(struct sm_loader *l, struct batch *b, const char *name, struct
     return 0;
 }
 
-void sm_loader_unmap(struct sm_loader *l, struct mapping *m) {
-    (void)l;
+void sm_loader_unmap(struct mapping *m) {
     m->refs--;
+    m->used_at = sm_now_ms();
 }
 
 void sm_loader_memory_close(struct sm_loader *l) {
-    while (l->mappings != NULL) {
-        struct mapping *m = l->mappings;
-        l->mappings = m->next;
-        munmap((void *)m->base, m->bytes);
-        free(m);
-    }
+    while (l->mappings != NULL)
+        mapping_drop(&l->mappings);
     while (l->pool_n > 0)
         free(l->pool[--l->pool_n]);
     free(l->pool);

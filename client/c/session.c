@@ -29,6 +29,7 @@ static void on_committed(struct sm_loader *l, const Shardmill__Committed *m);
 static void on_epoch_end(struct sm_loader *l, const Shardmill__EpochEnd *m);
 static void on_refused(struct sm_loader *l, const Shardmill__Refused *m);
 static void attach(struct sm_loader *l, int64_t now);
+static void seek(struct sm_loader *l);
 static void text_copy(char *out, size_t n, const char *text);
 
 void sm_loader_hear(struct sm_loader *l, const sm_envelope *m) {
@@ -59,6 +60,9 @@ void sm_loader_hear(struct sm_loader *l, const sm_envelope *m) {
         text_copy(l->waits, sizeof l->waits, m->waits->text);
         l->waits_at = l->heard_at;
         break;
+    case SHARDMILL__ENVELOPE__BODY_INDEX_CHUNK:
+        sm_loader_classes_hear(l, m->index_chunk);
+        break;
     case SHARDMILL__ENVELOPE__BODY_HEARTBEAT:
         break;
     default:
@@ -67,6 +71,7 @@ void sm_loader_hear(struct sm_loader *l, const sm_envelope *m) {
 }
 
 void sm_loader_tick(struct sm_loader *l, int64_t now) {
+    if (l->seeking) seek(l);
     if (l->state == LOADER_FAILED) return;
     int64_t dead_ms = (int64_t)l->heartbeat_ms * l->liveness;
     if (l->state == LOADER_ATTACHED && now - l->heard_at > dead_ms) {
@@ -90,6 +95,7 @@ void sm_loader_tick(struct sm_loader *l, int64_t now) {
         sm_loader_say(l, SHARDMILL__ENVELOPE__BODY_COMMIT, &m);
         l->commit_at = now + COMMIT_AGAIN_MS;
     }
+    sm_loader_classes_tick(l, now);
     if (now - l->said_at >= l->heartbeat_ms) {
         Shardmill__Heartbeat m = SHARDMILL__HEARTBEAT__INIT;
         sm_loader_say(l, SHARDMILL__ENVELOPE__BODY_HEARTBEAT, &m);
@@ -118,12 +124,19 @@ void sm_loader_fail(struct sm_loader *l, enum sm_code code, const char *fmt, ...
 }
 
 void sm_loader_batch_free(struct sm_loader *l, struct batch *b) {
-    if (b->map != NULL) sm_loader_unmap(l, b->map);
+    if (b->map != NULL) sm_loader_unmap(b->map);
     if (b->buffer != NULL) sm_loader_buffer_release(l, b->buffer, b->bytes);
     free(b->pieces);
     free(b);
 }
 
+static void lost_say(struct sm_loader *l, const Shardmill__Lost *m) {
+    l->counts.lost++;
+    sm_loader_say(l, SHARDMILL__ENVELOPE__BODY_LOST, (void *)m);
+}
+
+/* The broker gives the memory of a lost batch to others as soon as it hears of it, so this attempt
+ * is never taken again, however often it is still announced. */
 void sm_loader_lost(struct sm_loader *l, const struct batch *b, const char *why) {
     Shardmill__Lost m = SHARDMILL__LOST__INIT;
     m.session = b->session;
@@ -131,8 +144,28 @@ void sm_loader_lost(struct sm_loader *l, const struct batch *b, const char *why)
     m.step = b->step;
     m.attempt = b->attempt;
     m.text = (char *)why;
-    l->counts.lost++;
-    sm_loader_say(l, SHARDMILL__ENVELOPE__BODY_LOST, &m);
+    l->lost[l->lost_next] = b->attempt;
+    l->lost_next = (l->lost_next + 1) % LOADER_WINDOW_MAX;
+    if (l->lost_n < LOADER_WINDOW_MAX) l->lost_n++;
+    lost_say(l, &m);
+}
+
+static bool was_lost(struct sm_loader *l, const Shardmill__Batch *m) {
+    for (unsigned i = 0; i < l->lost_n; i++)
+        if (l->lost[i] == m->attempt) return true;
+    return false;
+}
+
+/* Our Lost was lost, or has crossed the announcement. */
+static void lost_again(struct sm_loader *l, const Shardmill__Batch *m) {
+    Shardmill__Lost again = SHARDMILL__LOST__INIT;
+    again.session = m->session;
+    again.epoch = m->epoch;
+    again.step = m->step;
+    again.attempt = m->attempt;
+    again.text = (char *)"it cannot be had from that worker";
+    l->counts.doubled++;
+    lost_say(l, &again);
 }
 
 /* A batch that was accepted cannot be had after all. Later ones stay: the same step is taken again
@@ -163,6 +196,17 @@ void sm_loader_renew(struct sm_loader *l, const char *why) {
     text_copy(l->refusal, sizeof l->refusal, why);
 }
 
+/* Elsewhere, as a loader that is opened with the token, but that what the caller holds stays. */
+static void seek(struct sm_loader *l) {
+    l->seeking = false;
+    l->given = l->seek;
+    l->has_start = l->sought = true;
+    l->ending = l->commit_pending = false;
+    l->passes_at = 0;
+    sm_loader_renew(l, "");
+    l->audit = sm_loader_audit(l, l->given);
+}
+
 /* A fresh connection each time that nobody answers: libzmq waits longer and longer between its own
  * attempts. */
 static void attach(struct sm_loader *l, int64_t now) {
@@ -189,7 +233,8 @@ static void attach(struct sm_loader *l, int64_t now) {
     m.credit_bytes = l->credit != 0 ? l->credit : CREDIT_FIRST;
     m.host = l->host;
     m.has_token = l->has_start;
-    m.again = l->known;
+    m.again = l->known && !l->sought; /* where it goes on purpose is in a checkpoint */
+    m.left = l->sought ? l->session : 0;
     m.epoch = l->given.epoch;
     m.position = l->given.position;
     m.pipeline_digest = l->pipeline_digest;
@@ -297,7 +342,7 @@ static void on_attached(struct sm_loader *l, const Shardmill__Attached *m) {
     if (at.position == l->positions) at = (struct cursor){.epoch = at.epoch + 1};
     struct cursor want = l->given;
     if (want.position == l->positions) want = (struct cursor){.epoch = want.epoch + 1};
-    if (at.position > l->positions ||
+    if (at.position > l->positions || (l->sought && m->session == l->session) ||
         (l->has_start && (at.epoch != want.epoch || at.position != want.position))) {
         l->counts.stale++; /* of an Attach before this one */
         return;
@@ -306,12 +351,14 @@ static void on_attached(struct sm_loader *l, const Shardmill__Attached *m) {
     if (!held_are_whole(l)) return;
     l->given = l->accepted = at;
     l->has_start = true;
-    if (!l->known) l->audit = sm_loader_audit(l, at);
-    if (!l->known && sm_loader_is_end(l, at)) {
+    bool enters = !l->known || l->sought;
+    if (enters) l->audit = sm_loader_audit(l, at);
+    if (enters && sm_loader_is_end(l, at)) {
         l->given = l->accepted = (struct cursor){.epoch = at.epoch + 1};
         l->ending = true;
     }
     l->known = true;
+    l->sought = false;
     l->state = LOADER_ATTACHED;
     l->passes_at = 0;
     l->counts.attached++;
@@ -349,7 +396,7 @@ static int batch_bring(struct sm_loader *l, struct batch *b, const Shardmill__Ba
     if (here && !l->only_tcp) rc = sm_loader_map(l, b, m->fd_socket, &err);
     if (rc == 0 && (b->header.count != b->count || b->header.epoch != b->epoch ||
                     b->header.first != b->first || b->header.bytes != b->bytes)) {
-        sm_loader_unmap(l, b->map);
+        sm_loader_unmap(b->map);
         b->map = NULL;
         rc = sm_fail(&err, SM_E_PROTOCOL, "another batch lies where this one was announced");
     }
@@ -378,16 +425,17 @@ static void on_batch(struct sm_loader *l, const Shardmill__Batch *m) {
         l->counts.stale++;
         return;
     }
+    if (was_lost(l, m)) {
+        lost_again(l, m);
+        return;
+    }
     struct batch *known = ready_find(l, m);
     if (known != NULL) {
-        if (known->state != BATCH_FETCHING || m->bytes != known->bytes)
+        if (known->state != BATCH_FETCHING || m->bytes != known->bytes ||
+            m->attempt == known->attempt)
             l->counts.doubled++;
-        else if (m->attempt != known->attempt) /* made by another worker, since the first is gone */
+        else /* made by another worker, since the first is gone */
             batch_bring(l, known, m);
-        else if (known->endpoint[0] == 0) /* our Lost was lost */
-            sm_loader_lost(l, known, "it cannot be had from that worker");
-        else
-            l->counts.doubled++;
         return;
     }
     if (held_has(l, m)) {
@@ -469,6 +517,8 @@ static void on_refused(struct sm_loader *l, const Shardmill__Refused *m) {
         else
             sm_loader_fail(l, (enum sm_code)(m->code < SM_E_COUNT ? m->code : SM_E_PROTOCOL), "%s",
                            text);
+    } else if (sm_loader_classes_refused(l, m)) {
+        return; /* the session goes on without names */
     } else if (l->commit_pending) {
         l->commit_pending = false;
         text_copy(l->commit_refusal, sizeof l->commit_refusal, text);

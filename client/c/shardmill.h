@@ -84,6 +84,17 @@ SM_API int sm_state(struct sm_loader *loader, char *token, size_t n);
  * journal holds it (0: not at all, < 0: as long as it takes); it is said again until then in any
  * case, also to a broker that was restarted meanwhile. */
 SM_API int sm_commit(struct sm_loader *loader, const char *token, int timeout_ms);
+/* Goes to where the token stands, of this job, forwards or backwards: the next sm_next gives the
+ * batch behind it, as from a loader that was opened with it, and the token counts as committed as
+ * it does there. Views that you hold stay valid until you release them (or close). What was on its
+ * way is dropped, and so is a commit that was not confirmed. At once; when the broker refuses the
+ * place (with other ranks attached it must lie between two of their steps), sm_next says so, and
+ * another sm_seek may follow. */
+SM_API int sm_seek(struct sm_loader *loader, const char *token);
+/* The names of the dataset's classes as a JSON array of texts, in the order of their labels. Asks
+ * the broker the first time; timeout_ms as of sm_next. Returns the text's length; when that is n or
+ * more, json was left alone: call again with more room. json may be NULL when n is 0. */
+SM_API int sm_classes(struct sm_loader *loader, char *json, size_t n, int timeout_ms);
 /* Facts as JSON text, at most 16384 bytes: job, steps_per_epoch, shape (after the first batch),
  * transport ("shm", "tcp" or "shm+tcp"), waits, counts of what was dropped, the last epoch's audit.
  * Returns its length. */
@@ -98,6 +109,12 @@ SM_API void sm_close(struct sm_loader **loader);
  * next call. With NULL it is the last failure of any call in this thread, which is also what is
  * left to read when another thread closed the loader. */
 SM_API const char *sm_last_error(const struct sm_loader *loader);
+/* What kind of failure it was, in one word that stays the same: "timeout" (of sm_open, sm_next,
+ * sm_commit or sm_classes), "cancelled" (the job was cancelled, the loader closed or interrupted),
+ * "differs" (a token of another pipeline, dataset or seed; another world size), "busy" (another
+ * trainer has this rank), "missing" (no such job), "key", "usage", "protocol", "peer", "memory", or
+ * the word with which the job failed. Lent for ever. */
+SM_API const char *sm_last_code(const struct sm_loader *loader);
 SM_API const char *sm_version(void);
 
 #ifdef __cplusplus

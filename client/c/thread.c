@@ -16,6 +16,7 @@ enum { TICK_MS = 100, BURST = 128, CLOSE_LINGER_MS = 200 };
 static void wait_for_sockets(struct sm_loader *l);
 static void work(struct sm_loader *l);
 static void release_freed(struct sm_loader *l);
+static bool release_waits(struct sm_loader *l, const struct batch *b);
 static void say_goodbye(struct sm_loader *l);
 
 void *sm_loader_thread(void *arg) {
@@ -83,29 +84,39 @@ static void work(struct sm_loader *l) {
         if (l->connections[i].socket != NULL) sm_loader_fetch_receive(l, &l->connections[i]);
     int64_t now = sm_now_ms();
     sm_loader_fetch_tick(l, now);
+    sm_loader_memory_tick(l, now);
     sm_loader_tick(l, now);
     pthread_cond_broadcast(&l->changed);
 }
 
 /* The caller gave batches back: the broker hears it. A Release that does not leave is said again
- * when the broker offers the batch again. */
+ * when the broker offers the batch again; not so of an earlier session's batch, which the broker
+ * keeps because we said that it is held: that Release waits until there is a session. */
 static void release_freed(struct sm_loader *l) {
-    while (l->freed != NULL) {
-        struct batch *b = l->freed;
-        l->freed = b->next;
-        Shardmill__Release m = SHARDMILL__RELEASE__INIT;
-        m.session = l->session;
-        m.epoch = b->epoch;
-        m.step = b->step;
-        if (b->session !=
-            l->session) { /* of an earlier session, whose steps are counted otherwise */
-            m.attempt = b->attempt;
-            m.epoch = UINT32_MAX;
-            m.step = UINT64_MAX;
+    struct batch **p = &l->freed;
+    while (*p != NULL) {
+        struct batch *b = *p;
+        if (release_waits(l, b)) {
+            p = &b->next;
+            continue;
         }
-        if (l->state == LOADER_ATTACHED) sm_loader_say(l, SHARDMILL__ENVELOPE__BODY_RELEASE, &m);
+        *p = b->next;
         sm_loader_batch_free(l, b);
     }
+}
+
+/* Says Release; true when it is to be tried again. */
+static bool release_waits(struct sm_loader *l, const struct batch *b) {
+    if (l->state == LOADER_ATTACHING) return b->map != NULL;
+    if (l->state != LOADER_ATTACHED) return false;
+    Shardmill__Release m = SHARDMILL__RELEASE__INIT;
+    bool earlier = b->session != l->session; /* whose steps were counted otherwise */
+    m.session = l->session;
+    m.epoch = earlier ? UINT32_MAX : b->epoch;
+    m.step = earlier ? UINT64_MAX : b->step;
+    m.attempt = earlier ? b->attempt : 0;
+    int said = sm_loader_say(l, SHARDMILL__ENVELOPE__BODY_RELEASE, &m);
+    return earlier && b->map != NULL && said == 0;
 }
 
 static void say_goodbye(struct sm_loader *l) {
@@ -136,6 +147,7 @@ void sm_loader_free(struct sm_loader *l) {
     list_free(l, &l->ready);
     list_free(l, &l->held);
     list_free(l, &l->freed);
+    sm_loader_classes_free(l);
     sm_loader_memory_close(l);
     sm_keys_free(&l->keys);
     close(l->wake);

@@ -6,6 +6,7 @@
 #include "client/c/shardmill.h"
 #include "lib/batch.h"
 #include "lib/handover.h"
+#include "lib/index.h"
 #include "lib/limits.h"
 #include "lib/wire.h"
 
@@ -48,6 +49,7 @@ enum fake_fault {
     FAKE_REFUSE_COMMIT = 1 << 18,
     FAKE_WRITE_OVER = 1 << 20,     /* a second session gives away what the first one promised */
     FAKE_CRASHED_WORKER = 1 << 19, /* the socket of a first attempt is gone */
+    FAKE_DEAF_LOST = 1 << 21, /* the first Lost is not heard, and then that attempt could be had */
 };
 
 struct fake {
@@ -59,10 +61,14 @@ struct fake {
     uint32_t heartbeat_ms;
     uint32_t refuse_code; /* every Attach is refused */
     const char *waits;    /* a sentence to send */
+    const char *classes;  /* names, parted by newlines; NULL: the index is refused as missing */
+    uint32_t n_classes;   /* that the index says to have */
+    const char *index_digest;
     /* what happened */
     atomic_ulong attaches, batches, releases, losts, commits, detached, pieces, heartbeats;
+    atomic_ulong held_released, lost_taken, index_asked;
     atomic_ulong committed_epoch, committed_position;
-    atomic_bool stop, silent, restart;
+    atomic_bool stop, silent, restart, fresh_memory;
     atomic_ulong instance;
 
     void *context, *router, *data;
@@ -78,7 +84,7 @@ struct fake {
     uint32_t rank, epoch;
     uint64_t base, entered, next, freed,
         credit_steps; /* steps of this session, over all its epochs */
-    uint64_t attempt_of[64];
+    uint64_t attempt_of[64], deaf_to[64];
     bool first_time[64];
     uint64_t attempts, entropy;
     char client[64];
@@ -293,9 +299,12 @@ static inline void fake_go_on(struct fake *f) {
 
 static inline void fake_release(struct fake *f, const Shardmill__Release *m) {
     if (m->session != f->session) return;
+    f->held_released += m->attempt != 0;
     uint64_t k = fake_find(f, m->epoch, m->step);
     if (k == UINT64_MAX) return;
     f->releases++;
+    f->lost_taken += f->deaf_to[fake_slot(f, k)] == f->attempt_of[fake_slot(f, k)] &&
+                     f->attempt_of[fake_slot(f, k)] != 0;
     if ((f->faults & FAKE_DEAF_RELEASE) && k % 2 == 1 && f->attempt_of[fake_slot(f, k)] != 0 &&
         f->first_time[fake_slot(f, k)]) {
         f->first_time[fake_slot(f, k)] = false;
@@ -304,6 +313,40 @@ static inline void fake_release(struct fake *f, const Shardmill__Release *m) {
     f->attempt_of[fake_slot(f, k)] = 0;
     while (f->freed < f->next && f->attempt_of[fake_slot(f, f->freed)] == 0)
         f->freed++;
+}
+
+/* A piece of an index of three samples, in chunks so short that names are cut anywhere. */
+static inline void fake_index(struct fake *f, const Shardmill__IndexGet *m) {
+    enum { SAMPLES = 3, CHUNK = 129 };
+    f->index_asked++;
+    if (f->classes == NULL) {
+        Shardmill__Refused no = SHARDMILL__REFUSED__INIT;
+        no.code = SM_E_MISSING;
+        no.text = "cannot open the index";
+        fake_send(f, f->router, &f->peer, SHARDMILL__ENVELOPE__BODY_REFUSED, &no);
+        return;
+    }
+    static uint8_t file[65536];
+    struct sm_index_header h = {.version = SM_INDEX_VERSION,
+                                .samples = SAMPLES,
+                                .classes = f->n_classes,
+                                .string_bytes = strlen(f->classes) + 1};
+    memcpy(h.magic, SM_INDEX_MAGIC, sizeof h.magic);
+    strcpy(h.dataset_digest, f->index_digest);
+    size_t strings = sizeof h + SAMPLES * (sizeof(struct sm_index_record) + sizeof(uint64_t)) +
+                     f->n_classes * sizeof(struct sm_index_class_record);
+    size_t total = strings + h.string_bytes + SM_INDEX_TRAILER;
+    memset(file, 0xee, total);
+    memcpy(file, &h, sizeof h);
+    for (size_t i = 0; i < h.string_bytes; i++)
+        file[strings + i] = f->classes[i] == '\n' ? 0 : (uint8_t)f->classes[i];
+    Shardmill__IndexChunk c = SHARDMILL__INDEX_CHUNK__INIT;
+    c.job = m->job;
+    c.offset = m->offset;
+    c.total = total;
+    c.data.data = file + m->offset;
+    c.data.len = total - m->offset < CHUNK ? total - m->offset : CHUNK;
+    fake_send(f, f->router, &f->peer, SHARDMILL__ENVELOPE__BODY_INDEX_CHUNK, &c);
 }
 
 static inline void fake_hear(struct fake *f, const sm_envelope *e) {
@@ -333,10 +376,18 @@ static inline void fake_hear(struct fake *f, const sm_envelope *e) {
         if (e->lost->session != f->session || k == UINT64_MAX ||
             f->attempt_of[fake_slot(f, k)] != e->lost->attempt)
             break;
+        if ((f->faults & FAKE_DEAF_LOST) && f->deaf_to[fake_slot(f, k)] != e->lost->attempt) {
+            f->deaf_to[fake_slot(f, k)] = e->lost->attempt;
+            f->first_time[fake_slot(f, k)] = false;
+            break;
+        }
         fake_attempt(f, k, false);
         fake_announce(f, k);
         break;
     }
+    case SHARDMILL__ENVELOPE__BODY_INDEX_GET:
+        fake_index(f, e->index_get);
+        break;
     case SHARDMILL__ENVELOPE__BODY_COMMIT: {
         f->commits++;
         if (f->faults & FAKE_DEAF_COMMIT && f->commits == 1) break;
@@ -440,6 +491,11 @@ static inline void *fake_run(void *arg) {
             f->attached = false;
             f->session += 1000;
             f->instance++;
+        }
+        if (atomic_exchange(&f->fresh_memory, false)) { /* as a worker does that says Hello */
+            struct sm_err err;
+            close(f->listen_fd);
+            assert_int_equal(sm_handover_listen(&f->listen_fd, f->fd_socket, &err), 0);
         }
         fake_receive(f, f->router);
         fake_receive(f, f->data);

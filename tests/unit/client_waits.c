@@ -14,6 +14,8 @@
             fail_msg("'%s' does not say '%s'", sm_last_error(loader), words); \
     } while (0)
 
+#define assert_code(loader, word) assert_string_equal(sm_last_code(loader), word)
+
 static void options_are_checked(void **state) {
     (void)state;
     struct sm_loader *l = (void *)1;
@@ -21,6 +23,7 @@ static void options_are_checked(void **state) {
     assert_int_equal(sm_open(&l, &o), -1);
     assert_null(l);
     assert_says(NULL, "api_version is 2");
+    assert_code(NULL, "usage");
     o = (struct sm_open_options){.api_version = SM_API_VERSION};
     assert_int_equal(sm_open(&l, &o), -1);
     assert_says(NULL, "no broker");
@@ -81,6 +84,7 @@ static void nobody_listens(void **state) {
     int64_t began = sm_now_ms();
     assert_int_equal(sm_open(&l, &o), -1);
     assert_says(NULL, "the trainer waits for the broker at 'tcp://127.0.0.1:9'");
+    assert_code(NULL, "timeout");
     assert_true(sm_now_ms() - began < 1500);
 }
 
@@ -93,6 +97,7 @@ static void refusal_is_told(void **state) {
     struct sm_open_options o = fake_options(f);
     assert_int_equal(sm_open(&l, &o), -1);
     assert_says(NULL, "job 'pets' is not for you");
+    assert_code(NULL, "missing");
     fake_stop(f);
 }
 
@@ -111,6 +116,7 @@ static void waits_say_who_waits_for_whom(void **state) {
     struct sm_loader *l = fake_open(f, fake_options(f));
     assert_int_equal(sm_next(l, &v, 300), -1);
     assert_says(l, "no batch within 300 ms: job 'pets' waits for a worker");
+    assert_code(l, "timeout");
     atomic_store(&f->silent, true); /* liveness is 3 x 50 ms */
     assert_int_equal(sm_next(l, &v, 600), -1);
     assert_says(l, "which has been silent for");
@@ -126,6 +132,7 @@ static void waits_say_who_waits_for_whom(void **state) {
     assert_int_equal(sm_next(l, &v, 5000), SM_NEXT_BATCH);
     assert_int_equal(sm_next(l, &v, 200), -1);
     assert_says(l, "shardmill waits for you: 2 batches are not released");
+    assert_code(l, "timeout");
     sm_close(&l);
     fake_stop(f);
 }
@@ -159,7 +166,7 @@ static void silent_broker_comes_back(void **state) {
 struct other {
     struct sm_loader *loader;
     int rc;
-    char error[1024];
+    char error[1024], code[32];
 };
 
 static void *wait_in_next(void *arg) {
@@ -167,6 +174,7 @@ static void *wait_in_next(void *arg) {
     struct sm_batch_view v;
     o->rc = sm_next(o->loader, &v, -1);
     snprintf(o->error, sizeof o->error, "%s", sm_last_error(NULL));
+    snprintf(o->code, sizeof o->code, "%s", sm_last_code(NULL));
     return NULL;
 }
 
@@ -180,6 +188,7 @@ static void interrupted_from_another_thread(void **state) {
     pthread_join(t, NULL);
     assert_int_equal(o.rc, -1);
     assert_string_equal(o.error, "interrupted");
+    assert_string_equal(o.code, "cancelled");
     sm_interrupt(NULL);
     sm_close(&o.loader);
     fake_stop(f);
@@ -203,6 +212,7 @@ static void closed_from_another_thread(void **state) {
     pthread_join(t, NULL);
     assert_int_equal(o.rc, -1);
     assert_string_equal(o.error, "the loader was closed");
+    assert_string_equal(o.code, "cancelled");
     fake_stop(f);
 }
 
@@ -317,6 +327,7 @@ static void misuse_is_told(void **state) {
     assert_says(l, "room for 8");
     assert_int_equal(sm_commit(m, "shardmill-1:0:8:42:aa00:cc", 1000), -1);
     assert_says(m, "the token is of another dataset");
+    assert_code(m, "differs");
     assert_int_equal(sm_commit(m, "shardmill-1:0:101:42:aa00:bb11", 1000), -1);
     assert_says(m, "position 101 of 100");
     assert_int_equal(sm_commit(m, NULL, 1000), -1);
@@ -351,6 +362,61 @@ static void audit_adds_up(void **state) {
     fake_stop(f);
 }
 
+static void classes_are_told_by_the_index(void **state) {
+    (void)state;
+    struct fake *f = fake_new();
+    static char many[20000];
+    char *end = many;
+    for (int i = 0; i < 1000; i++)
+        end += sprintf(end, "class %d\n", i);
+    f->classes = many;
+    f->n_classes = 1000;
+    f->index_digest = "bb11";
+    fake_start(f);
+    struct sm_loader *l = fake_open(f, fake_options(f));
+    char json[65536] = "untouched";
+    int n = sm_classes(l, NULL, 0, 20000);
+    assert_true(n > 10000);
+    assert_int_equal(sm_classes(l, json, (size_t)n, 0), n); /* no room for its NUL */
+    assert_string_equal(json, "untouched");
+    unsigned long asked = f->index_asked;
+    assert_int_equal(sm_classes(l, json, sizeof json, 0), n);
+    assert_int_equal(f->index_asked, asked); /* once is enough */
+    assert_int_equal(strlen(json), n);
+    assert_ptr_equal(strstr(json, "[\"class 0\",\"class 1\","), json);
+    assert_string_equal(json + n - 13, ",\"class 999\"]");
+    sm_close(&l);
+    fake_stop(f);
+}
+
+static void classes_that_cannot_be_told(void **state) {
+    (void)state;
+    struct fake *f = fake_new();
+    f->index_digest = "cc22";
+    f->n_classes = 3;
+    fake_start(f);
+    struct sm_loader *l = fake_open(f, fake_options(f));
+    struct sm_batch_view v;
+    char json[256];
+    assert_int_equal(sm_classes(l, json, sizeof json, 5000), -1);
+    assert_says(l, "cannot open the index");
+    assert_code(l, "missing");
+    f->classes = "a\nb";
+    assert_int_equal(sm_classes(l, json, sizeof json, 5000), -1);
+    assert_code(l, "differs");
+    f->index_digest = "bb11";
+    assert_int_equal(sm_classes(l, json, sizeof json, 5000), -1);
+    assert_says(l, "too few");
+    f->classes = "a\n\"b\"\n\nand paths";
+    assert_int_equal(sm_classes(l, json, sizeof json, 5000), strlen("[\"a\",\"\\\"b\\\"\",\"\"]"));
+    assert_string_equal(json, "[\"a\",\"\\\"b\\\"\",\"\"]");
+    assert_int_equal(sm_next(l, &v, 5000), SM_NEXT_BATCH); /* the session was never disturbed */
+    fake_check(f, &v, 0, 0);
+    assert_int_equal(f->attaches, 1);
+    sm_close(&l);
+    fake_stop(f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_are_checked),
@@ -366,6 +432,8 @@ int main(void) {
         cmocka_unit_test(signals_disturb_nothing),
         cmocka_unit_test(misuse_is_told),
         cmocka_unit_test(audit_adds_up),
+        cmocka_unit_test(classes_are_told_by_the_index),
+        cmocka_unit_test(classes_that_cannot_be_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
