@@ -9,15 +9,15 @@ OPT    ?= -O2 -g
 VERSION = 0.1.0
 
 PACKAGES = vips >= 8.14 libjpeg >= 2.1 libpng >= 1.6 libzmq >= 4.3 libprotobuf-c >= 1.4 libfyaml >= 0.7 \
-           jansson >= 2.13 sqlite3 >= 3.37 libxxhash >= 0.8 libcrypto >= 3 libseccomp >= 2.5
+           jansson >= 2.13 sqlite3 >= 3.37 libxxhash >= 0.8 libcrypto >= 3 libseccomp >= 2.5 zlib >= 1.2
 # the broker is linked alone in a test: it must not need more than this
 BROKER_PACKAGES = libzmq >= 4.3 libprotobuf-c >= 1.4 sqlite3 >= 3.37 libxxhash >= 0.8 libcrypto >= 3
 
 DEB_BUILD = gcc make pkg-config libc6-dev libvips-dev libjpeg-dev libpng-dev libzmq3-dev libprotobuf-c-dev \
             protobuf-c-compiler protobuf-compiler libfyaml-dev libjansson-dev libsqlite3-dev libxxhash-dev \
-            libssl-dev libseccomp-dev
+            libssl-dev libseccomp-dev libopenblas-dev zlib1g-dev
 DEB_DEMO  = tuxpaint-stamps-default
-DEB_TEST  = python3 python3-numpy python3-pil python3-pytest python3-torch python3-torchvision \
+DEB_TEST  = python3 python3-numpy python3-pil python3-pytest python3-torch python3-torchvision python3-sklearn python3-imblearn \
             python3-pip python3-setuptools python3-wheel python3-venv libcmocka-dev parallel clang
 
 WARN   = -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Werror
@@ -32,7 +32,8 @@ LIB_SRC    = $(wildcard lib/*.c)
 BROKER_SRC = $(wildcard broker/*.c)
 LANG_SRC   = $(wildcard pipelines/lang/*.c)
 OPS_SRC    = $(sort $(wildcard workers/ops/*.c))
-WORKER_SRC = $(wildcard workers/*.c workers/kernels/*.c workers/sources/*.c workers/sinks/*.c) $(OPS_SRC)
+WORKER_SRC = $(wildcard workers/*.c workers/kernels/*.c workers/sources/*.c workers/sinks/*.c \
+             workers/table/*.c) $(OPS_SRC)
 CLI_SRC    = $(wildcard cli/*.c)
 CLIENT_SRC = $(filter-out client/c/example.c,$(wildcard client/c/*.c))
 GEN_SRC    = $(BUILD)/gen/messages.pb-c.c $(BUILD)/gen/ops_list.c

@@ -32,6 +32,10 @@ static int set_str(const struct sm_param *p, const char **out, const struct sm_v
                    struct sm_err *err);
 static int set_num(const struct sm_param *p, double *out, const struct sm_value *v,
                    struct sm_err *err);
+static int set_strs(const struct sm_param *p, struct sm_strs *out, const struct sm_value *v,
+                    struct sm_err *err);
+static int set_any(const struct sm_param *p, struct sm_any *out, const struct sm_value *v,
+                   struct sm_err *err);
 static bool has_range(const struct sm_param *p);
 
 int sm_param_set(const struct sm_param *p, void *base, const struct sm_value *v,
@@ -50,6 +54,10 @@ int sm_param_set(const struct sm_param *p, void *base, const struct sm_value *v,
         return set_enum(p, at, v, err);
     case SM_T_STR:
         return set_str(p, at, v, err);
+    case SM_T_STRS:
+        return set_strs(p, at, v, err);
+    case SM_T_ANY:
+        return set_any(p, at, v, err);
     case SM_T_OPS:
         break;
     }
@@ -87,6 +95,8 @@ int sm_param_set_text(const struct sm_param *p, void *base, const char *text, st
     } else {
         v = sm_value_scalar(text);
         bool verbatim = p->type == SM_T_STR || p->type == SM_T_ENUM;
+        if (p->type == SM_T_STRS && strcmp(text, "[]") == 0)
+            v = (struct sm_value){.kind = SM_V_LIST};
         if (verbatim && !(v.kind == SM_V_NULL && p->null_ok))
             v = (struct sm_value){.kind = SM_V_STR, .str = text};
     }
@@ -217,12 +227,64 @@ static int set_str(const struct sm_param *p, const char **out, const struct sm_v
     return fail_value(p, v, hint, err);
 }
 
+static int set_strs(const struct sm_param *p, struct sm_strs *out, const struct sm_value *v,
+                    struct sm_err *err) {
+    static const char *const none[] = {NULL};
+    bool list = v->kind == SM_V_LIST && (v->n_items == 0 || v->texts != NULL);
+    if (!list && !(v->kind == SM_V_NULL && p->null_ok)) return fail_value(p, v, NULL, err);
+    for (size_t i = 0; list && i < v->n_items; i++)
+        if (v->items[i].kind == SM_V_LIST || v->items[i].kind == SM_V_NULL)
+            return fail_value(p, v, "a list of words", err);
+    *out = (struct sm_strs){0};
+    if (list) *out = (struct sm_strs){v->n_items, v->n_items > 0 ? v->texts : none};
+    return 0;
+}
+
+static bool any_number_fits(const struct sm_param *p, double x) {
+    return in_range(p, x) && (!p->integral || trunc(x) == x);
+}
+
+static int set_any(const struct sm_param *p, struct sm_any *out, const struct sm_value *v,
+                   struct sm_err *err) {
+    *out = (struct sm_any){0};
+    if (v->kind == SM_V_NULL && p->null_ok) return 0;
+    if (v->kind == SM_V_MAP && p->map_ok && v->numbers != NULL) {
+        for (size_t i = 0; i < v->n_items; i++)
+            if (!any_number_fits(p, v->numbers[i])) {
+                struct sm_param one = *p;
+                one.name = v->keys[i];
+                one.map_ok = false;
+                return fail_value(&one, &v->items[i], NULL, err);
+            }
+        *out = (struct sm_any){
+            .kind = SM_ANY_MAP, .count = v->n_items, .names = v->keys, .values = v->numbers};
+        return 0;
+    }
+    if (v->kind == SM_V_INT || v->kind == SM_V_NUM) {
+        *out = (struct sm_any){.kind = SM_ANY_NUMBER, .number = v->number};
+        return any_number_fits(p, v->number) ? 0 : fail_value(p, v, NULL, err);
+    }
+    if (v->kind != SM_V_STR) return fail_value(p, v, NULL, err);
+    *out = (struct sm_any){.kind = SM_ANY_WORD, .word = v->str};
+    size_t n = 0;
+    for (; p->choices != NULL && p->choices[n] != NULL; n++)
+        if (strcmp(p->choices[n], v->str) == 0) return 0;
+    if (p->choices == NULL) return 0;
+    const char *near = sm_nearest(v->str, p->choices, n);
+    char hint[128];
+    snprintf(hint, sizeof hint, "did you mean '%s'?", near != NULL ? near : "");
+    return fail_value(p, v, near != NULL ? hint : NULL, err);
+}
+
 /* --- words ---------------------------------------------------------------------------------- */
 
 static void value_text(const struct sm_value *v, struct sm_buf *out) {
     switch (v->kind) {
     case SM_V_LIST:
         sm_buf_printf(out, "a list of %zu", v->n_items);
+        break;
+    case SM_V_MAP:
+        sm_buf_printf(out, "a map of %zu", v->n_items);
         break;
     case SM_V_NULL:
         sm_buf_text(out, v->str != NULL && v->str[0] ? v->str : "null");
@@ -301,6 +363,17 @@ static void nums_text(const struct sm_param *p, struct sm_buf *out) {
     if (p->null_ok) sm_buf_text(out, " or null");
 }
 
+/* "one of auto, all, number in [0, 1], map of numbers or null" */
+static void any_text(const struct sm_param *p, struct sm_buf *out) {
+    if (p->choices == NULL) sm_buf_text(out, "text");
+    for (size_t i = 0; p->choices != NULL && p->choices[i] != NULL; i++)
+        sm_buf_printf(out, "%s%s", i ? ", " : "one of ", p->choices[i]);
+    sm_buf_text(out, p->integral ? ", whole number" : ", number");
+    range_text(p, out);
+    if (p->map_ok) sm_buf_text(out, " or map of such numbers");
+    if (p->null_ok) sm_buf_text(out, " or null");
+}
+
 void sm_param_type_text(const struct sm_param *p, struct sm_buf *out) {
     switch (p->type) {
     case SM_T_BOOL:
@@ -326,9 +399,45 @@ void sm_param_type_text(const struct sm_param *p, struct sm_buf *out) {
     case SM_T_STR:
         sm_buf_text(out, p->null_ok ? "text or null" : "text");
         break;
+    case SM_T_STRS:
+        sm_buf_text(out, p->null_ok ? "list of words or null" : "list of words");
+        break;
+    case SM_T_ANY:
+        any_text(p, out);
+        break;
     case SM_T_OPS:
         sm_buf_text(out, "list of ops");
         break;
+    }
+}
+
+static void strs_json(const struct sm_strs *s, struct sm_buf *out) {
+    if (s->v == NULL) {
+        sm_buf_text(out, "null");
+        return;
+    }
+    for (size_t i = 0; i < s->count; i++) {
+        sm_buf_text(out, i ? "," : "[");
+        sm_buf_json(out, s->v[i]);
+    }
+    sm_buf_text(out, s->count == 0 ? "[]" : "]");
+}
+
+static void any_json(const struct sm_any *a, struct sm_buf *out) {
+    if (a->kind == SM_ANY_NULL)
+        sm_buf_text(out, "null");
+    else if (a->kind == SM_ANY_WORD)
+        sm_buf_json(out, a->word);
+    else if (a->kind == SM_ANY_NUMBER)
+        number_text(a->number, out);
+    else {
+        for (size_t i = 0; i < a->count; i++) {
+            sm_buf_text(out, i ? "," : "{");
+            sm_buf_json(out, a->names[i]);
+            sm_buf_text(out, ":");
+            number_text(a->values[i], out);
+        }
+        sm_buf_text(out, a->count == 0 ? "{}" : "}");
     }
 }
 
@@ -369,6 +478,12 @@ void sm_param_json(const struct sm_param *p, const void *base, struct sm_buf *ou
             sm_buf_json(out, s);
         break;
     }
+    case SM_T_STRS:
+        strs_json(at, out);
+        break;
+    case SM_T_ANY:
+        any_json(at, out);
+        break;
     case SM_T_OPS:
         assert(!"a list of ops is written by the pipeline");
     }

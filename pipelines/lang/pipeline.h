@@ -20,6 +20,7 @@ struct sm_op_info {
     const struct sm_param *params;
     size_t n_params, params_size;
     bool control; /* has a parameter of type SM_T_OPS */
+    bool rows;    /* works on rows, not on images */
 };
 
 /* One op of the file. params is the op's own struct, every default filled in. */
@@ -31,12 +32,35 @@ struct sm_op_node {
     int line, column; /* 1-based; where its name stands */
 };
 
-enum sm_source_format { SM_SOURCE_FOLDER, SM_SOURCE_LIST, SM_SOURCE_WEBDATASET };
+enum sm_source_format {
+    SM_SOURCE_FOLDER,
+    SM_SOURCE_LIST,
+    SM_SOURCE_WEBDATASET,
+    SM_SOURCE_CSV,
+    SM_SOURCE_NPY
+};
 enum sm_on_error { SM_ON_ERROR_QUARANTINE, SM_ON_ERROR_FAIL };
 enum sm_mode { SM_MODE_RGB, SM_MODE_L };
-enum sm_layout { SM_LAYOUT_NCHW, SM_LAYOUT_NHWC };
-enum sm_dtype { SM_DTYPE_UINT8, SM_DTYPE_FLOAT32, SM_DTYPE_FLOAT16, SM_DTYPE_BFLOAT16 };
-enum sm_encode { SM_ENCODE_JPEG, SM_ENCODE_PNG, SM_ENCODE_WEBP, SM_ENCODE_TENSOR };
+enum sm_layout { SM_LAYOUT_NCHW, SM_LAYOUT_NHWC, SM_LAYOUT_ROWS /* features; not in files */ };
+/* AUTO is resolved by the parser: uint8 for images, float32 for features. */
+enum sm_dtype {
+    SM_DTYPE_UINT8,
+    SM_DTYPE_FLOAT32,
+    SM_DTYPE_FLOAT16,
+    SM_DTYPE_BFLOAT16,
+    SM_DTYPE_FLOAT64,
+    SM_DTYPE_AUTO
+};
+/* AUTO is resolved by the parser: jpeg for images, csv for features. */
+enum sm_encode {
+    SM_ENCODE_JPEG,
+    SM_ENCODE_PNG,
+    SM_ENCODE_WEBP,
+    SM_ENCODE_TENSOR,
+    SM_ENCODE_CSV,
+    SM_ENCODE_NPY,
+    SM_ENCODE_AUTO
+};
 
 struct sm_pipeline_source {
     int format;       /* enum sm_source_format */
@@ -48,7 +72,23 @@ struct sm_pipeline_source {
     bool exif;                 /* apply the EXIF orientation */
     bool gif, tiff;            /* read these formats too */
     bool checksum; /* record a checksum of each file in the index and verify it at every read */
+    /* tables */
+    const char *label;      /* name or number of the label's column (csv), file of labels (npy) */
+    const char *delimiter;  /* csv: one ASCII character */
+    int header;             /* csv: enum sm_csv_header */
+    struct sm_strs missing; /* csv: cells that mean "missing", beside the empty one */
+    struct sm_strs categorical; /* columns that are categories even where every cell is a number */
+    bool float64;               /* elements of the matrix; else float32 */
 };
+enum sm_csv_header { SM_HEADER_AUTO, SM_HEADER_TRUE, SM_HEADER_FALSE };
+
+/* A part of the dataset that is held out. */
+struct sm_pipeline_split {
+    double val;     /* share of the samples, 0: no split */
+    const char *by; /* column whose groups stay together, or NULL */
+    bool stratify;  /* the same share of each class */
+};
+enum sm_part_of { SM_PART_TRAIN, SM_PART_VAL };
 
 struct sm_pipeline_output {
     int64_t batch_size; /* per rank */
@@ -69,8 +109,15 @@ struct sm_pipeline {
     const char *name;
     int64_t seed; /* >= 0 */
     struct sm_pipeline_source source;
+    struct sm_pipeline_split split;
+    int part; /* enum sm_part_of: of which part a job is; set by commands, not in files by users */
+    struct sm_op_node *rebalance; /* NULL: none; its info is one of the rebalance table's */
     struct sm_op_node *ops;
     size_t n_ops;
+    /* SHA-256 of what each top-level op has learned, "" for none; count 0 before the fits. Filled
+     * by cli/fit.c; part of the JSON and of the digest. */
+    struct sm_strs artifacts;
+    const char *rebalance_artifact; /* of SMOTE: its neighbours; NULL */
     struct sm_pipeline_output output;
     struct sm_pipeline_expand expand;
     struct sm_arena arena; /* owns all of the above */
@@ -84,7 +131,12 @@ struct sm_op_table {
     /* What ranges cannot say about an op's parameters; the caret of its error points at the op.
      * Optional. */
     int (*check)(const struct sm_op_info *info, const void *params, struct sm_err *err);
+    /* Methods of `rebalance:`, another table of the same kind; its check is called for them. */
+    const struct sm_op_table *rebalance;
 };
+/* Whether rows leave the pipeline (a table, or images behind Flatten) rather than images. */
+bool sm_pipeline_is_rows(const struct sm_pipeline *p);
+bool sm_source_is_table(const struct sm_pipeline_source *s);
 
 /* Parses text (of file `name`, which is used in errors only). On failure err->text has
  * "file:line:column: what", the offending line, a caret under the column and the nearest valid name

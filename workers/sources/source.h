@@ -7,10 +7,11 @@
 #include "lib/err.h"
 #include "lib/limits.h"
 #include "pipelines/lang/pipeline.h"
+#include "workers/table/rows.h"
 
 #include <stdint.h>
 
-struct sm_index; /* a mapped index file */
+struct sm_index; /* a mapped index file, of images or of table rows */
 
 struct sm_entry {
     const char *file;   /* path relative to the source's root; of a tar: the tar's path */
@@ -58,6 +59,41 @@ struct sm_entry sm_index_entry(const struct sm_index *index, uint64_t sample);
 const char *sm_index_dataset_digest(const struct sm_index *index);
 /* XXH3-128 of the index file itself. */
 const char *sm_index_digest(const struct sm_index *index);
+
+/* The label alone; works for images and rows. */
+uint32_t sm_index_label(const struct sm_index *index, uint64_t sample);
+
+/* --- tables (csv, npy): a sample is a row ---
+ *
+ * The index of a csv holds its sound rows as one matrix, so that a row is read without parsing; npy
+ * files are read where they lie, by offset. The label's column (and the `split.by` column, if it is
+ * named there) is not among the columns. A row that cannot be read is no sample: it is listed. */
+
+bool sm_index_is_table(const struct sm_index *index);
+/* Lends: columns, kinds, categories, element type. */
+const struct sm_schema *sm_index_schema(const struct sm_index *index);
+/* Number of the row in the source, as a user counts: data rows from 0, bad ones counted too. */
+uint64_t sm_index_row(const struct sm_index *index, uint64_t sample);
+/* The group of a row: XXH3-64 of the text of the split.by column; 0 when there is none. */
+uint64_t sm_index_group(const struct sm_index *index, uint64_t sample);
+
+struct sm_bad_row {
+    uint64_t row, line, offset; /* line from 1, byte offset of its first byte in the file */
+    const char *file, *text;    /* what is wrong, for people; never empty */
+    enum sm_code code;
+};
+uint64_t sm_index_bad_rows(const struct sm_index *index);
+struct sm_bad_row sm_index_bad_row(const struct sm_index *index, uint64_t k);
+
+/* Reads rows into memory, in bounded pieces by pread (fits), or gathers any rows (leases). */
+struct sm_table; /* belongs to one thread */
+int sm_table_open(struct sm_table **gives, const struct sm_index *index, const char *root,
+                  struct sm_err *err);
+void sm_table_close(struct sm_table **t);
+/* out is allocated with n rows and the schema's columns and type. samples: n index numbers, in any
+ * order, NULL: first, first + 1, … . SM_E_IO, SM_E_CHANGED as sm_reader_read. */
+int sm_table_read(struct sm_table *t, const uint64_t *samples, uint64_t first, size_t n,
+                  struct sm_rows *out, struct sm_err *err);
 
 /* Reads a sample's bytes into the caller's memory (out_max >= entry.length, else SM_E_TOO_LARGE).
  * EIO, ESTALE and the like are tried again with growing pauses, then SM_E_IO; a file whose size or

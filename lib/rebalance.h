@@ -1,0 +1,51 @@
+/* How an epoch is drawn from skewed classes: a pure map from a virtual sample to (class, k-th of
+ * the class, copy, added or synthetic), made from class counts alone. Memory is O(classes), a
+ * position costs O(log classes), and every count is exact. lib/plan.h shuffles the virtual samples;
+ * the places of workers (workers/places.h) turn (class, k) into a sample of the index. */
+#pragma once
+
+#include "lib/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum sm_rebalance_method {
+    SM_REBALANCE_OVER,  /* RandomOverSampler: all of a class, then whole rounds of copies of it,
+                           the last round a keyed choice that differs by epoch */
+    SM_REBALANCE_UNDER, /* RandomUnderSampler: a keyed choice of each class, another every epoch */
+    SM_REBALANCE_WEIGHTED, /* WeightedSampler by class: counts by largest remainder */
+    SM_REBALANCE_ROWS,     /* WeightedSampler by a column: systematic sampling over running sums */
+    SM_REBALANCE_REPEAT,   /* RepeatFactor: r = max(1, sqrt(t / f)), rounded to whole counts */
+    SM_REBALANCE_BATCHES,  /* ClassBalancedBatches: n classes x m samples in each batch */
+    SM_REBALANCE_SMOTE,    /* SMOTE, SMOTENC: the added ones are synthetic */
+};
+
+struct sm_rebalance_class {
+    uint64_t present; /* samples of the class in the part that is drawn from */
+    uint64_t drawn;   /* positions of it in one epoch */
+    uint64_t first;   /* running sum of drawn */
+    double weight;
+};
+
+struct sm_rebalance {
+    int method; /* enum sm_rebalance_method */
+    uint64_t seed;
+    uint32_t classes;
+    struct sm_rebalance_class *of;         /* owned */
+    uint64_t total;                        /* positions of an epoch */
+    uint32_t batch_classes, batch_samples; /* BATCHES */
+    const double *sums; /* ROWS: running sums of the rows' weights, lent; n = sums_n */
+    uint64_t sums_n;
+};
+
+struct sm_drawn {
+    uint32_t label;
+    uint64_t k;     /* which of its class (ROWS: which sample of the part) */
+    uint32_t copy;  /* 0: the first time in this epoch */
+    bool added;     /* beyond what the class has: augment_minority applies */
+    bool synthetic; /* SMOTE: k is the number of the synthetic row within its class */
+};
+
+/* What stands at a virtual sample v < total of an epoch. */
+struct sm_drawn sm_rebalance_at(const struct sm_rebalance *r, uint32_t epoch, uint64_t v);
+void sm_rebalance_release(struct sm_rebalance *r);
