@@ -56,6 +56,23 @@ static void enum_write(const struct sm_param *p, struct sm_buf *out) {
     sm_buf_text(out, "]");
 }
 
+static void any_write(const struct sm_param *p, struct sm_buf *out) {
+    sm_buf_text(out, "\"anyOf\": [{");
+    if (p->choices != NULL)
+        enum_write(p, out);
+    else
+        sm_buf_text(out, "\"type\": \"string\"");
+    sm_buf_text(out, "}, {");
+    number_write(p, p->integral, out);
+    sm_buf_text(out, "}");
+    if (p->map_ok) {
+        sm_buf_text(out, ", {\"type\": \"object\", \"additionalProperties\": {");
+        number_write(p, p->integral, out);
+        sm_buf_text(out, "}}");
+    }
+    sm_buf_text(out, p->null_ok ? ", {\"type\": \"null\"}]" : "]");
+}
+
 /* defaults: the owner's struct with every default filled in. */
 static void param_write(const struct sm_param *p, const void *defaults, struct sm_buf *out) {
     sm_buf_text(out, "{");
@@ -76,6 +93,13 @@ static void param_write(const struct sm_param *p, const void *defaults, struct s
     case SM_T_STR:
         sm_buf_text(out, p->null_ok ? "\"type\": [\"string\", \"null\"]" : "\"type\": \"string\"");
         sm_buf_text(out, ", \"minLength\": 1");
+        break;
+    case SM_T_STRS:
+        sm_buf_text(out, p->null_ok ? "\"type\": [\"array\", \"null\"]" : "\"type\": \"array\"");
+        sm_buf_text(out, ", \"items\": {\"type\": [\"string\", \"integer\", \"number\"]}");
+        break;
+    case SM_T_ANY:
+        any_write(p, out);
         break;
     case SM_T_OPS:
         sm_buf_text(out, "\"allOf\": [{\"$ref\": \"#/definitions/ops\"}]");
