@@ -1,0 +1,35 @@
+/* The rows' half of a pipeline: the ops behind Flatten, or all ops of a table, compiled against the
+ * dataset's columns and what the fits have learned. Leases, fits, previews and the layout of a
+ * batch ask here. Before: engine.h makes images into rows, or a table is read (sources/). After:
+ * batches and shards. */
+#pragma once
+
+#include "pipelines/lang/pipeline.h"
+#include "workers/ops/op.h"
+#include "workers/sources/source.h"
+#include "workers/table/rows.h"
+
+struct sm_features;
+
+/* How many top-level ops work on images: those before Flatten, which counts too; all of them when
+ * images leave the pipeline; none of a table's. */
+size_t sm_pipeline_image_ops(const struct sm_pipeline *p);
+
+/* Compiles the first n_ops top-level ops (n_ops = p->n_ops: all), of which those that learn find
+ * what they have learned as p->artifacts says in artifact_dir/<sha256>.npz. index is needed for
+ * tables and may be NULL for images. Errors name line, column and op. SM_E_MISSING: an artifact is
+ * not there, or an op that must be fitted has none. Keeps p. */
+int sm_features_new(struct sm_features **gives, const struct sm_pipeline *p, size_t n_ops,
+                    const struct sm_index *index, const char *artifact_dir, struct sm_err *err);
+void sm_features_free(struct sm_features **f);
+
+/* What goes in (of images: channels x height x width columns "p0", "p1", … of float32) and what
+ * comes out. Lends. */
+const struct sm_schema *sm_features_in(const struct sm_features *f);
+const struct sm_schema *sm_features_out(const struct sm_features *f);
+/* Runs the row ops over a block, in blocks of a fixed size, so that a row's bytes never depend on
+ * the rows beside it. out is allocated: in->n rows. Belongs to one thread. */
+int sm_features_apply(struct sm_features *f, const struct sm_rows *in, struct sm_rows *out,
+                      struct sm_row_faults *faults, struct sm_err *err);
+/* One line an op: name, columns in and out, what it has learned; for explain. */
+void sm_features_explain(const struct sm_features *f, struct sm_buf *out);
