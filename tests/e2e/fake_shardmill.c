@@ -15,6 +15,7 @@ enum { N = 4, STEPS = 5, CREDIT = 3, PIXELS = 3 * 8 * 8, SLOT = 4096, EPOCHS = 3
 
 struct sm_loader {
     char job[64], error[256];
+    const char *code;
     uint32_t epoch, rank;
     uint64_t step;
     int held, ended;
@@ -23,20 +24,33 @@ struct sm_loader {
 };
 
 static char open_error[256];
+static const char *open_code = "";
+
+static int fail(struct sm_loader *l, const char *code, const char *why) {
+    l->code = code;
+    snprintf(l->error, sizeof l->error, "%s", why);
+    return -1;
+}
+
+static void go(struct sm_loader *l, const char *token) {
+    unsigned long position = 0;
+    if (sscanf(token, "fake:%" SCNu32 ":%lu:", &l->epoch, &position) != 2) abort();
+    l->step = position / N;
+    l->ended = 0;
+}
 
 int sm_open(struct sm_loader **gives, const struct sm_open_options *o) {
     *gives = NULL;
     if (o->api_version != SM_API_VERSION || strstr(o->job, "unknown") != NULL) {
         snprintf(open_error, sizeof open_error, "no job '%s' (hint: shardmill jobs)", o->job);
+        open_code = "missing";
         return -1;
     }
     if (strstr(o->job, "unreachable") != NULL) sleep(5);
     struct sm_loader *l = calloc(1, sizeof *l);
     snprintf(l->job, sizeof l->job, "%s", o->job);
     l->rank = o->rank;
-    unsigned long position = 0;
-    if (o->token != NULL && sscanf(o->token, "fake:%" SCNu32 ":%lu:", &l->epoch, &position) != 2) abort();
-    l->step = position / N;
+    if (o->token != NULL) go(l, o->token);
     l->memory = mmap(NULL, CREDIT * SLOT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     *gives = l;
     return 0;
@@ -45,17 +59,13 @@ int sm_open(struct sm_loader **gives, const struct sm_open_options *o) {
 static int wait_ms(struct sm_loader *l, int ms, const char *why) {
     struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
     nanosleep(&t, NULL);
-    snprintf(l->error, sizeof l->error, "%s", why);
-    return -1;
+    return fail(l, "timeout", why);
 }
 
 int sm_next(struct sm_loader *l, struct sm_batch_view *v, int timeout_ms) {
     memset(v, 0, sizeof *v);
     if (strstr(l->job, "slow") != NULL) return wait_ms(l, timeout_ms, "the trainer waits for a worker");
-    if (strstr(l->job, "broken") != NULL) {
-        snprintf(l->error, sizeof l->error, "the job was cancelled");
-        return -1;
-    }
+    if (strstr(l->job, "broken") != NULL) return fail(l, "cancelled", "the job was cancelled");
     if (l->epoch == EPOCHS) return SM_NEXT_JOB_END;
     if (l->ended) {
         l->ended = 0;
@@ -112,7 +122,20 @@ int sm_state(struct sm_loader *l, char *token, size_t n) {
 
 int sm_commit(struct sm_loader *l, const char *token, int timeout_ms) {
     if (strstr(l->job, "slow") != NULL) return wait_ms(l, timeout_ms, "the broker did not confirm the commit");
-    return strncmp(token, "fake:", 5) == 0 ? 0 : -1;
+    return strncmp(token, "fake:", 5) == 0 ? 0 : fail(l, "usage", "no token");
+}
+
+int sm_seek(struct sm_loader *l, const char *token) {
+    if (strstr(token, ":aa:bb") == NULL) return fail(l, "differs", "the token is of another dataset");
+    go(l, token);
+    return 0;
+}
+
+int sm_classes(struct sm_loader *l, char *json, size_t n, int timeout_ms) {
+    static const char text[] = "[\"cat\",\"d\\\"og\",\"\\u00e9lan\"]";
+    if (strstr(l->job, "slow") != NULL) return wait_ms(l, timeout_ms, "the broker did not tell the names");
+    if (n >= sizeof text) memcpy(json, text, sizeof text);
+    return sizeof text - 1;
 }
 
 int sm_info(struct sm_loader *l, char *json, size_t n) {
@@ -132,6 +155,10 @@ void sm_close(struct sm_loader **l) {
 
 const char *sm_last_error(const struct sm_loader *l) {
     return l != NULL ? l->error : open_error;
+}
+
+const char *sm_last_code(const struct sm_loader *l) {
+    return l != NULL ? l->code : open_code;
 }
 
 const char *sm_version(void) {

@@ -4,7 +4,9 @@
 _library.py (the C library's calls), _batch.py (memory), _server.py (the embedded server), torch.py.
 """
 from ._batch import Batch
-from ._library import ReleasedError, ShardmillError, version
+from ._library import (BusyError, CancelledError, DiffersError, MissingError, ReleasedError, ShardmillError, TimedOutError,
+                       version)
 from ._loader import Loader
 
-__all__ = ["Batch", "Loader", "ReleasedError", "ShardmillError", "version"]
+__all__ = ["Batch", "BusyError", "CancelledError", "DiffersError", "Loader", "MissingError", "ReleasedError",
+           "ShardmillError", "TimedOutError", "version"]

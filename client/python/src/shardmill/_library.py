@@ -21,11 +21,54 @@ _PACKAGE = pathlib.Path(__file__).resolve().parent
 
 
 class ShardmillError(RuntimeError):
-    """What the C library or the broker said: what failed, on what, and a hint."""
+    """What the C library or the broker said: what failed, on what, and a hint. `code` is the kind of failure, in one word that
+    stays the same between versions (sm_last_code in shardmill.h); kinds that a program may want to catch are classes."""
+
+    code: str = "usage"
+
+
+class TimedOutError(ShardmillError, TimeoutError):
+    """A wait was longer than its timeout; the text says who waits for whom. Calling again waits again, and nothing is lost."""
+
+    code = "timeout"
+
+
+class CancelledError(ShardmillError):
+    """The job was cancelled, or another thread closed the loader."""
+
+    code = "cancelled"
+
+
+class DiffersError(ShardmillError):
+    """The state is of another pipeline, dataset or seed, or does not fit the ranks that are attached."""
+
+    code = "differs"
+
+
+class BusyError(ShardmillError):
+    """Another trainer has this rank, and lives."""
+
+    code = "busy"
+
+
+class MissingError(ShardmillError):
+    """The broker has no such job."""
+
+    code = "missing"
 
 
 class ReleasedError(ShardmillError):
     """A batch was used after it was released."""
+
+
+_CLASSES = {kind.code: kind for kind in (TimedOutError, CancelledError, DiffersError, BusyError, MissingError)}
+
+
+def failure(text: str, code: str) -> ShardmillError:
+    """The exception for a failure of this kind."""
+    error = _CLASSES.get(code, ShardmillError)(text)
+    error.code = code
+    return error
 
 
 class OpenOptions(ctypes.Structure):
@@ -75,10 +118,13 @@ def _describe(lib: ctypes.CDLL) -> ctypes.CDLL:
         ("sm_release", c_int, [loader, POINTER(BatchView)]),
         ("sm_state", c_int, [loader, c_char_p, c_size_t]),
         ("sm_commit", c_int, [loader, c_char_p, c_int]),
+        ("sm_seek", c_int, [loader, c_char_p]),
+        ("sm_classes", c_int, [loader, c_char_p, c_size_t, c_int]),
         ("sm_info", c_int, [loader, c_char_p, c_size_t]),
         ("sm_interrupt", None, [loader]),
         ("sm_close", None, [POINTER(loader)]),
         ("sm_last_error", c_char_p, [loader]),
+        ("sm_last_code", c_char_p, [loader]),
         ("sm_version", c_char_p, []),
     ):
         call = getattr(lib, name)

@@ -10,11 +10,11 @@ import os
 import re
 import threading
 import weakref
-from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 from . import _library
 from ._batch import Batch
-from ._library import BatchView, ShardmillError
+from ._library import BatchView, CancelledError, ShardmillError, failure
 from ._server import Server
 from ._session import Session
 
@@ -24,9 +24,10 @@ _FIRST_WARNING_SECONDS = 10.0
 _SERVER_GRACE_SECONDS = 2.0
 _TOKEN = re.compile(r"(?P<mark>[^:]+):(?P<epoch>\d+):(?P<position>\d+):(?P<rest>.+)", re.S)
 
-# A token, the token behind this view, the view. The second holds from the moment on in which the session lets go of the view:
-# one single step, so that an interrupt finds the loader before or after the batch, never in between.
-_Place = Tuple[Optional[str], Optional[str], Optional[BatchView]]
+# A token, the token behind this view, the view, whether the session has yet to be moved there. The second holds from the
+# moment on in which the session lets go of the view: one single step, so that an interrupt finds the loader before or after
+# the batch (or the move), never in between.
+_Place = Tuple[Optional[str], Optional[str], Optional[BatchView], bool]
 
 _loaders: "weakref.WeakSet[Loader]" = weakref.WeakSet()
 
@@ -57,17 +58,19 @@ class Loader:
         credit_bytes: Room for batches that are made and not released yet; 0: four batches.
         key_dir: Folder of CURVE keys, from `shardmill keygen`.
         transport: "shm" or "tcp" to insist; None: shared memory on the broker's host, else TCP.
-        timeout: Seconds that a step may be waited for; then TimeoutError says who waits for whom. None: as long as it takes, with
+        timeout: Seconds that a step may be waited for; then TimedOutError says who waits for whom. None: as long as it takes, with
             a warning in the log after 10 s, 20 s, 40 s…
         open_timeout: Seconds to find the broker.
         verbose: Embedded: let the server's messages through to stderr.
 
     Raises (here or at the first use):
-        ShardmillError: what broker or library said: unknown job, rank that is taken, token of another dataset…
+        ShardmillError: what broker or library said. `code` tells the kind; of these kinds it is a class of its own: TimedOutError
+            (a TimeoutError too), MissingError (no such job), BusyError (the rank is taken), DiffersError (state of another
+            pipeline, dataset or seed), CancelledError.
         TypeError, ValueError: arguments that do not go together.
         ImportError: libshardmill.so was not found.
 
-    Nothing is opened before the first of `iter`, `len`, `info`, `commit` or `state_dict`. One thread iterates; batches may be
+    Nothing is opened before the first of `iter`, `len`, `classes`, `info`, `commit` or `state_dict`. One thread iterates; batches may be
     released in any thread. After os.fork() a child may not use a loader that its parent has opened, but may make its own.
     """
 
@@ -100,8 +103,8 @@ class Loader:
         self._credit_bytes, self._transport = credit_bytes, transport
         self._key_dir = None if key_dir is None else os.fspath(key_dir)
         self._timeout, self._open_timeout = timeout, open_timeout
-        self._start: Optional[str] = None      # token to open with
-        self._place: _Place = (None, None, None)
+        self._place: _Place = (None, None, None, False)
+        self._classes: Optional[List[str]] = None
         self._wanted_epoch: Optional[int] = None
         self._iteration = 0
         self._current: Optional[Batch] = None
@@ -124,6 +127,7 @@ class Loader:
                 raise ShardmillError("another iteration over this loader was begun: an older one cannot go on")
             self._release_current()
             session = self._opened()
+            self._move(session)
             result, view = session.next(self._timeout, self._idle)
             if result != _library.NEXT_BATCH:
                 self._token = session.state()
@@ -131,7 +135,7 @@ class Loader:
             token = session.state()
             batch = self._make(session, view, token)
             self._current = batch
-            self._place = (self._token, token, view)
+            self._place = (self._token, token, view, False)
             batch.take()
             del view
             yield batch
@@ -160,37 +164,49 @@ class Loader:
     def rewind(self) -> None:
         """Back to the start of the present epoch."""
         self._opened()
-        self._reopen(_at(self._token, int(_parse(self._token)["epoch"])))
+        self._go(_at(self._token, int(_parse(self._token)["epoch"])))
+
+    @property
+    def classes(self) -> List[str]:
+        """Names of the dataset's classes: `classes[label]`. Asked of the broker once. Raises TimedOutError after `open_timeout`."""
+        if self._classes is None:
+            self._classes = self._opened().classes(self._open_timeout)
+        return list(self._classes)
 
     # ---- checkpoints ----
 
     def state_dict(self) -> Dict[str, Any]:
         """The position behind the last batch that was yielded, as torchdata's StatefulDataLoader has it: store it with the model
         after the step. It is small, text and numbers, and does not depend on the world size."""
-        if self._token is None and self._start is None:
+        if self._token is None:
             self._opened()
-        token = self._token or self._start
+        token = self._token
         if self._wanted_epoch is not None:
             token = self._target()
         place = _parse(token)
         return {"version": 1, "token": token, "epoch": int(place["epoch"]), "position": int(place["position"])}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on behind the batch after which `state_dict` was called: nothing is skipped, nothing comes twice.
+        """Goes on behind the batch after which `state_dict` was called: nothing is skipped, nothing comes twice. Arrays that you
+        hold stay as they are.
 
-        Raises ValueError for what is not of `state_dict`; ShardmillError at the next use when it is of another pipeline,
+        Raises ValueError for what is not of `state_dict`; DiffersError at the next use when it is of another pipeline,
         dataset or seed."""
         if not isinstance(state, Mapping) or not isinstance(state.get("token"), str):
             raise ValueError("this is not what Loader.state_dict() returned: it has no 'token'")
         _parse(state["token"])
         self._wanted_epoch = None
-        self._reopen(state["token"])
+        self._go(state["token"])
 
     def commit(self, state: Optional[Mapping[str, Any]] = None, timeout: float = 30.0) -> None:
         """Tells the broker that this state (None: the present one) is in a checkpoint, and waits until its journal holds it.
-        A trainer that comes without a state then goes on from here. Raises TimeoutError when the broker does not answer."""
+        A trainer that comes without a state then goes on from here. Raises TimedOutError when the broker does not answer."""
+        session = self._opened()
+        if state is None:
+            self._apply_epoch()
         token = (self.state_dict() if state is None else state)["token"]
-        self._opened().commit(token, timeout)
+        self._move(session)
+        session.commit(token, timeout)
 
     # ---- facts, end ----
 
@@ -235,12 +251,12 @@ class Loader:
     @property
     def _token(self) -> Optional[str]:
         """Behind the last batch that was yielded; None when nothing was opened yet."""
-        before, behind, view = self._place
+        before, behind, view, _ = self._place
         return before if view is not None and self._session is not None and self._session.is_pending(view) else behind
 
     @_token.setter
     def _token(self, token: Optional[str]) -> None:
-        self._place = (None, token, None)
+        self._place = (None, token, None, False)
 
     def _release_current(self) -> None:
         if self._current is not None:
@@ -249,11 +265,13 @@ class Loader:
 
     def _opened(self) -> Session:
         if self._closed:
-            raise ShardmillError("this loader is closed")
+            raise CancelledError("this loader is closed")
         if self._foreign is not None:
             raise ShardmillError(f"this loader was opened by process {self._foreign}, and this is its child {os.getpid()} "
                                  "(hint: make a Loader after the fork)")
         with self._opening:
+            if self._session is not None and self._server is not None and self._place[3] and self._server.ended():
+                self._leave()  # a new server begins there
             if self._session is None:
                 self._open()
             return self._session
@@ -264,12 +282,16 @@ class Loader:
             if self._server is None or self._server.ended():
                 self._server = Server(self._job, timeout=None, **self._serve)
             job, endpoint = self._server.job, self._server.endpoint
-        session = Session(broker=endpoint, job=job, rank=self._rank, world_size=self._world_size, token=self._start,
+        session = Session(broker=endpoint, job=job, rank=self._rank, world_size=self._world_size, token=self._token,
                           credit_bytes=self._credit_bytes, timeout=self._open_timeout, key_dir=self._key_dir,
                           transport=self._transport)
-        self._info = session.info()
-        self._token = session.state()
-        self._session = session
+        try:
+            self._info = session.info()
+            self._token = session.state()
+            self._session = session
+        except BaseException:  # Ctrl-C: else this rank would be taken
+            session.close()
+            raise
 
     def _leave(self) -> None:
         self._release_current()
@@ -277,34 +299,35 @@ class Loader:
             self._session.close()
             self._session = None
 
-    def _reopen(self, token: str) -> None:
-        """The next use begins at this token."""
-        old = self._session
-        self._leave()
-        if old is not None and old.open_handle:
-            raise ShardmillError(f"arrays of {old.held} batches are still held, so this loader cannot go elsewhere (hint: del them, "
-                                 "or copy what you keep)")
-        self._start, self._token = token, None
+    def _go(self, token: str) -> None:
+        """The next use is at this token."""
+        self._release_current()
+        self._place = (None, token, None, True)
         self._iteration += 1
 
+    def _move(self, session: Session) -> None:
+        """Takes the session where _go has said. Done twice it changes nothing."""
+        _, token, _, wanted = self._place
+        if wanted:
+            session.seek(token)
+            self._token = token
+
     def _target(self) -> str:
-        token = self._token or self._start
-        return token if int(_parse(token)["epoch"]) == self._wanted_epoch else _at(token, self._wanted_epoch)
+        return self._token if int(_parse(self._token)["epoch"]) == self._wanted_epoch else _at(self._token, self._wanted_epoch)
 
     def _apply_epoch(self) -> None:
         if self._wanted_epoch is None:
             return
         target = self._target()
-        if target != (self._token or self._start):
-            self._reopen(target)
-            self._opened()
+        if target != self._token:
+            self._go(target)
         self._wanted_epoch = None
 
     def _idle(self, waited: float, why: str) -> None:
         """Between two slices of a wait."""
         server = self._server
         if server is not None and server.ended() and waited > _SERVER_GRACE_SECONDS:
-            raise ShardmillError(f"the embedded server has ended: {server.last_words()}")
+            raise failure(f"the embedded server has ended: {server.last_words()}", "peer")
         if waited < _FIRST_WARNING_SECONDS:
             self._warn_at = _FIRST_WARNING_SECONDS
         elif waited >= self._warn_at:

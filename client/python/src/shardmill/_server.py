@@ -16,7 +16,7 @@ import tempfile
 import time
 from typing import IO, Optional, Set, Tuple
 
-from ._library import ShardmillError, program
+from ._library import ShardmillError, TimedOutError, failure, program
 
 _STOP_SECONDS = 5.0
 _LAST_WORDS = 4096
@@ -102,12 +102,12 @@ class Server:
         out = self.process.stdout
         while not line.endswith(b"\n"):
             if timeout is not None and time.monotonic() - start > timeout:
-                raise TimeoutError(f"'shardmill serve' has not begun to serve within {timeout:g} s")
+                raise TimedOutError(f"'shardmill serve' has not begun to serve within {timeout:g} s")
             if select.select([out], [], [], 0.2)[0]:
                 more = os.read(out.fileno(), 4096)
                 if not more:
                     self.process.wait()
-                    raise ShardmillError(self.last_words())
+                    raise failure(self.last_words(), "peer")
                 line += more
         words = line.decode(errors="replace").strip()
         if not words.startswith("serving ") or " at " not in words:

@@ -13,10 +13,10 @@ import os
 import threading
 import time
 import weakref
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import _library
-from ._library import BatchView, OpenOptions, ShardmillError
+from ._library import BatchView, OpenOptions, ShardmillError, TimedOutError
 
 SLICE_MS = 200  # the longest that a call stays in C: so long Ctrl-C may have to wait
 _TOKEN_BYTES = 512
@@ -51,11 +51,11 @@ class Session:
         def work() -> None:
             handle = ctypes.c_void_p()
             failed = self._lib.sm_open(ctypes.byref(handle), ctypes.byref(options)) < 0
-            text = self._lib.sm_last_error(None) if failed else None
+            error = self._failure(None) if failed else None
             with abandoned:
                 if result.get("abandoned") and not failed:
                     self._lib.sm_close(ctypes.byref(handle))
-                result.update(handle=handle, error=text if text is not None or not failed else b"it could not be opened")
+                result.update(handle=handle, error=error)
 
         thread = threading.Thread(target=work, name="shardmill-open", daemon=True)
         thread.start()
@@ -69,7 +69,7 @@ class Session:
                     self._lib.sm_close(ctypes.byref(result["handle"]))
             raise
         if result["error"] is not None:
-            raise ShardmillError(result["error"].decode(errors="replace"))
+            raise result["error"]
         self._handle = result["handle"]
 
     # ---- calls ----
@@ -85,26 +85,24 @@ class Session:
             with self._lock:
                 self._drain()
                 if self._pending is not None and self._pending.data:
-                    result, why = _library.NEXT_BATCH, ""
+                    result, error = _library.NEXT_BATCH, None
                 else:
                     self._pending = BatchView()
                     left = SLICE_MS if timeout is None else (timeout - (time.monotonic() - start)) * 1000
                     slice_ms = max(1, min(SLICE_MS, int(left)))
-                    called = time.monotonic()
                     result = self._lib.sm_next(self._handle, ctypes.byref(self._pending), slice_ms)
-                    took = time.monotonic() - called
-                    why = self._error() if result < 0 else ""
+                    error = self._failure(self._handle) if result < 0 else None
             self._settle()
             if result == _library.NEXT_BATCH:
                 return result, self._pending
-            if result > 0:
+            if error is None:
                 return result, None
-            if took < slice_ms / 1000 * 0.9:  # it was no timeout
-                raise ShardmillError(why)
+            if not isinstance(error, TimedOutError):
+                raise error
             waited = time.monotonic() - start
             if timeout is not None and waited >= timeout:
-                raise TimeoutError(why)
-            idle(waited, why)
+                raise error
+            idle(waited, str(error))
 
     def take(self, view: BatchView, memory: Any) -> None:
         """The view that next() gave is in somebody's hands: it is given back when `memory` is gone."""
@@ -116,45 +114,54 @@ class Session:
         return self._pending is view
 
     def state(self) -> str:
-        self._check()
         text = ctypes.create_string_buffer(_TOKEN_BYTES)
-        with self._lock:
-            failed = self._lib.sm_state(self._handle, text, len(text)) < 0
-            why = self._error() if failed else ""
-        self._settle()
-        if failed:
-            raise ShardmillError(why)
+        self._call(self._lib.sm_state, text, len(text))
         return text.value.decode()
 
+    def seek(self, token: str) -> None:
+        """Goes elsewhere. A view that nobody was given is given back; done twice it changes nothing."""
+        self._call(self._lib.sm_seek, token.encode())
+        with self._lock:
+            self._drop_pending()
+
     def commit(self, token: str, timeout: float) -> None:
-        """Repeats the call until the journal holds the token; a commit that comes twice changes nothing."""
-        end = time.monotonic() + timeout
-        while True:
-            self._check()
-            slice_ms = max(1, min(SLICE_MS, int((end - time.monotonic()) * 1000)))
-            with self._lock:
-                called = time.monotonic()
-                failed = self._lib.sm_commit(self._handle, token.encode(), slice_ms) < 0
-                took = time.monotonic() - called
-                why = self._error() if failed else ""
-            self._settle()
-            if not failed:
-                return
-            if took < slice_ms / 1000 * 0.9:
-                raise ShardmillError(why)
-            if time.monotonic() >= end:
-                raise TimeoutError(why)
+        """Until the journal holds the token; a commit that comes twice changes nothing."""
+        self._wait(timeout, self._lib.sm_commit, token.encode())
+
+    def classes(self, timeout: float) -> List[str]:
+        size, text = 0, None
+        while text is None:
+            room = ctypes.create_string_buffer(size + 1)
+            size = self._wait(timeout, self._lib.sm_classes, room, len(room))
+            text = room.value if size < len(room) else None
+        return json.loads(text.decode())
 
     def info(self) -> Dict[str, Any]:
-        self._check()
         text = ctypes.create_string_buffer(_INFO_BYTES)
-        with self._lock:
-            failed = self._lib.sm_info(self._handle, text, len(text)) < 0
-            why = self._error() if failed else ""
-        self._settle()
-        if failed:
-            raise ShardmillError(why)
+        self._call(self._lib.sm_info, text, len(text))
         return json.loads(text.value.decode())
+
+    def _call(self, function: Callable[..., int], *arguments: Any) -> int:
+        """One call with the handle; raises what the library says when it fails."""
+        self._check()
+        with self._lock:
+            result = function(self._handle, *arguments)
+            error = self._failure(self._handle) if result < 0 else None
+        self._settle()
+        if error is not None:
+            raise error
+        return result
+
+    def _wait(self, timeout: float, function: Callable[..., int], *arguments: Any) -> int:
+        """A call whose last argument is how long it may wait, in slices that let Ctrl-C through."""
+        end = time.monotonic() + timeout
+        while True:
+            slice_ms = max(1, min(SLICE_MS, int((end - time.monotonic()) * 1000)))
+            try:
+                return self._call(function, *arguments, slice_ms)
+            except TimedOutError:
+                if time.monotonic() >= end:
+                    raise
 
     def close(self) -> None:
         """Detaches. Arrays that somebody still holds stay readable: the last of them closes the handle."""
@@ -162,9 +169,7 @@ class Session:
             return
         self._closing = True
         with self._lock:
-            if self._pending is not None and self._pending.data:  # nobody was given it
-                self._lib.sm_release(self._handle, ctypes.byref(self._pending))
-            self._pending = None
+            self._drop_pending()
             self._drain()
         self._settle()
 
@@ -174,19 +179,6 @@ class Session:
             self._closing = True
             self._lib.sm_close(ctypes.byref(self._handle))
             self._lock.release()
-
-    @property
-    def held(self) -> int:
-        """Batches whose arrays are referenced from somewhere."""
-        return len(self._out)
-
-    @property
-    def closed(self) -> bool:
-        return self._closing
-
-    @property
-    def open_handle(self) -> bool:
-        return bool(self._handle.value)
 
     # ---- giving back ----
 
@@ -206,12 +198,20 @@ class Session:
         if self._closing and not self._out and self._handle.value:
             self._lib.sm_close(ctypes.byref(self._handle))
 
-    def _error(self) -> str:
-        return (self._lib.sm_last_error(self._handle) or b"it failed without a reason").decode(errors="replace")
+    def _drop_pending(self) -> None:
+        """With the lock. Nobody was given it."""
+        if self._pending is not None and self._pending.data:
+            self._lib.sm_release(self._handle, ctypes.byref(self._pending))
+        self._pending = None
+
+    def _failure(self, handle: Optional[ctypes.c_void_p]) -> ShardmillError:
+        """Of the last call with this handle; None: of sm_open in this thread."""
+        return _library.failure(self._lib.sm_last_error(handle).decode(errors="replace"),
+                                self._lib.sm_last_code(handle).decode())
 
     def _check(self) -> None:
         if os.getpid() != self._pid:
             raise ShardmillError(f"this loader was opened by process {self._pid}, and this is its child {os.getpid()} (hint: "
                                  "make a Loader after the fork)")
         if self._closing:
-            raise ShardmillError("this loader is closed")
+            raise _library.CancelledError("this loader is closed")
