@@ -33,7 +33,7 @@ struct server {
     char endpoint[256];
     struct sm_embedded *embedded;
     struct sm_client *client;
-    int lock_fd;
+    int lock_fd, port_fd;
     int restarts; /* as last said */
     int64_t looked_ms;
 };
@@ -48,7 +48,7 @@ static int job_look(struct server *s, struct sm_err *err);
 int sm_serve(struct sm_stream *stream, const struct sm_serve_options *options,
              void (*ready)(void *context, const char *endpoint), void *context,
              struct sm_err *err) {
-    struct server s = {.stream = stream, .options = options, .lock_fd = -1};
+    struct server s = {.stream = stream, .options = options, .lock_fd = -1, .port_fd = -1};
     int r = -1;
     if (endpoint_choose(&s, err) == 0 && state_claim(&s, err) == 0 &&
         children_start(&s, err) == 0 && job_submit(&s, err) == 0) {
@@ -59,11 +59,14 @@ int sm_serve(struct sm_stream *stream, const struct sm_serve_options *options,
     sm_client_free(&s.client);
     sm_embedded_stop(&s.embedded, GRACE_MS);
     if (s.lock_fd >= 0) close(s.lock_fd);
+    if (s.port_fd >= 0) close(s.port_fd);
     return r < 0 && err->code == SM_E_CANCELLED && *options->stop ? 0 : r < 0 ? -1 : 0;
 }
 
 /* A port of "*" or "0" is chosen here, once: a broker that is started again must be where the
- * trainers look for it. */
+ * trainers look for it. The socket that chose stays bound, so that nobody else is given the port;
+ * only who asks for that very port, as the broker does, may have it too (SO_REUSEADDR, set after the
+ * choice: before it, the kernel would share a port that another such socket holds). */
 static int endpoint_choose(struct server *s, struct sm_err *err) {
     const char *bind_to = s->options->bind, *port = strrchr(bind_to, ':');
     snprintf(s->endpoint, sizeof s->endpoint, "%s", bind_to);
@@ -74,14 +77,12 @@ static int endpoint_choose(struct server *s, struct sm_err *err) {
         return 0;
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t n = sizeof at;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), yes = 1;
+    s->port_fd = fd;
     if (fd < 0 || bind(fd, (struct sockaddr *)&at, n) < 0 ||
-        getsockname(fd, (struct sockaddr *)&at, &n) < 0) {
-        sm_fail_errno(err, "cannot choose a port for '%s'", bind_to);
-        if (fd >= 0) close(fd);
-        return -1;
-    }
-    close(fd);
+        getsockname(fd, (struct sockaddr *)&at, &n) < 0 ||
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) < 0)
+        return sm_fail_errno(err, "cannot choose a port for '%s'", bind_to);
     snprintf(s->endpoint, sizeof s->endpoint, "%.*s:%u", (int)(port - bind_to), bind_to,
              ntohs(at.sin_port));
     return 0;

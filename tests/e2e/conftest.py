@@ -106,7 +106,7 @@ def processes(marker):
     return found
 
 
-def wait_until(condition, seconds=20, what="it"):
+def wait_until(condition, seconds=60, what="it"):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()

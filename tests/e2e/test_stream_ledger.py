@@ -101,7 +101,7 @@ def test_nothing_is_lost_or_doubled_whoever_is_killed(thumbnails, tmp_path, star
         while sum(kills.values()) < KILLS or sum(t.samples() for t in trainers) < SAMPLES * 1.1:
             for trainer in trainers:
                 trainer.tend()
-            time.sleep(chance.expovariate(1 / 0.5))
+            time.sleep(chance.expovariate(1 / 0.35))
             assert served.started.process.poll() is None, "serve has ended"
             assert time.monotonic() - began < (300 + 3 * KILLS) * SLOWER, f"no progress: {kills}"
             if sum(kills.values()) < KILLS:
