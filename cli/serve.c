@@ -65,8 +65,8 @@ int sm_serve(struct sm_stream *stream, const struct sm_serve_options *options,
 
 /* A port of "*" or "0" is chosen here, once: a broker that is started again must be where the
  * trainers look for it. The socket that chose stays bound, so that nobody else is given the port;
- * only who asks for that very port, as the broker does, may have it too (SO_REUSEADDR, set after the
- * choice: before it, the kernel would share a port that another such socket holds). */
+ * only who asks for that very port, as the broker does, may have it too (SO_REUSEADDR, set after
+ * the choice: before it, the kernel would share a port that another such socket holds). */
 static int endpoint_choose(struct server *s, struct sm_err *err) {
     const char *bind_to = s->options->bind, *port = strrchr(bind_to, ':');
     snprintf(s->endpoint, sizeof s->endpoint, "%s", bind_to);

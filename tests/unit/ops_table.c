@@ -38,6 +38,10 @@ static size_t type_size(enum sm_type type) {
         return sizeof(int);
     case SM_T_STR:
         return sizeof(const char *);
+    case SM_T_STRS:
+        return sizeof(struct sm_strs);
+    case SM_T_ANY:
+        return sizeof(struct sm_any);
     case SM_T_OPS:
         return 0;
     }
