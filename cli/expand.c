@@ -120,6 +120,7 @@ static int describe_run(struct expansion *x, struct sm_err *err) {
                                .seed = (uint64_t)p->seed,
                                .epoch = x->options->epoch,
                                .shard_samples = (uint64_t)p->expand.samples_per_shard};
+    r->format = sm_shard_format(p->expand.encode);
     r->slice = x->options->slice;
     r->slices = x->options->slices;
     sm_pipeline_digest(p, r->pipeline_digest);
@@ -190,7 +191,7 @@ static bool shards_there(struct expansion *x, const struct sm_run *record,
     for (size_t i = 0; i < record->n_shards; i++) {
         char path[PATH_MAX + SM_PART_NAME_MAX];
         struct stat st;
-        sm_shard_file(record->shards[i].shard, name);
+        sm_shard_file(record->shards[i].shard, record->format, name);
         snprintf(path, sizeof path, "%s/%s", x->dir, name);
         if (stat(path, &st) < 0 || (uint64_t)st.st_size != record->shards[i].bytes) return false;
     }

@@ -71,11 +71,11 @@ static int find_slices(const char *dir, uint32_t *slices, struct sm_err *err) {
     return r;
 }
 
-static int check_shard(const char *dir, const struct sm_shard_record *s, bool verify,
-                       struct sm_err *err) {
+static int check_shard(const char *dir, const struct sm_run *run, const struct sm_shard_record *s,
+                       bool verify, struct sm_err *err) {
     char path[PATH_MAX + SM_PART_NAME_MAX], name[SM_PART_NAME_MAX];
     struct stat st;
-    sm_shard_file(s->shard, name);
+    sm_shard_file(s->shard, run->format, name);
     snprintf(path, sizeof path, "%s/%s", dir, name);
     if (stat(path, &st) < 0) return sm_fail_errno(err, "cannot find shard '%s'", path);
     if ((uint64_t)st.st_size != s->bytes)
@@ -137,7 +137,7 @@ static int add_slice(struct sm_run *all, const char *dir, uint32_t slice, uint32
     if (sm_run_read(&part, path, err) < 0) return -1;
     int r = 0;
     for (size_t i = 0; i < part.n_shards && r == 0; i++)
-        r = check_shard(dir, &part.shards[i], verify, err);
+        r = check_shard(dir, &part, &part.shards[i], verify, err);
     if (r == 0 && part.n_shards != sm_run_slice_shards(&part))
         r = sm_fail(err, SM_E_INTERNAL, "'%s' lists %zu shards of %" PRIu64, path, part.n_shards,
                     sm_run_slice_shards(&part));

@@ -5,7 +5,6 @@
 
 #include "lib/buf.h"
 #include "lib/fs.h"
-#include "workers/sinks/sink.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -15,6 +14,8 @@
 #include <string.h>
 
 enum { PIECE_BYTES = 1 << 20 };
+
+static const char *const formats[] = {"tar", "csv", "npy"}; /* of enum sm_shard_format */
 
 void sm_run_release(struct sm_run *r) {
     for (size_t i = 0; i < r->n_classes; i++)
@@ -149,9 +150,9 @@ static void put_header(struct out *o, const struct sm_run *r) {
     sm_buf_json(b, r->fingerprint ? r->fingerprint : "");
     sm_buf_printf(b,
                   ",\n\"samples\": %" PRIu64 ",\n\"copies\": %u,\n\"shuffle\": %s,\n"
-                  "\"samples_per_shard\": %" PRIu64 ",\n\"classes\": [",
+                  "\"samples_per_shard\": %" PRIu64 ",\n\"format\": \"%s\",\n\"classes\": [",
                   r->plan.samples, r->plan.copies, r->plan.shuffle ? "true" : "false",
-                  r->plan.shard_samples);
+                  r->plan.shard_samples, formats[r->format]);
     for (size_t c = 0; c < r->n_classes; c++) {
         sm_buf_text(b, c ? ", " : "");
         sm_buf_json(b, r->classes[c]);
@@ -184,7 +185,7 @@ static void put_shards(struct out *o, const struct sm_run *r) {
     for (size_t i = 0; i < r->n_shards; i++) {
         const struct sm_shard_record *s = &r->shards[i];
         char name[SM_PART_NAME_MAX];
-        sm_shard_file(s->shard, name);
+        sm_shard_file(s->shard, r->format, name);
         sm_buf_printf(&o->buf,
                       "%s{\"name\": \"%s\", \"samples\": %" PRIu64 ", \"bytes\": %" PRIu64
                       ", \"sha256\": \"%s\"}",
@@ -318,9 +319,14 @@ static int read_records(struct sm_run *r, json_t *root, const char *path, struct
                                     .bytes = number(item, "bytes")};
         const char *name = json_string_value(json_object_get(item, "name"));
         const char *sha = json_string_value(json_object_get(item, "sha256"));
+        char expected[SM_PART_NAME_MAX] = "";
         if (name == NULL || sha == NULL || strlen(sha) != SM_SHA_HEX - 1 ||
-            sscanf(name, "shard-%" SCNu64 ".tar", &s.shard) != 1)
+            sscanf(name, "shard-%" SCNu64, &s.shard) != 1)
             return sm_fail(err, SM_E_IO, "'%s': shard %zu is not well formed", path, i);
+        sm_shard_file(s.shard, r->format, expected);
+        if (strcmp(name, expected) != 0)
+            return sm_fail(err, SM_E_IO, "'%s': shard '%.64s' is not named '%s'", path, name,
+                           expected);
         memcpy(s.sha256, sha, SM_SHA_HEX);
         if (sm_run_add_shard(r, &s, err) < 0) return -1;
     }
@@ -342,6 +348,18 @@ static int read_records(struct sm_run *r, json_t *root, const char *path, struct
                            i);
     }
     return 0;
+}
+
+/* A record from before there were rows has no format: its shards are tars. */
+static int read_format(struct sm_run *r, json_t *root, const char *path, struct sm_err *err) {
+    const char *format = json_string_value(json_object_get(root, "format"));
+    if (format == NULL) return 0;
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+        if (strcmp(format, formats[i]) == 0) {
+            r->format = (enum sm_shard_format)i;
+            return 0;
+        }
+    return sm_fail(err, SM_E_IO, "'%s': shards of format '%.32s'", path, format);
 }
 
 int sm_run_read(struct sm_run *r, const char *path, struct sm_err *err) {
@@ -378,7 +396,9 @@ int sm_run_read(struct sm_run *r, const char *path, struct sm_err *err) {
     }
     r->slice = (uint32_t)number(root, "slice");
     r->slices = json_object_get(root, "slices") ? (uint32_t)number(root, "slices") : 1;
-    if (read_classes(r, root, path, err) == 0 && read_records(r, root, path, err) == 0) result = 0;
+    if (read_format(r, root, path, err) == 0 && read_classes(r, root, path, err) == 0 &&
+        read_records(r, root, path, err) == 0)
+        result = 0;
 done:
     json_decref(root);
     if (result < 0) sm_run_release(r);

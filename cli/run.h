@@ -7,6 +7,7 @@
 #include "lib/digest.h"
 #include "lib/err.h"
 #include "lib/plan.h"
+#include "workers/sinks/sink.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -38,6 +39,7 @@ struct sm_run {
     char pipeline_digest[SM_XXH_HEX], dataset_digest[SM_XXH_HEX];
     char *name, *fingerprint; /* fingerprint: NULL as long as nobody has worked */
     struct sm_plan plan;
+    enum sm_shard_format format;
     uint32_t slice, slices;
     char **classes;
     size_t n_classes;

@@ -13,8 +13,9 @@ _Static_assert(sizeof(struct sm_batch_header) == SM_BATCH_HEADER, "the header ha
 static const char magic[8] = "SMBATCH";
 
 /* Bytes of an element, in the order of enum sm_dtype. */
-static const uint8_t element_bytes[] = {1, 4, 2, 2};
-enum { DTYPES = sizeof element_bytes, LAYOUTS = 2 };
+static const uint8_t element_bytes[] = {1, 4, 2, 2, 8};
+/* Of enum sm_layout; this room knows no pipelines. */
+enum { DTYPES = sizeof element_bytes, LAYOUT_ROWS = 2, LAYOUTS };
 
 struct array {
     uint64_t offset, bytes;
@@ -43,7 +44,8 @@ static bool sample_bytes(const struct sm_batch_header *h, uint64_t *bytes) {
 int sm_batch_layout(struct sm_batch_header *h, struct sm_err *err) {
     uint64_t sample;
     if (h->count == 0 || h->dtype >= DTYPES || h->layout >= LAYOUTS || h->channels == 0 ||
-        h->height == 0 || h->width == 0)
+        h->height == 0 || h->width == 0 ||
+        (h->layout == LAYOUT_ROWS && (h->channels != 1 || h->height != 1)))
         return sm_fail(err, SM_E_PROTOCOL, "a batch of no samples or of no known shape");
     if (h->count > SM_MAX_BATCH_SAMPLES || !sample_bytes(h, &sample) ||
         sample > SM_MAX_BATCH_BYTES / h->count)

@@ -3,11 +3,10 @@
  * raise SM_BATCH_VERSION.
  *
  *   header   128 bytes
- *   tensor   count x (C,H,W) or (H,W,C) elements of dtype
- *   label    int64[count]
- *   index    uint64[count]  the sample's index in the dataset (of the sample that is really there)
- *   position uint64[count]  in the epoch
- *   flags    uint8[count]   SM_BATCH_PADDING, SM_BATCH_SUBSTITUTE */
+ *   tensor   count x (C,H,W) or (H,W,C) elements of dtype; of rows count x columns, which the
+ * header says as channels 1, height 1, width columns label    int64[count] index    uint64[count]
+ * the sample's index in the dataset (of the sample that is really there) position uint64[count]  in
+ * the epoch flags    uint8[count]   SM_BATCH_PADDING, SM_BATCH_SUBSTITUTE */
 #pragma once
 
 #include "lib/digest.h"
@@ -32,8 +31,8 @@ struct sm_batch_header {
     uint8_t reserved[24];
 };
 
-/* Fills the offsets and bytes of a header whose count, dtype, channels, height and width are set.
- * Pure arithmetic: the submitter uses it for JobSpec.batch_bytes. SM_E_TOO_LARGE beyond
+/* Fills the offsets and bytes of a header whose count, dtype, layout, channels, height and width
+ * are set. Pure arithmetic: the submitter uses it for JobSpec.batch_bytes. SM_E_TOO_LARGE beyond
  * SM_MAX_BATCH_BYTES. */
 int sm_batch_layout(struct sm_batch_header *h, struct sm_err *err);
 uint64_t sm_batch_sample_bytes(const struct sm_batch_header *h);

@@ -95,8 +95,8 @@ static void run(struct sm_disk_task *t) {
     if (t->part != NULL)
         t->failed = sm_part_finish(&t->part, t->last, &t->bytes, t->sha256, &t->err);
     else
-        t->failed = sm_seal(t->dir, t->shard, t->parts, t->n_parts, t->single, &t->bytes, t->sha256,
-                            &t->err);
+        t->failed = sm_seal(t->dir, t->shard, t->format, t->parts, t->n_parts, t->single, &t->bytes,
+                            t->sha256, &t->err);
 }
 
 static void *work(void *disk) {

@@ -14,6 +14,7 @@ struct sm_disk_task {
     bool last;
     char *dir; /* of a seal: freed with the task, as parts and sha256 are its own */
     uint64_t shard;
+    enum sm_shard_format format;
     struct sm_part_name *parts;
     size_t n_parts;
     char single[SM_SHA_HEX];

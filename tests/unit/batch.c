@@ -31,11 +31,11 @@ static uint8_t *make(struct sm_batch_header *h) {
 
 static void arrays_do_not_overlap_and_are_aligned(void **state) {
     (void)state;
-    for (uint32_t dtype = 0; dtype < 4; dtype++)
+    for (uint32_t dtype = 0; dtype < 5; dtype++)
         for (uint32_t count = 1; count < 130; count += 3) {
             struct sm_batch_header h = shape(count, dtype, 3, 5, 7);
             assert_int_equal(sm_batch_layout(&h, NULL), 0);
-            static const unsigned element[] = {1, 4, 2, 2};
+            static const unsigned element[] = {1, 4, 2, 2, 8};
             assert_int_equal(sm_batch_sample_bytes(&h), 3 * 5 * 7 * element[dtype]);
             assert_true(h.tensor >= SM_BATCH_HEADER);
             assert_true(h.label >= h.tensor + count * sm_batch_sample_bytes(&h));
@@ -47,6 +47,24 @@ static void arrays_do_not_overlap_and_are_aligned(void **state) {
             for (int i = 0; i < 6; i++)
                 assert_int_equal(at[i] % SM_BATCH_ALIGN, 0);
         }
+}
+
+static void rows_have_one_side_and_nothing_else(void **state) {
+    (void)state;
+    struct sm_batch_header h = shape(9, 4, 1, 1, 30);
+    h.layout = 2;
+    assert_int_equal(sm_batch_layout(&h, NULL), 0);
+    assert_int_equal(sm_batch_sample_bytes(&h), 30 * 8);
+    assert_int_equal(h.version, 1); /* what images had before still has these bytes */
+    struct sm_batch_header bad[] = {h, h, h};
+    bad[0].channels = 3;
+    bad[1].height = 2;
+    bad[2].layout = 3;
+    for (int i = 0; i < 3; i++) {
+        struct sm_err err = {0};
+        assert_int_equal(sm_batch_layout(&bad[i], &err), -1);
+        assert_int_equal(err.code, SM_E_PROTOCOL);
+    }
 }
 
 static void sizes_without_end_are_refused_before_they_overflow(void **state) {
@@ -64,7 +82,7 @@ static void sizes_without_end_are_refused_before_they_overflow(void **state) {
         assert_int_equal(sm_batch_layout(&big[i], &err), -1);
         assert_int_equal(err.code, SM_E_TOO_LARGE);
     }
-    struct sm_batch_header none[] = {shape(0, 0, 3, 4, 4), shape(1, 4, 3, 4, 4),
+    struct sm_batch_header none[] = {shape(0, 0, 3, 4, 4), shape(1, 5, 3, 4, 4),
                                      shape(1, 0, 0, 4, 4), shape(1, 0, 3, 4, 0)};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
         struct sm_err err = {0};
@@ -144,6 +162,7 @@ static void the_chain_depends_on_order_and_on_every_step(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(arrays_do_not_overlap_and_are_aligned),
+        cmocka_unit_test(rows_have_one_side_and_nothing_else),
         cmocka_unit_test(sizes_without_end_are_refused_before_they_overflow),
         cmocka_unit_test(a_header_that_lies_is_not_believed),
         cmocka_unit_test(the_digest_is_of_what_trainers_read_and_of_nothing_else),

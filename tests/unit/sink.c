@@ -96,11 +96,13 @@ static void parts_joined_are_the_bytes_of_one_part(void **state) {
     struct sm_err err = {0};
     struct scratch one = scratch_make(), three = scratch_make();
     struct sm_part_name whole = write_part(one.dir, 0, 20, true, sha[0]);
-    assert_int_equal(sm_seal(one.dir, 0, &whole, 1, sha[0], &size[0], sha[1], &err), 0);
+    assert_int_equal(sm_seal(one.dir, 0, SM_SHARD_TAR, &whole, 1, sha[0], &size[0], sha[1], &err),
+                     0);
     struct sm_part_name parts[3] = {write_part(three.dir, 0, 7, false, sha[2]),
                                     write_part(three.dir, 7, 1, false, sha[2]),
                                     write_part(three.dir, 8, 12, true, sha[2])};
-    assert_int_equal(sm_seal(three.dir, 0, parts, 3, NULL, &size[1], sha[3], &err), 0);
+    assert_int_equal(sm_seal(three.dir, 0, SM_SHARD_TAR, parts, 3, NULL, &size[1], sha[3], &err),
+                     0);
     assert_string_equal(sha[0], sha[1]);
     assert_string_equal(sha[1], sha[3]);
     assert_int_equal(size[0], size[1]);
@@ -123,7 +125,7 @@ static void pythons_tarfile_reads_what_was_written(void **state) {
     char sha[SM_SHA_HEX], command[1024];
     struct sm_part_name part = write_part(s.dir, 3, 11, true, sha);
     uint64_t size;
-    assert_int_equal(sm_seal(s.dir, 0, &part, 1, sha, &size, sha, NULL), 0);
+    assert_int_equal(sm_seal(s.dir, 0, SM_SHARD_TAR, &part, 1, sha, &size, sha, NULL), 0);
     scratch_text(
         &s, "check.py",
         "import tarfile, hashlib, sys\n"
@@ -160,7 +162,7 @@ static int write_and_seal(const char *dir, struct sm_err *err) {
             return -1;
         }
     if (sm_part_finish(&p, true, &bytes, sha, err) != 0) return -1;
-    return sm_seal(dir, 0, &name, 1, NULL, &bytes, sha, err);
+    return sm_seal(dir, 0, SM_SHARD_TAR, &name, 1, NULL, &bytes, sha, err);
 }
 
 static void whatever_call_fails_no_shard_has_its_name(void **state) {
@@ -242,13 +244,13 @@ static void a_seal_may_be_repeated_at_any_point(void **state) {
     struct sm_err err = {0};
     struct sm_part_name parts[2] = {write_part(s.dir, 0, 4, false, sha),
                                     write_part(s.dir, 4, 4, true, sha)};
-    assert_int_equal(sm_seal(s.dir, 0, parts, 2, NULL, &size, sha, &err), 0);
-    assert_int_equal(sm_seal(s.dir, 0, parts, 2, NULL, &size2, again, &err),
+    assert_int_equal(sm_seal(s.dir, 0, SM_SHARD_TAR, parts, 2, NULL, &size, sha, &err), 0);
+    assert_int_equal(sm_seal(s.dir, 0, SM_SHARD_TAR, parts, 2, NULL, &size2, again, &err),
                      0); /* parts are gone */
     assert_string_equal(sha, again);
     assert_int_equal(size, size2);
     write_part(s.dir, 0, 4, false, again); /* the crash came after the first unlink */
-    assert_int_equal(sm_seal(s.dir, 0, parts, 2, NULL, &size2, again, &err), 0);
+    assert_int_equal(sm_seal(s.dir, 0, SM_SHARD_TAR, parts, 2, NULL, &size2, again, &err), 0);
     assert_string_equal(sha, again);
     assert_string_equal(names_in(s.dir), "shard-000000.tar ");
     scratch_remove(&s);
@@ -261,7 +263,7 @@ static void a_part_that_is_missing_is_named(void **state) {
     uint64_t size;
     struct sm_err err = {0};
     struct sm_part_name parts[2] = {write_part(s.dir, 0, 4, false, sha), {.first = 4, .count = 4}};
-    assert_int_equal(sm_seal(s.dir, 0, parts, 2, NULL, &size, sha, &err), -1);
+    assert_int_equal(sm_seal(s.dir, 0, SM_SHARD_TAR, parts, 2, NULL, &size, sha, &err), -1);
     assert_int_equal(err.code, SM_E_PART_MISSING);
     assert_non_null(strstr(err.text, "00000004-4.g0.part"));
     assert_string_equal(names_in(s.dir), "shard-000000.00000000-4.g0.part ");

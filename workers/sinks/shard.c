@@ -1,10 +1,11 @@
-/* Writes parts of shards as plain ustar and joins them to shards. Comes after lease.c, which hands
- * in finished samples; what is written here depends on them alone: no time, no owner, no order of
- * work. */
-#include "workers/sinks/sink.h"
+/* Writes parts of shards as plain ustar (rows: see rows.c) and joins them to shards. Comes after
+ * lease.c, which hands in finished samples; what is written here depends on them alone: no time, no
+ * owner, no order of work. */
+#include "workers/sinks/part.h"
 
 #include "lib/fs.h"
 #include "lib/limits.h"
+#include "pipelines/lang/pipeline.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -18,15 +19,8 @@
 
 enum { BLOCK = 512, NAME_BYTES = 100, COPY_BYTES = 1 << 20 };
 
-struct sm_part {
-    struct sm_newfile *file;
-    struct sm_hash *sha;
-    uint64_t bytes;
-};
-
 static int add_member(struct sm_part *p, const char *key, const char *extension, const void *bytes,
                       size_t n, struct sm_err *err);
-static int put(struct sm_part *p, const void *bytes, size_t n, struct sm_err *err);
 static bool path_of(const char *dir, const char *name, char path[SM_MAX_PATH_BYTES]);
 static int read_shard(const char *path, uint64_t *bytes, char sha256[SM_SHA_HEX],
                       struct sm_err *err);
@@ -38,8 +32,19 @@ void sm_part_file(const struct sm_part_name *p, char name[SM_PART_NAME_MAX]) {
              (unsigned long long)p->shard, (unsigned long long)p->first, p->count, p->generation);
 }
 
-void sm_shard_file(uint64_t shard, char name[SM_PART_NAME_MAX]) {
-    snprintf(name, SM_PART_NAME_MAX, "shard-%06llu.tar", (unsigned long long)shard);
+enum sm_shard_format sm_shard_format(int encode) {
+    return encode == SM_ENCODE_CSV   ? SM_SHARD_CSV
+           : encode == SM_ENCODE_NPY ? SM_SHARD_NPY
+                                     : SM_SHARD_TAR;
+}
+
+static const char *const extensions[] = {"tar", "csv", "npy"}; /* of enum sm_shard_format */
+static const size_t formats = sizeof extensions / sizeof *extensions;
+
+void sm_shard_file(uint64_t shard, enum sm_shard_format format, char name[SM_PART_NAME_MAX]) {
+    assert((size_t)format < formats);
+    snprintf(name, SM_PART_NAME_MAX, "shard-%06llu.%s", (unsigned long long)shard,
+             extensions[format]);
 }
 
 int sm_part_open(struct sm_part **gives, const char *dir, const struct sm_part_name *name,
@@ -72,7 +77,7 @@ int sm_part_finish(struct sm_part **pp, bool last, uint64_t *bytes, char sha256[
                    struct sm_err *err) {
     struct sm_part *p = *pp;
     static const uint8_t end[2 * BLOCK];
-    int failed = last ? put(p, end, sizeof end, err) : 0;
+    int failed = last && p->rows == NULL ? sm_part_put(p, end, sizeof end, err) : 0;
     if (!failed) {
         *bytes = p->bytes;
         sm_hash_end(&p->sha, sha256);
@@ -87,6 +92,7 @@ void sm_part_abandon(struct sm_part **pp) {
     if (p == NULL) return;
     sm_newfile_abandon(&p->file);
     sm_hash_end(&p->sha, NULL);
+    sm_buf_release(&p->text);
     free(p);
     *pp = NULL;
 }
@@ -121,12 +127,13 @@ static int add_member(struct sm_part *p, const char *key, const char *extension,
     assert(name_n > 0 && name_n < NAME_BYTES && n < (UINT64_C(1) << 33));
     uint8_t header[BLOCK];
     make_header(header, name, n);
-    if (put(p, header, sizeof header, err) != 0 || put(p, bytes, n, err) != 0) return -1;
+    if (sm_part_put(p, header, sizeof header, err) != 0 || sm_part_put(p, bytes, n, err) != 0)
+        return -1;
     static const uint8_t zeros[BLOCK];
-    return put(p, zeros, (BLOCK - n % BLOCK) % BLOCK, err);
+    return sm_part_put(p, zeros, (BLOCK - n % BLOCK) % BLOCK, err);
 }
 
-static int put(struct sm_part *p, const void *bytes, size_t n, struct sm_err *err) {
+int sm_part_put(struct sm_part *p, const void *bytes, size_t n, struct sm_err *err) {
     p->bytes += n;
     sm_hash_add(p->sha, bytes, n);
     return sm_newfile_add(p->file, bytes, n, err);
@@ -144,11 +151,11 @@ static bool part_path(const char *dir, const struct sm_part_name *part,
     return path_of(dir, name, path);
 }
 
-int sm_seal(const char *dir, uint64_t shard, const struct sm_part_name *parts, size_t n_parts,
-            const char *sha256_of_single, uint64_t *bytes, char sha256[SM_SHA_HEX],
-            struct sm_err *err) {
+int sm_seal(const char *dir, uint64_t shard, enum sm_shard_format format,
+            const struct sm_part_name *parts, size_t n_parts, const char *sha256_of_single,
+            uint64_t *bytes, char sha256[SM_SHA_HEX], struct sm_err *err) {
     char name[SM_PART_NAME_MAX], path[SM_MAX_PATH_BYTES], part[SM_MAX_PATH_BYTES];
-    sm_shard_file(shard, name);
+    sm_shard_file(shard, format, name);
     if (!path_of(dir, name, path)) return sm_fail(err, SM_E_USAGE, "the path is too long");
     size_t there = 0, missing = n_parts;
     for (size_t i = 0; i < n_parts; i++) {
@@ -251,13 +258,16 @@ static bool is_spent_part(int dir, const char *name) {
     unsigned long long shard, first;
     unsigned count, generation;
     int end = 0;
-    char final[SM_PART_NAME_MAX];
     if (sscanf(name, "shard-%llu.%llu-%u.g%u.part%n", &shard, &first, &count, &generation, &end) !=
             4 ||
         end == 0 || name[end] != 0)
         return false;
-    sm_shard_file(shard, final);
-    return faccessat(dir, final, F_OK, 0) == 0;
+    for (size_t format = 0; format < formats; format++) {
+        char final[SM_PART_NAME_MAX];
+        sm_shard_file(shard, (enum sm_shard_format)format, final);
+        if (faccessat(dir, final, F_OK, 0) == 0) return true;
+    }
+    return false;
 }
 
 void sm_sink_sweep(const char *dir) {
