@@ -30,7 +30,8 @@
     X(free_before_release)   \
     X(dead_batch_offered)    \
     X(rank_twice)            \
-    X(grid_ignored)
+    X(grid_ignored)          \
+    X(charged_twice)
 enum {
     PLANT_none,
 #define X(name) PLANT_##name,

@@ -249,6 +249,7 @@ void core_step_charge(struct sm_core *core, struct work *work, uint64_t index) {
     uint64_t sample = sample_at(job, work->batch->epoch, index);
     struct suspect *suspect = suspect_of(job, sample);
     bool skipped = poisoned(job, sample);
+    if (PLANTED(charged_twice)) suspect->deaths++;
     if (++suspect->deaths < (skipped ? SM_SKIPPED_DEATHS : SM_SINGLE_DEATHS)) return;
     *suspect = job->suspects[--job->n_suspects];
     if (skipped) {

@@ -1,6 +1,7 @@
-/* `sim [--kills N] [--seed S] [--epoch E] [--plants EPOCHS]`: simulated epochs until N kills have
- * been survived; then, to prove that the checks see anything, the same with each planted bug until
- * it is caught. A failure prints the seed and epoch that replay exactly it. */
+/* `sim [--kills N] [--seed S] [--epoch E] [--plants EPOCHS] [--streams M]`: simulated epochs until
+ * N kills have been survived, every M-th one (default 30; 0: none) of a stream with trainers; then,
+ * to prove that the checks see anything, the same with each planted bug until it is caught. A
+ * failure prints the seed and epoch that replay exactly it. */
 #include "tests/sim/sim.h"
 
 #include "tests/sim/stream.h"
@@ -30,17 +31,18 @@ static double seconds(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static bool
-    streams; /* --streams 1: every fourth epoch is a stream's, and their bugs are planted too */
+static uint64_t streams = 30; /* every so manieth epoch is a stream's */
 
 static bool epoch_run(struct world *w, uint64_t seed, uint64_t epoch, struct stats *s) {
-    bool stream = streams && epoch % 4 == 3;
+    bool stream = streams > 0 && epoch % streams == streams - 1;
     return stream ? stream_epoch(seed, epoch, s, w->wrong) : world_epoch(w, seed, epoch, s);
 }
 
 static int failed(const struct world *w, uint64_t seed, uint64_t epoch) {
     printf("sim: epoch %" PRIu64 " of seed %" PRIu64 ": %s\n", epoch, seed, w->wrong);
-    printf("sim: replay it with: sim --seed %" PRIu64 " --epoch %" PRIu64 "\n", seed, epoch);
+    printf("sim: replay it with: sim --streams %" PRIu64 " --seed %" PRIu64 " --epoch %" PRIu64
+           "\n",
+           streams, seed, epoch);
     return 1;
 }
 
@@ -102,7 +104,7 @@ static int plants_catch(struct world *w, uint64_t seed, uint64_t epochs) {
     struct finding *f =
         mmap(NULL, sizeof *f, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (f == MAP_FAILED) return 1;
-    for (int p = 1; p < (streams ? PLANT_count : PLANT_step_skipped); p++) {
+    for (int p = 1; p < (streams > 0 ? PLANT_count : PLANT_step_skipped); p++) {
         plant_run(w, p, seed, epochs, f);
         missed += !f->caught;
         printf("sim: planted %-22s ", plants[p]);
@@ -127,7 +129,7 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--epoch") == 0)
             epoch = n;
         else if (strcmp(argv[i], "--streams") == 0)
-            streams = n != 0;
+            streams = n;
         else if (strcmp(argv[i], "--plants") == 0)
             plant_epochs = n;
         else if (strcmp(argv[i], "--plant") == 0)
@@ -135,7 +137,7 @@ int main(int argc, char **argv) {
         else {
             fprintf(
                 stderr,
-                "usage: sim [--kills N] [--seed S] [--epoch E] [--plants EPOCHS] [--plant NAME] [--streams 1]\n");
+                "usage: sim [--kills N] [--seed S] [--epoch E] [--plants EPOCHS] [--plant NAME] [--streams M]\n");
             return 2;
         }
     }
