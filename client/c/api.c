@@ -193,6 +193,10 @@ static int token_check(const struct sm_loader *l, const struct token *t, struct 
                                                                            : NULL;
     if (what != NULL)
         return sm_fail(err, SM_E_DIFFERS, "the token is of another %s than job '%s'", what, l->job);
+    bool beyond = t->at.epoch > l->epochs || (t->at.epoch == l->epochs && t->at.position > 0);
+    if (l->epochs != 0 && beyond)
+        return sm_fail(err, SM_E_DIFFERS, "the token is in epoch %u, and job '%s' has %u",
+                       t->at.epoch, l->job, l->epochs);
     if (t->at.position <= l->positions) return 0;
     return sm_fail(err, SM_E_USAGE, "the token is at position %" PRIu64 " of %" PRIu64,
                    t->at.position, l->positions);

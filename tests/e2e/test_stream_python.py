@@ -768,6 +768,25 @@ def test_embedded_server_that_cannot_start_says_why(tmp_path):
     assert "ShardmillError" in done.stderr and "RandomCorp" in done.stderr and "RandomCrop" in done.stderr
 
 
+def test_embedded_server_that_was_killed_is_told_and_another_goes_on(stream):
+    lines = said(f"""
+        import shardmill
+        loader = shardmill.Loader({str(stream)!r}, workers=1, credit_bytes=1, timeout=30)
+        steps = iter(loader)
+        held = next(steps)["image"]
+        before, state = held.copy(), loader.state_dict()
+        loader._server.process.kill()
+        loader._server.process.wait()
+        try:
+            seen = [b.step for b in steps]
+        except shardmill.ShardmillError as error:
+            print(error.code, error)
+        loader.load_state_dict(state)
+        print([b.step for b in loader], (held == before).all())
+    """)
+    assert lines[0].startswith("peer the embedded server has ended") and lines[1] == "[1, 2, 3, 4, 5] True"
+
+
 def test_fork_and_threads_with_real_servers(stream):
     lines = said(f"""
         import os, shardmill, threading

@@ -55,15 +55,17 @@ enum fake_fault {
 struct fake {
     /* the job, set before fake_start */
     uint64_t positions;
-    uint32_t batch_size, world_size, epochs, height;
+    uint32_t batch_size, epochs, height;
+    _Atomic uint32_t world_size;
     bool drop_last;
     int faults;
     uint32_t heartbeat_ms;
-    uint32_t refuse_code; /* every Attach is refused */
-    const char *waits;    /* a sentence to send */
-    const char *classes;  /* names, parted by newlines; NULL: the index is refused as missing */
+    _Atomic uint32_t refuse_code; /* every Attach is refused */
+    const char *waits;            /* a sentence to send */
+    const char
+        *_Atomic classes; /* names, parted by newlines; NULL: the index is refused as missing */
     uint32_t n_classes;   /* that the index says to have */
-    const char *index_digest;
+    const char *_Atomic index_digest;
     /* what happened */
     atomic_ulong attaches, batches, releases, losts, commits, detached, pieces, heartbeats;
     atomic_ulong held_released, lost_taken, index_asked;
@@ -81,7 +83,8 @@ struct fake {
     struct sm_peer peer;
     bool attached;
     uint64_t session;
-    uint32_t rank, epoch;
+    _Atomic uint32_t rank;
+    uint32_t epoch;
     uint64_t base, entered, next, freed,
         credit_steps; /* steps of this session, over all its epochs */
     uint64_t attempt_of[64], deaf_to[64];

@@ -278,6 +278,8 @@ static void seek_that_cannot_be_is_told_and_another_works(void **state) {
     next_is(f, l, 0, 0);
     assert_int_equal(sm_seek(l, "shardmill-1:0:8:42:aa00:cc"), -1);
     assert_string_equal(sm_last_code(l), "differs");
+    assert_int_equal(sm_seek(l, TOKEN("2:8")), -1);
+    assert_string_equal(sm_last_code(l), "differs");
     assert_int_equal(sm_seek(l, TOKEN("0:101")), -1);
     assert_int_equal(sm_seek(l, "nonsense"), -1);
     assert_int_equal(sm_seek(l, NULL), -1);
