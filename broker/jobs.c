@@ -242,6 +242,10 @@ static const char *stream_wrong(const Shardmill__JobSpec *s) {
 /* Why no such job can be, or NULL. */
 static const char *spec_wrong(const Shardmill__JobSpec *s) {
     if (s->samples == 0 || s->samples > (uint64_t)1 << 44) return "samples: 1 to 2^44";
+    if (s->n_present != s->n_drawn || s->n_present > SM_MAX_CLASS_COUNTS)
+        return "present, drawn: one of each for a class, at most 32768";
+    if (s->n_class_names != 0 && s->n_class_names != s->n_present)
+        return "class_names: as many as there are counts, or none";
     if (s->kind == SHARDMILL__JOB_KIND__STREAM) return stream_wrong(s);
     if (s->kind != SHARDMILL__JOB_KIND__EXPAND) return "kind: EXPAND or STREAM";
     if (s->copies == 0 || s->copies > SM_MAX_COPIES) return "copies: 1 to 65536";
@@ -280,12 +284,13 @@ static bool field_equal(const ProtobufCFieldDescriptor *f, const void *a, const 
 
 /* The name of the first field that is another one, or NULL. The name is for people and may change;
  * so may lease_samples, which a client chooses by its number of workers: the job keeps its first
- * cut. */
+ * cut. Lists, the counts of classes, follow from pipeline and dataset. */
 static const char *spec_differs(const Shardmill__JobSpec *a, const Shardmill__JobSpec *b) {
     const ProtobufCMessageDescriptor *d = &shardmill__job_spec__descriptor;
     for (unsigned i = 0; i < d->n_fields; i++) {
         const char *name = d->fields[i].name;
         if (strcmp(name, "name") == 0 || strcmp(name, "lease_samples") == 0) continue;
+        if (d->fields[i].label == PROTOBUF_C_LABEL_REPEATED) continue;
         if (!field_equal(&d->fields[i], a, b)) return name;
     }
     return NULL;

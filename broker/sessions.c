@@ -238,6 +238,12 @@ static void held_claim(struct sm_core *core, struct session *s, const struct ses
     }
 }
 
+static uint64_t *counts_copy(struct sm_core *core, const uint64_t *counts, size_t n) {
+    uint64_t *copy = core_scratch(core, n * sizeof *copy + 1);
+    if (n > 0) memcpy(copy, counts, n * sizeof *copy);
+    return copy;
+}
+
 static void attached_say(struct sm_core *core, const struct session *s) {
     const Shardmill__JobSpec *spec = s->job->spec;
     BODY(core, m, Shardmill__Attached, shardmill__attached__init);
@@ -260,6 +266,11 @@ static void attached_say(struct sm_core *core, const struct session *s) {
     copy->index_digest = core_text(core, "%s", spec->index_digest);
     copy->source_root = core_text(core, "%s", spec->source_root);
     copy->out_dir = core_text(core, "%s", spec->out_dir);
+    copy->present = counts_copy(core, spec->present, spec->n_present);
+    copy->drawn = counts_copy(core, spec->drawn, spec->n_drawn);
+    copy->class_names = core_scratch(core, spec->n_class_names * sizeof(char *) + 1);
+    for (size_t c = 0; c < spec->n_class_names; c++)
+        copy->class_names[c] = core_text(core, "%s", spec->class_names[c]);
     m->spec = copy;
     m->heartbeat_ms = core->options.heartbeat_ms;
     m->liveness = SM_LIVENESS;

@@ -2,6 +2,7 @@
  * results are told. */
 #include "cli/cli.h"
 #include "cli/client.h"
+#include "cli/drawn.h"
 #include "cli/trainer.h"
 #include "cli/verdict.h"
 
@@ -54,7 +55,7 @@ static uint64_t number(const json_t *audit, const char *key) {
 
 /* The audit line of an epoch: what was planned for this rank and what it got. */
 static void epoch_end(void *context, uint32_t epoch, uint64_t steps, const char chain[SM_XXH_HEX],
-                      const char *info) {
+                      const char *info, const char *drawn) {
     struct reading *r = context;
     json_t *root = json_loads(info, 0, NULL), *audit = json_object_get(root, "audit");
     uint64_t planned = number(audit, "planned"), delivered = number(audit, "delivered"),
@@ -64,14 +65,16 @@ static void epoch_end(void *context, uint32_t epoch, uint64_t steps, const char 
     sm_buf_printf(&r->epochs,
                   "%s{\"epoch\":%u,\"steps\":%" PRIu64 ",\"planned\":%" PRIu64
                   ",\"delivered\":%" PRIu64 ",\"padded\":%" PRIu64 ",\"dropped\":%" PRIu64
-                  ",\"quarantined\":%" PRIu64 ",\"digest\":\"%s\"}",
+                  ",\"quarantined\":%" PRIu64 ",\"digest\":\"%s\",\"classes\":%s}",
                   r->epochs.len > 0 ? "," : "", epoch, steps, planned, delivered, padded, dropped,
-                  quarantined, chain);
+                  quarantined, chain, drawn);
     if (r->v->common.json || r->v->common.quiet) return;
-    fprintf(r->v->digest ? stderr : stdout,
+    FILE *to = r->v->digest ? stderr : stdout;
+    fprintf(to,
             "epoch %u: %" PRIu64 " planned, %" PRIu64 " delivered, %" PRIu64 " padded, %" PRIu64
             " dropped, %" PRIu64 " quarantined, %" PRIu64 " steps, digest %s\n",
             epoch, planned, delivered, padded, dropped, quarantined, steps, chain);
+    sm_drawn_print(drawn, to);
     fflush(stdout);
 }
 

@@ -29,6 +29,8 @@ int sm_stream_open(struct sm_stream *s, const char *file, const struct sm_stream
 }
 
 void sm_stream_release(struct sm_stream *s) {
+    free(s->counts);
+    free(s->names);
     sm_dataset_close(&s->data);
     sm_buf_release(&s->json);
     sm_pipeline_release(&s->pipeline);
@@ -63,6 +65,35 @@ static int batch_describe(struct sm_stream *s, const char *file, struct sm_err *
     return sm_err_context(err, "%s: output.batch_size %u", file, s->batch.count);
 }
 
+/* Long names stay in the index, where trainers that want them ask. */
+static int names_describe(struct sm_stream *s, uint32_t n, struct sm_err *err) {
+    size_t bytes = 0;
+    for (uint32_t c = 0; c < n; c++)
+        bytes += strlen(sm_index_class(s->data.index, c)) + 1;
+    if (bytes > SM_MAX_SPEC_NAMES_BYTES) return 0;
+    s->names = calloc(n, sizeof *s->names);
+    if (s->names == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (uint32_t c = 0; c < n; c++)
+        s->names[c] = (char *)sm_index_class(s->data.index, c);
+    s->spec.class_names = s->names;
+    s->spec.n_class_names = n;
+    return 0;
+}
+
+/* What trainers are told of the classes. */
+static int counts_describe(struct sm_stream *s, struct sm_err *err) {
+    const uint32_t n = sm_index_classes(s->data.index);
+    if (n > SM_MAX_CLASS_COUNTS) return 0;
+    s->counts = calloc(n, 2 * sizeof *s->counts);
+    if (s->counts == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    s->spec.present = s->counts;
+    s->spec.drawn = s->counts + n;
+    s->spec.n_present = s->spec.n_drawn = n;
+    for (uint32_t c = 0; c < n; c++)
+        s->spec.present[c] = s->spec.drawn[c] = sm_index_class_samples(s->data.index, c);
+    return names_describe(s, n, err);
+}
+
 static int spec_describe(struct sm_stream *s, uint32_t epochs, struct sm_err *err) {
     const struct sm_pipeline *p = &s->pipeline;
     sm_pipeline_json(p, &s->json);
@@ -88,6 +119,7 @@ static int spec_describe(struct sm_stream *s, uint32_t epochs, struct sm_err *er
     s->spec.batch_bytes = s->batch.bytes;
     s->spec.drop_last = p->output.drop_last;
     s->spec.epochs = epochs;
+    if (counts_describe(s, err) < 0) return -1;
     char identity[3 * SM_XXH_HEX + 64];
     int n = snprintf(identity, sizeof identity, "stream %s %s %" PRIu64, s->pipeline_digest,
                      s->spec.dataset_digest, s->spec.seed);

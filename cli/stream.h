@@ -13,6 +13,8 @@ struct sm_stream {
     struct sm_batch_header batch; /* of a full batch: shape and bytes */
     struct sm_buf json;
     char pipeline_digest[SM_XXH_HEX];
+    uint64_t *counts;    /* of classes: present, then drawn; NULL when there are too many */
+    char **names;        /* of classes; NULL when they are long; the index owns the texts */
     char id[SM_XXH_HEX]; /* of pipeline, dataset and seed: the same file again is the same job */
     char state[PATH_MAX];
     Shardmill__JobSpec spec; /* lends from all above */

@@ -2,6 +2,7 @@
  * speaks through client/c/shardmill.h alone, as any other trainer does. */
 #include "cli/trainer.h"
 
+#include "cli/drawn.h"
 #include "cli/ledger.h"
 #include "client/c/shardmill.h"
 #include "lib/batch.h"
@@ -14,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { INFO_BYTES = 65536 };
+enum { INFO_BYTES = 65536, DRAWN_BYTES = 16 << 20 };
 
 struct trainer {
     const struct sm_trainer_options *options;
@@ -178,7 +179,12 @@ static int batch_take(struct trainer *t, struct sm_batch_view *view, struct sm_e
 static void epoch_close(struct trainer *t) {
     t->report->epochs++;
     if (sm_info(t->loader, t->info, sizeof t->info) >= 0) transport_note(t);
-    t->epoch_end(t->context, t->epoch, t->epoch_steps, t->chain, t->info);
+    struct sm_buf drawn;
+    sm_buf_init(&drawn, DRAWN_BYTES);
+    sm_drawn_json(t->loader, &drawn);
+    t->epoch_end(t->context, t->epoch, t->epoch_steps, t->chain, t->info,
+                 drawn.full || drawn.data == NULL ? "[]" : drawn.data);
+    sm_buf_release(&drawn);
     t->epoch_steps = 0;
 }
 

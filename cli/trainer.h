@@ -32,9 +32,10 @@ struct sm_trainer_report {
     char transport[8];
 };
 
-/* Called at each end of an epoch with the chained digest of its steps and the library's facts. */
+/* Called at each end of an epoch with the chained digest of its steps, the library's facts, and how
+ * often each class was delivered (drawn.h). */
 typedef void sm_trainer_epoch(void *context, uint32_t epoch, uint64_t steps,
-                              const char chain[SM_XXH_HEX], const char *info);
+                              const char chain[SM_XXH_HEX], const char *info, const char *drawn);
 
 /* Reads until epochs or steps are over, the job ends, or *stop. Before it returns, still attached,
  * it calls end once. Fills *report in any case. -1 with SM_E_CANCELLED after *stop. */

@@ -8,6 +8,8 @@
     X(YAML_NODES, 10000, "values in a pipeline file")                                              \
     X(OPS, 64, "ops in a chain, nested ones included")                                             \
     X(CLASSES, 1 << 20, "classes of a dataset")                                                    \
+    X(CLASS_COUNTS, 1 << 15, "classes of which a job tells its trainers the counts")               \
+    X(SPEC_NAMES_BYTES, 64 << 10, "bytes of the classes' names that a job itself holds")           \
     X(CLASS_NAMES_BYTES, 64 << 20, "bytes of all classes' names, for a trainer")                   \
     X(PATH_BYTES, 4096, "bytes of a path")                                                         \
     X(LIST_LINE_BYTES, 8192, "bytes of a line in a list file")                                     \

@@ -105,10 +105,11 @@ static int hand_out(struct sm_loader *l, struct sm_batch_view *v) {
     v->count = b->count;
     v->padding = b->padding;
     v->type = (int)h->dtype;
-    v->ndim = 4;
-    const int64_t chw[4] = {h->count, h->channels, h->height, h->width},
-                  hwc[4] = {h->count, h->height, h->width, h->channels};
-    memcpy(v->shape, h->layout == 0 ? chw : hwc, sizeof v->shape);
+    v->ndim = h->layout == LAYOUT_ROWS ? 2 : 4;
+    const int64_t shapes[LAYOUTS][4] = {{h->count, h->channels, h->height, h->width},
+                                        {h->count, h->height, h->width, h->channels},
+                                        {h->count, h->width, 1, 1}};
+    memcpy(v->shape, shapes[h->layout], sizeof v->shape);
     v->data = b->base + h->tensor;
     v->data_bytes = (size_t)(sm_batch_sample_bytes(h) * h->count);
     v->label = (const int64_t *)(const void *)(b->base + h->label);
@@ -124,6 +125,7 @@ static int hand_out(struct sm_loader *l, struct sm_batch_view *v) {
     a->padded += b->padding;
     for (uint32_t i = 0; i < b->count; i++)
         if (v->flags[i] & SM_BATCH_SUBSTITUTE) a->substituted++;
+    sm_loader_counts_add(l, v);
     sm_batch_chain(a->digest, b->digest);
     l->counts.batches++;
     l->counts.bytes += b->bytes;
@@ -139,6 +141,7 @@ static int epoch_end(struct sm_loader *l) {
     l->ending = false;
     l->last_audit = l->audit;
     l->has_last_audit = true;
+    sm_loader_counts_epoch(l);
     l->audit = sm_loader_audit(l, l->given);
     return SM_NEXT_EPOCH_END;
 }
@@ -283,6 +286,16 @@ int sm_classes(struct sm_loader *l, char *json, size_t n, int timeout_ms) {
     if (rc == 0) sm_fail(&err, SM_E_MEMORY, "no memory for the classes' names");
     leave(l);
     return rc > 0 ? rc : fail(l, &err);
+}
+
+int sm_class_counts(struct sm_loader *l, struct sm_class_count *counts, size_t n) {
+    struct sm_err err = {0};
+    if (enter(l, &err) != 0) return fail(l, &err);
+    const int classes = (int)l->n_class_counts;
+    if (n > l->n_class_counts) n = l->n_class_counts;
+    if (n > 0) memcpy(counts, l->class_counts, n * sizeof *counts);
+    leave(l);
+    return classes;
 }
 
 int sm_info(struct sm_loader *l, char *json, size_t n) {

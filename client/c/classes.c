@@ -1,4 +1,5 @@
-/* The names of the classes, which lie in the dataset's index at the broker (lib/index.h): first its
+/* The names of the classes, and how many samples of each there are and were handed out. Short names
+ * come with the job; others lie in the dataset's index at the broker (lib/index.h): first its
  * header is asked for, then the strings, of which the names come first. session.c brings chunks and
  * time; api.c hands the names out. Nothing is asked before the caller wants them, since a broker
  * reads an index whole before it hands out a piece of it. */
@@ -8,6 +9,7 @@
 #include "lib/limits.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { ASK_AGAIN_MS = 1000 };
@@ -113,6 +115,53 @@ int sm_loader_classes_write(const struct sm_loader *l, char *json, size_t n) {
     return length;
 }
 
+/* ---- how many of each class ---- */
+
+/* The names, when they are so short that the job itself holds them. */
+static void names_of_spec(struct classes *c, const Shardmill__JobSpec *spec) {
+    if (c->here || spec->n_class_names == 0) return;
+    sm_buf_release(&c->names);
+    sm_buf_init(&c->names, SM_MAX_CLASS_NAMES_BYTES);
+    for (size_t i = 0; i < spec->n_class_names; i++)
+        sm_buf_add(&c->names, spec->class_names[i], strlen(spec->class_names[i]) + 1);
+    c->n = c->got = (uint32_t)spec->n_class_names;
+    c->here = !c->names.full;
+}
+
+bool sm_loader_classes_take(struct sm_loader *l, const Shardmill__JobSpec *spec) {
+    const size_t n = spec->n_present;
+    if (l->class_counts != NULL || n == 0 || n != spec->n_drawn || n > SM_MAX_CLASS_COUNTS)
+        return true;
+    if (spec->n_class_names == n) names_of_spec(&l->classes, spec);
+    l->class_counts = calloc(n, sizeof *l->class_counts);
+    if (l->class_counts == NULL) return false;
+    l->n_class_counts = (uint32_t)n;
+    for (size_t c = 0; c < n; c++) {
+        l->class_counts[c].present = spec->present[c];
+        l->class_counts[c].drawn = spec->drawn[c];
+    }
+    return true;
+}
+
+void sm_loader_counts_add(struct sm_loader *l, const struct sm_batch_view *v) {
+    for (uint32_t i = 0; i < v->count; i++)
+        if (!(v->flags[i] & SM_BATCH_PADDING) && v->label[i] >= 0 &&
+            v->label[i] < l->n_class_counts)
+            l->class_counts[v->label[i]].this_epoch++;
+}
+
+void sm_loader_counts_epoch(struct sm_loader *l) {
+    for (uint32_t c = 0; c < l->n_class_counts; c++)
+        l->class_counts[c].last_epoch = l->class_counts[c].this_epoch;
+    sm_loader_counts_clear(l);
+}
+
+void sm_loader_counts_clear(struct sm_loader *l) {
+    for (uint32_t c = 0; c < l->n_class_counts; c++)
+        l->class_counts[c].this_epoch = 0;
+}
+
 void sm_loader_classes_free(struct sm_loader *l) {
+    free(l->class_counts);
     sm_buf_release(&l->classes.names);
 }

@@ -33,7 +33,8 @@ static uint64_t window(const struct sm_loader *l) {
 }
 
 int sm_loader_info(struct sm_loader *l, char *json, size_t n) {
-    static const char *const types[] = {"uint8", "float32", "float16", "bfloat16"};
+    static const char *const types[] = {"uint8", "float32", "float16", "bfloat16", "float64"};
+    static const char *const layouts[LAYOUTS] = {"NCHW", "NHWC", "ROWS"};
     const struct loader_counts *c = &l->counts;
     struct sm_buf b;
     sm_buf_init(&b, 1 << 16);
@@ -52,12 +53,13 @@ int sm_loader_info(struct sm_loader *l, char *json, size_t n) {
                   l->seed, l->rank, l->world_size, l->epochs, l->given.epoch, l->given.position,
                   l->positions, l->steps, l->batch_size, l->batch_bytes,
                   l->drop_last ? "true" : "false", l->state == LOADER_ATTACHED ? "true" : "false");
-    if (l->shape[0] != 0)
-        sm_buf_printf(&b,
-                      ",\"shape\":[%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64
-                      "],\"dtype\":\"%s\",\"layout\":\"%s\"",
-                      l->shape[0], l->shape[1], l->shape[2], l->shape[3], types[l->dtype],
-                      l->layout == 0 ? "NCHW" : "NHWC");
+    if (l->shape[0] != 0) {
+        sm_buf_printf(&b, ",\"shape\":[%" PRId64 ",%" PRId64, l->shape[0], l->shape[1]);
+        if (l->layout != LAYOUT_ROWS)
+            sm_buf_printf(&b, ",%" PRId64 ",%" PRId64, l->shape[2], l->shape[3]);
+        sm_buf_printf(&b, "],\"dtype\":\"%s\",\"layout\":\"%s\"", types[l->dtype],
+                      layouts[l->layout]);
+    }
     add_text(&b, "transport",
              l->used_shm && l->used_tcp ? "shm+tcp"
              : l->used_shm              ? "shm"

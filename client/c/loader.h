@@ -2,8 +2,8 @@
  * caller's thread and the background thread both work under loader->lock; sockets, connections and
  * the table of mappings belong to the background thread alone. Below this: api.c is what the caller
  * calls, thread.c is the background thread, session.c understands the broker, memory.c maps
- * batches of this host, fetch.c brings those of others, classes.c the classes' names, info.c tells
- * about all of it. */
+ * batches of this host, fetch.c brings those of others, classes.c the classes' names and counts,
+ * info.c tells about all of it. */
 #pragma once
 
 #include "client/c/shardmill.h"
@@ -18,6 +18,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* Of enum sm_layout; lib/batch.c has checked it. */
+enum { LAYOUT_NCHW, LAYOUT_NHWC, LAYOUT_ROWS, LAYOUTS };
 enum { LOADER_CONNECTIONS = 8, LOADER_ENDPOINT = 256, LOADER_WINDOW_MAX = 4096 };
 
 /* A worker's batch memory, mapped once. It stays mapped as long as a batch in it is held, also
@@ -135,6 +137,8 @@ struct sm_loader {
     unsigned lost_n, lost_next;
 
     struct classes classes;
+    struct sm_class_count *class_counts; /* NULL: the job does not say */
+    uint32_t n_class_counts;
 
     bool commit_pending;
     struct cursor commit, committed;
@@ -181,6 +185,11 @@ void sm_loader_classes_tick(struct sm_loader *l, int64_t now);
 void sm_loader_classes_hear(struct sm_loader *l, const Shardmill__IndexChunk *m);
 bool sm_loader_classes_refused(struct sm_loader *l, const Shardmill__Refused *m);
 int sm_loader_classes_write(const struct sm_loader *l, char *json, size_t n);
+/* What Attached says of the classes, once; false: no memory. */
+bool sm_loader_classes_take(struct sm_loader *l, const Shardmill__JobSpec *spec);
+void sm_loader_counts_add(struct sm_loader *l, const struct sm_batch_view *v);
+void sm_loader_counts_epoch(struct sm_loader *l); /* this epoch becomes the last one */
+void sm_loader_counts_clear(struct sm_loader *l); /* this epoch is entered anew */
 void sm_loader_classes_free(struct sm_loader *l);
 /* place.c: arithmetic of steps */
 uint64_t sm_loader_step_samples(const struct sm_loader *l);

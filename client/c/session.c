@@ -205,6 +205,7 @@ static void seek(struct sm_loader *l) {
     l->passes_at = 0;
     sm_loader_renew(l, "");
     l->audit = sm_loader_audit(l, l->given);
+    sm_loader_counts_clear(l);
 }
 
 /* A fresh connection each time that nobody answers: libzmq waits longer and longer between its own
@@ -273,6 +274,10 @@ static bool take_job(struct sm_loader *l, const Shardmill__Attached *m) {
     if (l->known && (l->positions != m->positions || l->batch_size != s->batch_size ||
                      l->batch_bytes != s->batch_bytes || l->drop_last != s->drop_last)) {
         sm_loader_fail(l, SM_E_DIFFERS, "job '%s' now has batches of another size", l->job);
+        return false;
+    }
+    if (!sm_loader_classes_take(l, s)) {
+        sm_loader_fail(l, SM_E_MEMORY, "no memory for %zu classes", s->n_present);
         return false;
     }
     text_copy(l->pipeline_digest, sizeof l->pipeline_digest, m->pipeline_digest);
@@ -352,7 +357,10 @@ static void on_attached(struct sm_loader *l, const Shardmill__Attached *m) {
     l->given = l->accepted = at;
     l->has_start = true;
     bool enters = !l->known || l->sought;
-    if (enters) l->audit = sm_loader_audit(l, at);
+    if (enters) {
+        l->audit = sm_loader_audit(l, at);
+        sm_loader_counts_clear(l);
+    }
     if (enters && sm_loader_is_end(l, at)) {
         l->given = l->accepted = (struct cursor){.epoch = at.epoch + 1};
         l->ending = true;

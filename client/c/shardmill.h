@@ -30,7 +30,13 @@ extern "C" {
 #endif
 
 enum { SM_API_VERSION = 1 };
-enum sm_tensor_type { SM_UINT8 = 0, SM_FLOAT32 = 1, SM_FLOAT16 = 2, SM_BFLOAT16 = 3 };
+enum sm_tensor_type {
+    SM_UINT8 = 0,
+    SM_FLOAT32 = 1,
+    SM_FLOAT16 = 2,
+    SM_BFLOAT16 = 3,
+    SM_FLOAT64 = 4
+};
 
 struct sm_loader; /* opaque */
 
@@ -54,8 +60,9 @@ struct sm_batch_view {
     uint32_t count;   /* samples, padding included */
     uint32_t padding; /* the last ones: repeated from the start of the epoch's order */
     int type;         /* enum sm_tensor_type */
-    int ndim;         /* 4 */
-    int64_t shape[4]; /* count, then C,H,W or H,W,C as the pipeline's layout says */
+    int ndim;         /* 4; of rows (a table, or features) 2 */
+    int64_t shape[4]; /* count, then C,H,W or H,W,C as the pipeline's layout says; of rows count,
+                         columns (and 1, 1) */
     const void *data;
     size_t data_bytes;
     const int64_t *label;     /* count */
@@ -95,6 +102,16 @@ SM_API int sm_seek(struct sm_loader *loader, const char *token);
  * the broker the first time; timeout_ms as of sm_next. Returns the text's length; when that is n or
  * more, json was left alone: call again with more room. json may be NULL when n is 0. */
 SM_API int sm_classes(struct sm_loader *loader, char *json, size_t n, int timeout_ms);
+/* Of one class: samples in the part of the dataset that is drawn from; positions in an epoch, all
+ * ranks together (other than present when the job rebalances); how often this loader has handed it
+ * out, padding not counted, in the last epoch that ended and in the present one. An epoch that was
+ * entered in the middle is counted from there. */
+struct sm_class_count {
+    uint64_t present, drawn, last_epoch, this_epoch;
+};
+/* Fills the counts of the first n classes, in the order of their labels. Returns how many classes
+ * there are; 0 when the job does not say (beyond 32768 classes). counts may be NULL when n is 0. */
+SM_API int sm_class_counts(struct sm_loader *loader, struct sm_class_count *counts, size_t n);
 /* Facts as JSON text, at most 16384 bytes: job, steps_per_epoch, shape (after the first batch),
  * transport ("shm", "tcp" or "shm+tcp"), waits, counts of what was dropped, the last epoch's audit.
  * Returns its length. */

@@ -47,7 +47,9 @@ def test_the_summary_has_an_audit_a_digest_and_a_verdict(plan, tmp_path, start):
     assert first["epochs"][0]["digest"] != first["epochs"][1]["digest"]
     for epoch, audit in enumerate(first["epochs"]):
         assert audit == {"epoch": epoch, "steps": 5, "planned": POSITIONS, "delivered": POSITIONS, "padded": 1, "dropped": 0,
-                         "quarantined": 0, "digest": audit["digest"]}
+                         "quarantined": 0, "digest": audit["digest"], "classes": audit["classes"]}
+        assert sum(c["delivered"] for c in audit["classes"]) == POSITIONS
+        assert all(c["delivered"] == c["drawn"] == c["present"] for c in audit["classes"])
     assert first["samples"] == 50 and first["padding"] == 2 and first["bytes"] == 50 * 3 * 48 * 48
     assert first["transport"] == "shm" and again["transport"] == "tcp"
     assert first["limit"] in ("workers", "trainer", "disk", "network") and first["verdict"]

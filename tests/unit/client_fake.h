@@ -57,6 +57,8 @@ struct fake {
     uint64_t positions;
     uint32_t batch_size, epochs, height;
     _Atomic uint32_t world_size;
+    uint32_t columns; /* of batches of rows, float64; 0: of pictures */
+    uint64_t *counts; /* of three classes, as the spec says: present, then drawn; may be NULL */
     bool drop_last;
     int faults;
     uint32_t heartbeat_ms;
@@ -105,6 +107,12 @@ static inline uint64_t fake_slot(const struct fake *f, uint64_t k) {
 static inline struct sm_batch_header fake_header(const struct fake *f) {
     struct sm_batch_header h = {
         .count = f->batch_size, .channels = 3, .height = f->height, .width = 32};
+    if (f->columns > 0) {
+        h.dtype = SM_FLOAT64;
+        h.layout = 2;
+        h.channels = h.height = 1;
+        h.width = f->columns;
+    }
     struct sm_err err;
     assert_int_equal(sm_batch_layout(&h, &err), 0);
     return h;
@@ -253,6 +261,14 @@ static inline void fake_attach(struct fake *f, const Shardmill__Attach *m) {
     spec.batch_bytes = h.bytes;
     spec.epochs = f->epochs;
     spec.seed = 42;
+    if (f->counts != NULL) {
+        spec.n_present = spec.n_drawn = 3;
+        spec.present = f->counts;
+        spec.drawn = f->counts + 3;
+        static char *names[] = {"ash", "", "oak"};
+        spec.n_class_names = 3;
+        spec.class_names = names;
+    }
     Shardmill__Attached yes = SHARDMILL__ATTACHED__INIT;
     yes.job = "pets-1";
     yes.session = f->session;

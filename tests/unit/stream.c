@@ -439,6 +439,35 @@ static void a_commit_of_where_a_loader_attached_again_is_journaled(void **state)
     desk_close(&d);
 }
 
+static void a_trainer_is_told_the_counts_of_classes_and_a_lie_is_refused(void **state) {
+    (void)state;
+    struct desk d;
+    uint64_t present[] = {12, 0, 4}, drawn[] = {8, 0, 8};
+    Shardmill__JobSpec spec = stream_spec(16, 2, 0);
+    spec.present = present;
+    spec.drawn = drawn;
+    spec.n_present = spec.n_drawn = spec.n_class_names = 3;
+    spec.class_names = (char *[]){"ash", "", "oak"};
+    stream_open(&d, spec, 100 * MB);
+    Shardmill__Attach a = attach_of(0, 1, "c");
+    assert_int_not_equal(attach(&d, TRAINER, &a), 0);
+    const Shardmill__JobSpec *said =
+        desk_sent(&d, TRAINER, SHARDMILL__ENVELOPE__BODY_ATTACHED)->attached->spec;
+    assert_int_equal(said->n_present, 3);
+    assert_int_equal(said->n_drawn, 3);
+    assert_memory_equal(said->present, present, sizeof present);
+    assert_memory_equal(said->drawn, drawn, sizeof drawn);
+    assert_int_equal(said->n_class_names, 3);
+    assert_string_equal(said->class_names[2], "oak");
+    desk_submit(&d, "job", &spec); /* the same again is the same job */
+    assert_non_null(desk_sent(&d, 99, SHARDMILL__ENVELOPE__BODY_ACCEPTED));
+    spec.n_drawn = 2;
+    spec.n_class_names = 0;
+    desk_submit(&d, "other", &spec);
+    assert_int_equal(refusal(&d, 99), SM_E_USAGE);
+    desk_close(&d);
+}
+
 static void a_sample_that_kills_three_workers_is_skipped_from_then_on(void **state) {
     (void)state;
     struct desk d;
@@ -613,6 +642,7 @@ int main(void) {
         cmocka_unit_test(what_cannot_attach_is_told_why),
         cmocka_unit_test(a_commit_is_journaled_before_it_is_confirmed_and_found_again),
         cmocka_unit_test(a_commit_of_where_a_loader_attached_again_is_journaled),
+        cmocka_unit_test(a_trainer_is_told_the_counts_of_classes_and_a_lie_is_refused),
         cmocka_unit_test(a_sample_that_kills_three_workers_is_skipped_from_then_on),
         cmocka_unit_test(a_restarted_broker_leaves_what_a_trainer_reads),
         cmocka_unit_test(a_worker_that_registers_again_keeps_its_batches),
