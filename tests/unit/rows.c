@@ -1,0 +1,89 @@
+/* Blocks of rows: their memory, how a column is found, and which fault of several is told. */
+#include "workers/table/rows.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void a_block_is_aligned_and_one_too_large_is_refused(void **state) {
+    (void)state;
+    struct sm_err err;
+    struct sm_rows r;
+    assert_int_equal(sm_rows_alloc(&r, 3, 5, true, &err), 0);
+    assert_int_equal((uintptr_t)r.data % 64, 0);
+    memset(r.data, 1, 3 * 5 * sizeof(double));
+    sm_rows_free(&r);
+    assert_null(r.data);
+    assert_int_equal(sm_rows_alloc(&r, 0, 5, false, &err), 0);
+    sm_rows_free(&r);
+    assert_int_equal(sm_rows_alloc(&r, SIZE_MAX / 2, 5, false, &err), -1);
+    assert_int_equal(err.code, SM_E_TOO_LARGE);
+    assert_int_equal(sm_rows_alloc(&r, SIZE_MAX / 8, 1, true, &err), -1);
+}
+
+static void a_name_wins_over_a_number_and_nothing_else_is_found(void **state) {
+    (void)state;
+    struct sm_column columns[] = {{.name = "age"}, {.name = "0"}, {.name = ""}};
+    struct sm_schema s = {.columns = columns, .n = 3};
+    assert_int_equal(sm_schema_find(&s, "age"), 0);
+    assert_int_equal(sm_schema_find(&s, "0"), 1);
+    assert_int_equal(sm_schema_find(&s, "2"), 2);
+    assert_int_equal(sm_schema_find(&s, ""), 2);
+    static const char *const none[] = {"3", "-1", "1x", "Age", "18446744073709551616", "+1"};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+        assert_int_equal(sm_schema_find(&s, none[i]), -1);
+}
+
+static void the_text_tells_of_the_first_bad_row_whatever_the_order(void **state) {
+    (void)state;
+    uint8_t bad[8] = {0};
+    struct sm_row_faults f = {.bad = bad};
+    sm_row_fault(&f, 5, "row five, %d", 1);
+    sm_row_fault(&f, 2, "row two");
+    sm_row_fault(&f, 2, "row two again");
+    sm_row_fault(&f, 7, "row seven");
+    assert_int_equal(f.n_bad, 3);
+    assert_int_equal(f.first, 2);
+    assert_string_equal(f.text, "row two");
+    assert_true(bad[2] && bad[5] && bad[7] && !bad[0]);
+}
+
+static void a_copied_schema_stands_alone(void **state) {
+    (void)state;
+    struct sm_err err;
+    struct sm_arena arena;
+    sm_arena_init(&arena, 1 << 16);
+    char name[] = "colour", red[] = "red";
+    const char *categories[] = {"blue", red};
+    struct sm_column columns[] = {
+        {.name = "n"},
+        {.name = name, .kind = SM_COLUMN_CATEGORY, .categories = categories, .n_categories = 2}};
+    struct sm_schema from = {.columns = columns, .n = 2, .is_double = true}, to;
+    assert_int_equal(sm_schema_copy(&to, &from, &arena, &err), 0);
+    name[0] = red[0] = 'X';
+    categories[0] = NULL;
+    assert_string_equal(to.columns[1].name, "colour");
+    assert_string_equal(to.columns[1].categories[0], "blue");
+    assert_string_equal(to.columns[1].categories[1], "red");
+    assert_int_equal(to.columns[1].kind, SM_COLUMN_CATEGORY);
+    assert_true(to.is_double);
+    sm_arena_release(&arena);
+    sm_arena_init(&arena, 8);
+    assert_int_equal(sm_schema_copy(&to, &from, &arena, &err), -1);
+    assert_int_equal(err.code, SM_E_MEMORY);
+    sm_arena_release(&arena);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_block_is_aligned_and_one_too_large_is_refused),
+        cmocka_unit_test(a_name_wins_over_a_number_and_nothing_else_is_found),
+        cmocka_unit_test(the_text_tells_of_the_first_bad_row_whatever_the_order),
+        cmocka_unit_test(a_copied_schema_stands_alone),
+    };
+    return cmocka_run_group_tests_name("rows", tests, NULL, NULL);
+}

@@ -1,0 +1,72 @@
+/* Blocks of rows and their schema: memory, names, faults. Sources and leases make blocks with it,
+ * row ops (workers/ops/) turn one into the next. */
+#include "workers/table/rows.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGNMENT = 64 };
+
+int sm_rows_alloc(struct sm_rows *r, size_t n, size_t columns, bool is_double, struct sm_err *err) {
+    *r = (struct sm_rows){.n = n, .columns = columns, .is_double = is_double};
+    size_t cells, bytes;
+    if (__builtin_mul_overflow(n, columns, &cells) ||
+        __builtin_mul_overflow(cells, sm_rows_element(r), &bytes) || bytes > PTRDIFF_MAX)
+        return sm_fail(err, SM_E_TOO_LARGE, "a block of %zu rows with %zu columns", n, columns);
+    bytes = bytes == 0 ? ALIGNMENT : (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    r->data = aligned_alloc(ALIGNMENT, bytes);
+    if (r->data == NULL)
+        return sm_fail(err, SM_E_MEMORY, "out of memory for %zu rows with %zu columns", n, columns);
+    return 0;
+}
+
+void sm_rows_free(struct sm_rows *r) {
+    free(r->data);
+    *r = (struct sm_rows){0};
+}
+
+void sm_row_fault(struct sm_row_faults *f, size_t row, const char *fmt, ...) {
+    if (f->bad[row]) return;
+    f->bad[row] = 1;
+    if (f->n_bad++ > 0 && row > f->first) return;
+    f->first = row;
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(f->text, sizeof f->text, fmt, args);
+    va_end(args);
+}
+
+long sm_schema_find(const struct sm_schema *s, const char *name) {
+    for (size_t i = 0; i < s->n; i++)
+        if (strcmp(s->columns[i].name, name) == 0) return (long)i;
+    size_t digits = strspn(name, "0123456789");
+    if (digits == 0 || digits > 9 || name[digits] != 0) return -1;
+    unsigned long at = strtoul(name, NULL, 10);
+    return at < s->n ? (long)at : -1;
+}
+
+static int copy_column(struct sm_column *to, const struct sm_column *from, struct sm_arena *arena) {
+    *to = *from;
+    to->name = sm_arena_str(arena, from->name);
+    if (to->name == NULL) return -1;
+    if (from->n_categories == 0) return 0;
+    const char **names = sm_arena_alloc(arena, from->n_categories * sizeof *names);
+    if (names == NULL) return -1;
+    for (uint32_t i = 0; i < from->n_categories; i++)
+        if ((names[i] = sm_arena_str(arena, from->categories[i])) == NULL) return -1;
+    to->categories = names;
+    return 0;
+}
+
+int sm_schema_copy(struct sm_schema *to, const struct sm_schema *from, struct sm_arena *arena,
+                   struct sm_err *err) {
+    *to = *from;
+    to->columns = sm_arena_alloc(arena, from->n * sizeof *to->columns);
+    int failed = to->columns == NULL;
+    for (size_t i = 0; i < from->n && !failed; i++)
+        failed = copy_column(&to->columns[i], &from->columns[i], arena) != 0;
+    if (failed) return sm_fail(err, SM_E_MEMORY, "out of memory for %zu columns", from->n);
+    return 0;
+}
