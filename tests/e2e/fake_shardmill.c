@@ -1,6 +1,7 @@
 /* A library with the calls of client/c/shardmill.h whose batches come from nowhere: the Python package is tested against it
  * where a real server cannot be made to do what the test needs (wait for ever, fail, run out of credit).
- * The job's name is a list of words that say how it behaves: "slow" never has a batch, "broken" fails, "bf16" has that type. */
+ * The job's name is a list of words that say how it behaves: "slow" never has a batch, "broken" fails, "bf16" has that type,
+ * "rows" has features. */
 #include "client/c/shardmill.h"
 
 #include <inttypes.h>
@@ -11,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { N = 4, STEPS = 5, CREDIT = 3, PIXELS = 3 * 8 * 8, SLOT = 4096, EPOCHS = 3 };
+enum { N = 4, STEPS = 5, CREDIT = 3, PIXELS = 3 * 8 * 8, SLOT = 4096, EPOCHS = 3, COLUMNS = 5 };
 
 struct sm_loader {
     char job[64], error[256];
@@ -100,6 +101,17 @@ int sm_next(struct sm_loader *l, struct sm_batch_view *v, int timeout_ms) {
                                 .type = wide == 2 ? SM_BFLOAT16 : SM_UINT8, .ndim = 4, .shape = {N, 3, 8, 8}, .data = at,
                                 .data_bytes = (size_t)(N * PIXELS * wide), .label = label, .index = index,
                                 .position = position, .flags = flags, .digest = "00112233", .handle = at};
+    if (strstr(l->job, "rows") != NULL) {
+        v->type = SM_FLOAT64;
+        v->ndim = 2;
+        v->shape[1] = COLUMNS;
+        v->shape[2] = v->shape[3] = 0;
+        v->data_bytes = N * COLUMNS * sizeof(double);
+        mprotect(l->memory, CREDIT * SLOT, PROT_READ | PROT_WRITE);
+        for (int i = 0; i < N * COLUMNS; i++)
+            ((double *)(void *)at)[i] = i / 8.0;
+        mprotect(l->memory, CREDIT * SLOT, PROT_READ);
+    }
     if (++l->step == STEPS) {
         l->step = 0;
         l->epoch++;
@@ -155,6 +167,12 @@ void sm_close(struct sm_loader **l) {
 
 const char *sm_last_error(const struct sm_loader *l) {
     return l != NULL ? l->error : open_error;
+}
+
+int sm_class_counts(struct sm_loader *l, struct sm_class_count *counts, size_t n) {
+    for (uint64_t i = 0; i < n && i < 3; i++)
+        counts[i] = (struct sm_class_count){10 + i, 20 + i, l->epoch, l->step};
+    return 3;
 }
 
 const char *sm_last_code(const struct sm_loader *l) {

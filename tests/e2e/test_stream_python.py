@@ -186,7 +186,14 @@ def with_torch(fake):
             batch = next(iter(shardmill.torch.Loader("bf16", broker="ipc://x")))
             yield batch["image"].dtype, float(batch["image"].float().mean())
 
-        for test in (dlpack, tensors, bfloat16):
+        def rows():
+            batch = next(iter(shardmill.Loader("rows", broker="ipc://x")))
+            yield *batch, batch, batch["features"].dtype, batch["features"].shape, batch["features"][1, 2]
+            shared = torch.from_dlpack(batch)
+            batch = next(iter(shardmill.torch.Loader("rows", broker="ipc://x")))
+            yield *batch, batch["features"].dtype, bool((batch["features"] == shared).all())
+
+        for test in (dlpack, tensors, bfloat16, rows):
             for words in test():
                 print(test.__name__, *words)
     """, fake)
@@ -208,6 +215,12 @@ def test_torch_tensors_share_the_memory_or_are_copies(with_torch):
 
 def test_bfloat16_is_bits_in_numpy_and_numbers_in_torch(with_torch):
     assert with_torch["bfloat16"] == ["bfloat16 uint16 0x3fc0", "torch.bfloat16 1.5"]
+
+
+def test_rows_are_features(with_torch):
+    assert with_torch["rows"] == [
+        "features label index padding <Batch of epoch 0, step 0: features float64[4, 5]> float64 (4, 5) 0.875",
+        "features label index padding torch.float64 True"]
 
 
 # ---- epochs and state ----
@@ -295,8 +308,9 @@ def test_classes_are_names_by_label(fake):
     assert said("""
         import shardmill
         loader = shardmill.Loader("job", broker="ipc://x")
+        print(len(loader.class_counts()), loader.class_counts()[2])
         print(loader.classes, [loader.classes[k] for k in next(iter(loader))["label"]][:2])
-    """, fake) == ["['cat', 'd\"og', 'élan'] ['cat', 'd\"og']"]
+    """, fake) == ["3 {'present': 12, 'drawn': 22, 'last_epoch': 0, 'this_epoch': 0}", "['cat', 'd\"og', 'élan'] ['cat', 'd\"og']"]
 
 
 def test_errors_are_caught_by_kind_and_told_by_code(fake):
@@ -619,8 +633,11 @@ def test_classes_are_those_of_the_dataset(server):
     assert said(f"""
         import shardmill
         with shardmill.Loader({job!r}, broker={endpoint!r}) as loader:
-            print(loader.classes)
-    """) == ["['birch', 'cedar', 'oak']"]
+            loader.rewind()
+            epoch = sum(1 for _ in loader)
+            print(loader.classes, [count["present"] for count in loader.class_counts()],
+                  [count["last_epoch"] for count in loader.class_counts()])
+    """) == ["['birch', 'cedar', 'oak'] [16, 6, 2] [16, 6, 2]"]
 
 
 @pytest.mark.parametrize("transport", ["shm", "tcp"])

@@ -19,9 +19,10 @@ _DTYPES = {
     _library.FLOAT32: np.dtype(np.float32),
     _library.FLOAT16: np.dtype(np.float16),
     _library.BFLOAT16: np.dtype(np.uint16),  # NumPy has no bfloat16: its bits
+    _library.FLOAT64: np.dtype(np.float64),
 }
 NAMES = {_library.UINT8: "uint8", _library.FLOAT32: "float32", _library.FLOAT16: "float16",
-         _library.BFLOAT16: "bfloat16"}
+         _library.BFLOAT16: "bfloat16", _library.FLOAT64: "float64"}
 
 
 class Lease:
@@ -73,6 +74,7 @@ class Batch(Mapping[str, Any]):
     ========= ======================= ================================================================
     image     (N,C,H,W) or (N,H,W,C)  as the pipeline's `layout` says; uint8, float32, float16, or uint16
                                       holding the bits of bfloat16 (see `dtype`)
+    features  (N,columns)             instead of image, of a pipeline that makes rows; float32 or float64
     label     (N,) int64              the class, an index into `Loader.classes`
     index     (N,) uint64             which sample of the dataset it is
     padding   (N,) bool               True: repeated from the start of the epoch's order, to fill the last batch
@@ -94,14 +96,16 @@ class Batch(Mapping[str, Any]):
         self.token: str = token
         """The position behind this batch, as `Loader.commit` takes it."""
         self.dtype: str = NAMES[view.type]
-        """Of the image: uint8, float32, float16 or bfloat16."""
+        """Of image or features: uint8, float32, float16, bfloat16 or float64."""
+        self.tensor: str = "features" if view.ndim == 2 else "image"
+        """The key of the samples themselves."""
         n = view.count
         shape = tuple(view.shape[: view.ndim])
         flags = array(lease, view.flags, (n,), np.dtype(np.uint8))
         self._lease: Optional[Lease] = lease
         self._place = (view.data, shape, _DTYPES[view.type], view.data_bytes)
         self._arrays: Dict[str, Any] = {
-            "image": array(lease, view.data, shape, _DTYPES[view.type]),
+            self.tensor: array(lease, view.data, shape, _DTYPES[view.type]),
             "label": array(lease, view.label, (n,), np.dtype(np.int64)),
             "index": array(lease, view.index, (n,), np.dtype(np.uint64)),
             "padding": (flags & _library.FLAG_PADDING) != 0,
@@ -137,10 +141,11 @@ class Batch(Mapping[str, Any]):
         """Lets go of the batch before the next iteration does. Twice is harmless."""
         self._arrays, self._more, self._lease = {}, {}, None
 
-    def dlpack(self, key: str = "image") -> Exported:
-        """One array for other libraries, without a copy; see Exported for what they must not do. bfloat16 goes as uint16."""
+    def dlpack(self, key: Optional[str] = None) -> Exported:
+        """One array (None: image or features) for other libraries, without a copy; see Exported for what they must not do.
+        bfloat16 goes as uint16."""
         self._check()
-        if key == "image":
+        if key is None or key == self.tensor:
             address, shape, dtype, size = self._place
             return Exported(np.frombuffer(buffer(self._lease, address, size), dtype).reshape(shape))
         if key in ("label", "index"):
@@ -148,7 +153,7 @@ class Batch(Mapping[str, Any]):
         raise KeyError(key)
 
     def __dlpack__(self, **options: Any) -> Any:
-        """The image's."""
+        """Of image or features."""
         return self.dlpack().__dlpack__(**options)
 
     def __dlpack_device__(self) -> Tuple[int, int]:
@@ -159,7 +164,7 @@ class Batch(Mapping[str, Any]):
         return self._arrays[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(("image", "label", "index", "padding"))
+        return iter((self.tensor, "label", "index", "padding"))
 
     def __len__(self) -> int:
         return 4
@@ -168,7 +173,7 @@ class Batch(Mapping[str, Any]):
         where = f"epoch {self.epoch}, step {self.step}"
         if self._lease is None:
             return f"<Batch of {where}, released>"
-        return f"<Batch of {where}: image {self.dtype}{list(self._place[1])}>"
+        return f"<Batch of {where}: {self.tensor} {self.dtype}{list(self._place[1])}>"
 
     def _check(self) -> None:
         if self._lease is None:

@@ -14,7 +14,7 @@ from typing import Iterator, Optional
 
 API_VERSION = 1
 NEXT_BATCH, NEXT_EPOCH_END, NEXT_JOB_END = 1, 2, 3
-UINT8, FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2, 3
+UINT8, FLOAT32, FLOAT16, BFLOAT16, FLOAT64 = 0, 1, 2, 3, 4
 FLAG_PADDING, FLAG_SUBSTITUTE = 1, 2
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
@@ -88,6 +88,12 @@ class OpenOptions(ctypes.Structure):
     ]
 
 
+class ClassCounts(ctypes.Structure):
+    """struct sm_class_count"""
+
+    _fields_ = [("present", c_uint64), ("drawn", c_uint64), ("last_epoch", c_uint64), ("this_epoch", c_uint64)]
+
+
 class BatchView(ctypes.Structure):
     """struct sm_batch_view"""
 
@@ -120,6 +126,7 @@ def _describe(lib: ctypes.CDLL) -> ctypes.CDLL:
         ("sm_commit", c_int, [loader, c_char_p, c_int]),
         ("sm_seek", c_int, [loader, c_char_p]),
         ("sm_classes", c_int, [loader, c_char_p, c_size_t, c_int]),
+        ("sm_class_counts", c_int, [loader, POINTER(ClassCounts), c_size_t]),
         ("sm_info", c_int, [loader, c_char_p, c_size_t]),
         ("sm_interrupt", None, [loader]),
         ("sm_close", None, [POINTER(loader)]),

@@ -173,6 +173,12 @@ class Loader:
             self._classes = self._opened().classes(self._open_timeout)
         return list(self._classes)
 
+    def class_counts(self) -> List[Dict[str, int]]:
+        """Of each class, in the order of `classes`: `present`, its samples in what is drawn from; `drawn`, its positions in an epoch
+        over all ranks (another number when the pipeline rebalances); `last_epoch` and `this_epoch`, how often this loader has
+        handed it out, padding not counted. Empty for a job with more than 32768 classes."""
+        return self._opened().class_counts()
+
     # ---- checkpoints ----
 
     def state_dict(self) -> Dict[str, Any]:

@@ -136,6 +136,11 @@ class Session:
             text = room.value if size < len(room) else None
         return json.loads(text.decode())
 
+    def class_counts(self) -> List[Dict[str, int]]:
+        counts = (_library.ClassCounts * self._call(self._lib.sm_class_counts, None, 0))()
+        self._call(self._lib.sm_class_counts, counts, len(counts))
+        return [{name: getattr(count, name) for name, _ in count._fields_} for count in counts]
+
     def info(self) -> Dict[str, Any]:
         text = ctypes.create_string_buffer(_INFO_BYTES)
         self._call(self._lib.sm_info, text, len(text))

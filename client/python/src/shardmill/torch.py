@@ -16,7 +16,7 @@ from ._library import BatchView
 from ._session import Session
 
 _DTYPES = {_library.UINT8: torch.uint8, _library.FLOAT32: torch.float32, _library.FLOAT16: torch.float16,
-           _library.BFLOAT16: torch.bfloat16}
+           _library.BFLOAT16: torch.bfloat16, _library.FLOAT64: torch.float64}
 
 
 class Batch(_batch.Batch):
@@ -24,6 +24,7 @@ class Batch(_batch.Batch):
 
     ========= ======================= ====================================================================
     image     (N,C,H,W) or (N,H,W,C)  uint8, float32, float16 or bfloat16, over the shared memory itself
+    features  (N,columns)             float32 or float64, instead of image, of a pipeline that makes rows
     label     (N,) int64              a copy
     index     (N,) int64              a copy
     padding   (N,) bool               a copy: loss[~padding] leaves out what only fills the last batch
@@ -38,9 +39,9 @@ class Batch(_batch.Batch):
         super().__init__(session, view, token)
         address, shape, _, size = self._place
         shared = _batch.buffer(self._lease, address, size)
-        image = torch.frombuffer(shared, dtype=_DTYPES[view.type]).reshape(shape)
+        samples = torch.frombuffer(shared, dtype=_DTYPES[view.type]).reshape(shape)
         self._arrays = {
-            "image": image.clone() if copy else image,
+            self.tensor: samples.clone() if copy else samples,
             "label": torch.from_numpy(self._arrays["label"].copy()),
             "index": torch.from_numpy(self._arrays["index"].astype("int64")),
             "padding": torch.from_numpy(self._arrays["padding"].copy()),
