@@ -405,6 +405,7 @@ static int take_shard(void *context, const Shardmill__ShardRecord *record, struc
                  entry.member ? entry.member : "");
         struct sm_bad bad = {.position = q->position,
                              .sample = q->sample,
+                             .row = -1,
                              .offset = entry.offset,
                              .file = file,
                              .stage = q->stage,

@@ -17,10 +17,13 @@
 #define SM_QUARANTINE_NAME "quarantine.jsonl"
 #define SM_STATE_NAME ".shardmill"
 
-struct sm_class_count {
+struct sm_run_class {
     uint64_t planned;     /* positions of the plan whose sample has this class */
     uint64_t quarantined; /* of these, the ones whose sample could not be read */
     uint64_t in_shards;   /* samples of this class in the shards, substitutes included */
+    /* of a job that rebalances, for one copy of the epoch (workers/places.h) */
+    uint64_t present, distinct, repeated, synthetic;
+    double log_prior_shift;
 };
 
 struct sm_shard_record {
@@ -31,8 +34,15 @@ struct sm_shard_record {
 /* One quarantined position. Strings are owned by the run. */
 struct sm_bad {
     uint64_t position, sample, offset;
+    int64_t row; /* of a table: its number in the source; else -1 */
     char *file, *stage, *code, *text;
     uint32_t label;
+};
+
+/* A row of a table that is no sample, since it could not be read. Strings are owned by the run. */
+struct sm_bad_line {
+    uint64_t row, line, offset;
+    char *file, *code, *text;
 };
 
 struct sm_run {
@@ -43,11 +53,17 @@ struct sm_run {
     uint32_t slice, slices;
     char **classes;
     size_t n_classes;
-    struct sm_class_count *counts; /* n_classes */
+    struct sm_run_class *counts; /* n_classes */
+    char *part, *rebalance;      /* "train", "val", a method; NULL: no split, no rebalancing */
+    char **columns;              /* of rows: names */
+    size_t n_columns;
     struct sm_shard_record *shards;
     size_t n_shards, max_shards;
     struct sm_bad *bad;
     size_t n_bad, max_bad;
+    struct sm_bad_line *lines;
+    size_t n_lines, max_lines;
+    uint64_t unreadable; /* rows; their lines are not read back from a manifest */
 };
 
 void sm_run_release(struct sm_run *r);
@@ -56,6 +72,7 @@ int sm_run_add_shard(struct sm_run *r, const struct sm_shard_record *record, str
  * place. */
 int sm_run_add_bad(struct sm_run *r, const struct sm_bad *bad, uint32_t substitute_label,
                    struct sm_err *err);
+int sm_run_add_line(struct sm_run *r, const struct sm_bad_line *line, struct sm_err *err);
 
 uint64_t sm_run_planned(const struct sm_run *r);
 /* Shards and positions of slice K of N: shards K, K+N, K+2N, … */

@@ -38,13 +38,13 @@ enum sm_shard_format sm_shard_format(int encode) {
                                      : SM_SHARD_TAR;
 }
 
-static const char *const extensions[] = {"tar", "csv", "npy"}; /* of enum sm_shard_format */
-static const size_t formats = sizeof extensions / sizeof *extensions;
+const char *const sm_shard_words[] = {"tar", "csv", "npy"};
+static const size_t formats = sizeof sm_shard_words / sizeof *sm_shard_words;
 
 void sm_shard_file(uint64_t shard, enum sm_shard_format format, char name[SM_PART_NAME_MAX]) {
     assert((size_t)format < formats);
     snprintf(name, SM_PART_NAME_MAX, "shard-%06llu.%s", (unsigned long long)shard,
-             extensions[format]);
+             sm_shard_words[format]);
 }
 
 int sm_part_open(struct sm_part **gives, const char *dir, const struct sm_part_name *name,

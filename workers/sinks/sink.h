@@ -22,6 +22,8 @@ void sm_part_file(const struct sm_part_name *part, char name[SM_PART_NAME_MAX]);
 enum sm_shard_format { SM_SHARD_TAR, SM_SHARD_CSV, SM_SHARD_NPY };
 /* Of expand.encode (enum sm_encode): csv and npy hold rows, all others tar members. */
 enum sm_shard_format sm_shard_format(int encode);
+/* Their names, which are the extensions of files: "tar", "csv", "npy". */
+extern const char *const sm_shard_words[];
 /* "shard-000000.tar", ".csv", ".npy" */
 void sm_shard_file(uint64_t shard, enum sm_shard_format format, char name[SM_PART_NAME_MAX]);
 
