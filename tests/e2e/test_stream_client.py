@@ -96,10 +96,10 @@ def background(endpoint, *more, job="pets", stdout=subprocess.PIPE):
                             stderr=subprocess.PIPE, text=True)
 
 
-def finished(process, before=""):
+def finished(process):
     out, error = process.communicate(timeout=120)
     assert process.returncode == 0, out[-2000:] + error
-    return Read(before + out)
+    return Read(out)
 
 
 def token_of(endpoint, epoch, position=0):
@@ -170,12 +170,15 @@ LITTLE = "credit=50000"  # two batches ahead: what is killed is missed soon
 
 def disturbed(reader, disturb, times, every=8):
     """Lines of a reader while disturb() is called after each `every` of them."""
-    before = ""
+    text = ""
     for _ in range(times):
         for _ in range(every):
-            before += reader.stdout.readline()
+            text += reader.stdout.readline()
         disturb()
-    return finished(reader, before)
+    text += reader.stdout.read()  # not communicate(), which knows nothing of what readline() has read ahead
+    error = reader.stderr.read()
+    assert reader.wait(timeout=120) == 0, text[-2000:] + error
+    return Read(text)
 
 
 def test_worker_killed_while_its_batches_are_read(served):
