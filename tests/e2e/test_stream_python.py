@@ -313,6 +313,27 @@ def test_classes_are_names_by_label(fake):
     """, fake) == ["3 {'present': 12, 'drawn': 22, 'last_epoch': 0, 'this_epoch': 0}", "['cat', 'd\"og', 'élan'] ['cat', 'd\"og']"]
 
 
+def test_importance_weights_undo_what_rebalancing_did(fake):
+    said_lines = said("""
+        import numpy as np, shardmill
+        loader = shardmill.Loader("job", broker="ipc://x", weights=True)
+        counts = loader.class_counts()
+        present, drawn = ([count[key] for count in counts] for key in ("present", "drawn"))
+        want = [p / sum(present) / (d / sum(drawn)) for p, d in zip(present, drawn)]
+        assert np.allclose(loader.log_prior_shift(), np.log(want), rtol=1e-14)
+        batch = next(iter(loader))
+        assert list(batch)[-1] == "weight" and len(batch) == len(list(batch)) == 5
+        assert batch["weight"].dtype == np.float32 and not batch["weight"].flags.writeable
+        assert np.allclose(batch["weight"], [want[k] for k in batch["label"]], rtol=1e-6)
+        assert "weight" not in next(iter(shardmill.Loader("job", broker="ipc://x")))
+        import shardmill.torch
+        batch = next(iter(shardmill.torch.Loader("job", broker="ipc://x", weights=True)))
+        assert np.allclose(batch["weight"].numpy(), [want[k] for k in batch["label"].tolist()], rtol=1e-6)
+        print("held")
+    """, fake)
+    assert said_lines == ["held"]
+
+
 def test_errors_are_caught_by_kind_and_told_by_code(fake):
     assert said("""
         import pickle, shardmill

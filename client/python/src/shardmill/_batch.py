@@ -78,6 +78,7 @@ class Batch(Mapping[str, Any]):
     label     (N,) int64              the class, an index into `Loader.classes`
     index     (N,) uint64             which sample of the dataset it is
     padding   (N,) bool               True: repeated from the start of the epoch's order, to fill the last batch
+    weight    (N,) float32            with `Loader(weights=True)` alone: see `Loader.log_prior_shift`
     ========= ======================= ================================================================
 
     Arrays are read-only and lie in shared memory or in a receive buffer, on 64-byte boundaries. The next iteration, or
@@ -85,7 +86,7 @@ class Batch(Mapping[str, Any]):
     long as you hold it, and for as long counts against the loader's credit: copy what you keep for longer than a few steps.
     """
 
-    def __init__(self, session: Session, view: BatchView, token: str) -> None:
+    def __init__(self, session: Session, view: BatchView, token: str, weights: Optional[np.ndarray] = None) -> None:
         lease = Lease(session, view)
         self.epoch: int = view.epoch
         """Counts from 0."""
@@ -110,6 +111,10 @@ class Batch(Mapping[str, Any]):
             "index": array(lease, view.index, (n,), np.dtype(np.uint64)),
             "padding": (flags & _library.FLAG_PADDING) != 0,
         }
+        if weights is not None:  # of each class
+            self._arrays["weight"] = weights[self._arrays["label"]]
+            self._arrays["weight"].flags.writeable = False
+        self._keys = tuple(self._arrays)
         self._more = {
             "position": array(lease, view.position, (n,), np.dtype(np.uint64)),
             "substitute": (flags & _library.FLAG_SUBSTITUTE) != 0,
@@ -164,10 +169,10 @@ class Batch(Mapping[str, Any]):
         return self._arrays[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter((self.tensor, "label", "index", "padding"))
+        return iter(self._keys)
 
     def __len__(self) -> int:
-        return 4
+        return len(self._keys)
 
     def __repr__(self) -> str:
         where = f"epoch {self.epoch}, step {self.step}"

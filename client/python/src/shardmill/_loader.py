@@ -12,6 +12,8 @@ import threading
 import weakref
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
+import numpy as np
+
 from . import _library
 from ._batch import Batch
 from ._library import BatchView, CancelledError, ShardmillError, failure
@@ -62,6 +64,7 @@ class Loader:
             a warning in the log after 10 s, 20 s, 40 s…
         open_timeout: Seconds to find the broker.
         verbose: Embedded: let the server's messages through to stderr.
+        weights: Batches have `weight`, each sample's importance weight: see `log_prior_shift`.
 
     Raises (here or at the first use):
         ShardmillError: what broker or library said. `code` tells the kind; of these kinds it is a class of its own: TimedOutError
@@ -79,7 +82,8 @@ class Loader:
                  source: Union[str, "os.PathLike[str]", None] = None, seed: Optional[int] = None,
                  epochs: Optional[int] = None, state: Union[str, "os.PathLike[str]", None] = None, credit_bytes: int = 0,
                  key_dir: Union[str, "os.PathLike[str]", None] = None, transport: Optional[str] = None,
-                 timeout: Optional[float] = None, open_timeout: float = 30.0, verbose: bool = False) -> None:
+                 timeout: Optional[float] = None, open_timeout: float = 30.0, verbose: bool = False,
+                 weights: bool = False) -> None:
         self._session: Optional[Session] = None
         self._server: Optional[Server] = None
         self._foreign: Optional[int] = None
@@ -105,6 +109,7 @@ class Loader:
         self._timeout, self._open_timeout = timeout, open_timeout
         self._place: _Place = (None, None, None, False)
         self._classes: Optional[List[str]] = None
+        self._weights_wanted, self._weights = weights, None
         self._wanted_epoch: Optional[int] = None
         self._iteration = 0
         self._current: Optional[Batch] = None
@@ -179,6 +184,13 @@ class Loader:
         handed it out, padding not counted. Empty for a job with more than 32768 classes."""
         return self._opened().class_counts()
 
+    def log_prior_shift(self) -> np.ndarray:
+        """log(share in the dataset) - log(share in an epoch) of each class, float64: added to a model's logits it undoes what
+        rebalancing did to the classes' priors. 0 without rebalancing, NaN for a class that is never drawn. With
+        `weights=True` every batch has `weight`, its exponential for each sample: a loss that is weighted with it estimates the
+        loss over the dataset as it is."""
+        return _log_prior_shift(self._opened())
+
     # ---- checkpoints ----
 
     def state_dict(self) -> Dict[str, Any]:
@@ -250,9 +262,14 @@ class Loader:
 
     # ---- inside ----
 
+    def _class_weights(self, session: Session) -> Optional[np.ndarray]:
+        if self._weights_wanted and self._weights is None:
+            self._weights = np.exp(_log_prior_shift(session)).astype(np.float32)
+        return self._weights
+
     def _make(self, session: Session, view: BatchView, token: str) -> Any:
         """torch.py makes tensors here."""
-        return Batch(session, view, token)
+        return Batch(session, view, token, self._class_weights(session))
 
     @property
     def _token(self) -> Optional[str]:
@@ -348,6 +365,17 @@ class Loader:
         if self._session is not None or self._server is not None:
             self._foreign = os.getppid()
             self._current = None
+
+
+def _log_prior_shift(session: Session) -> np.ndarray:
+    counts = session.class_counts()
+    if not counts:
+        raise ShardmillError("this job does not tell the counts of its classes (hint: it does so for up to 32768)")
+    present, drawn = (np.array([count[key] for count in counts], float) for key in ("present", "drawn"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shift = np.log(present / present.sum()) - np.log(drawn / drawn.sum())
+    shift[drawn == 0] = np.nan
+    return shift
 
 
 def _parse(token: str) -> "re.Match[str]":

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from typing import Any, Optional, Tuple, Union
 
+import numpy as np
 import torch
 import torch.distributed
 
@@ -28,6 +29,7 @@ class Batch(_batch.Batch):
     label     (N,) int64              a copy
     index     (N,) int64              a copy
     padding   (N,) bool               a copy: loss[~padding] leaves out what only fills the last batch
+    weight    (N,) float32            with `Loader(weights=True)` alone: (loss * weight).mean()
     ========= ======================= ====================================================================
 
     PyTorch has no read-only tensors, but the image's memory is read-only: an in-place operation on it ends the process with
@@ -35,8 +37,8 @@ class Batch(_batch.Batch):
     `Loader(…, copy=True)`.
     """
 
-    def __init__(self, session: Session, view: BatchView, token: str, copy: bool) -> None:
-        super().__init__(session, view, token)
+    def __init__(self, session: Session, view: BatchView, token: str, weights: Optional[np.ndarray], copy: bool) -> None:
+        super().__init__(session, view, token, weights)
         address, shape, _, size = self._place
         shared = _batch.buffer(self._lease, address, size)
         samples = torch.frombuffer(shared, dtype=_DTYPES[view.type]).reshape(shape)
@@ -45,6 +47,7 @@ class Batch(_batch.Batch):
             "label": torch.from_numpy(self._arrays["label"].copy()),
             "index": torch.from_numpy(self._arrays["index"].astype("int64")),
             "padding": torch.from_numpy(self._arrays["padding"].copy()),
+            **{key: torch.from_numpy(self._arrays[key].copy()) for key in self._keys if key == "weight"},
         }
 
 
@@ -66,7 +69,7 @@ class Loader(_plain.Loader):
         self._copy = copy
 
     def _make(self, session: Session, view: BatchView, token: str) -> Batch:
-        return Batch(session, view, token, self._copy)
+        return Batch(session, view, token, self._class_weights(session), self._copy)
 
 
 def _place_in_world(rank: Optional[int], world_size: Optional[int]) -> Tuple[int, int]:
