@@ -32,11 +32,12 @@ LIB_SRC    = $(wildcard lib/*.c)
 BROKER_SRC = $(wildcard broker/*.c)
 LANG_SRC   = $(wildcard pipelines/lang/*.c)
 OPS_SRC    = $(sort $(wildcard workers/ops/*.c))
+METHOD_SRC = $(sort $(wildcard workers/rebalance/*.c))
 WORKER_SRC = $(wildcard workers/*.c workers/kernels/*.c workers/sources/*.c workers/sinks/*.c \
-             workers/table/*.c) $(OPS_SRC)
+             workers/table/*.c) $(OPS_SRC) $(METHOD_SRC)
 CLI_SRC    = $(wildcard cli/*.c)
 CLIENT_SRC = $(filter-out client/c/example.c,$(wildcard client/c/*.c))
-GEN_SRC    = $(BUILD)/gen/messages.pb-c.c $(BUILD)/gen/ops_list.c
+GEN_SRC    = $(BUILD)/gen/messages.pb-c.c $(BUILD)/gen/ops_list.c $(BUILD)/gen/methods_list.c
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out $(BUILD)/gen/%,$(1))) \
       $(patsubst $(BUILD)/gen/%.c,$(BUILD)/obj/gen/%.o,$(filter $(BUILD)/gen/%,$(1)))
@@ -85,6 +86,16 @@ $(BUILD)/gen/ops_list.c: $(OPS_SRC) workers/ops
 	   echo 'const struct sm_op *const sm_ops[] = {'; \
 	   for f in $(notdir $(basename $(OPS_SRC))); do echo "    &sm_op_$$f,"; done; \
 	   echo '};'; echo 'const size_t sm_ops_count = sizeof sm_ops / sizeof *sm_ops;'; } > $@.new
+	@cmp -s $@.new $@ && touch $@ || mv $@.new $@; rm -f $@.new
+
+# The methods of `rebalance:`: workers/rebalance/smote.c defines sm_method_smote.
+$(BUILD)/gen/methods_list.c: $(METHOD_SRC) workers/rebalance
+	@mkdir -p $(@D)
+	@{ echo '/* made from the names of workers/rebalance/ */'; echo '#include "workers/rebalance/method.h"'; \
+	   for f in $(notdir $(basename $(METHOD_SRC))); do echo "extern const struct sm_method sm_method_$$f;"; done; \
+	   echo 'const struct sm_method *const sm_methods[] = {'; \
+	   for f in $(notdir $(basename $(METHOD_SRC))); do echo "    &sm_method_$$f,"; done; \
+	   echo '};'; echo 'const size_t sm_methods_count = sizeof sm_methods / sizeof *sm_methods;'; } > $@.new
 	@cmp -s $@.new $@ && touch $@ || mv $@.new $@; rm -f $@.new
 
 # And the list of commands: cli/cmd_expand.c defines sm_cmd_expand.

@@ -142,7 +142,8 @@ static void row_json(const struct sm_param *p, const void *defaults, struct sm_b
         sm_buf_printf(out, ", \"required\": %s", p->dflt == NULL ? "true" : "false");
         if (p->dflt != NULL) sm_buf_text(out, ", \"default\": ");
         if (p->dflt != NULL && p->type == SM_T_OPS) sm_buf_text(out, "[]");
-        if (p->dflt != NULL && p->type != SM_T_OPS) sm_param_json(p, defaults, out);
+        if (p->dflt != NULL && p->type != SM_T_OPS && p->type != SM_T_METHOD)
+            sm_param_json(p, defaults, out);
     }
     sm_buf_text(out, ", \"doc\": ");
     sm_buf_json(out, p->doc != NULL ? p->doc : "");

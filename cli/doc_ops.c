@@ -2,6 +2,7 @@
 #include "cli/help.h"
 #include "lib/limits.h"
 #include "workers/ops/op.h"
+#include "workers/rebalance/method.h"
 
 #include <inttypes.h>
 
@@ -17,6 +18,7 @@ static void rows_write(const struct sm_param *rows, size_t n, bool defaults, str
     sm_buf_text(out, defaults ? "| name | takes | default | |\n|---|---|---|---|\n"
                               : "| drawn | is | |\n|---|---|---|\n");
     for (size_t i = 0; i < n; i++) {
+        if (rows[i].hidden) continue;
         struct sm_buf type;
         sm_buf_init(&type, 1024);
         sm_param_type_text(&rows[i], &type);
@@ -49,6 +51,14 @@ void sm_doc_ops(struct sm_buf *out) {
                       op->info.example);
         if (op->info.n_params > 0) rows_write(op->info.params, op->info.n_params, true, out);
         if (op->n_draws > 0) rows_write(op->draws, op->n_draws, false, out);
+    }
+    sm_buf_text(out, "# Rebalancing\n\nMethods of `rebalance:`; names, parameters and defaults are "
+                     "those of imbalanced-learn where it has them.\n\n");
+    for (size_t i = 0; i < sm_methods_count; i++) {
+        const struct sm_op_info *info = &sm_methods[i]->info;
+        sm_buf_printf(out, "## %s\n\n%s\n\n```yaml\nrebalance:\n  %s\n```\n\n", info->name,
+                      info->doc, info->example);
+        if (info->n_params > 0) rows_write(info->params, info->n_params, true, out);
     }
 }
 

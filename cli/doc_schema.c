@@ -4,6 +4,7 @@
  * knows it cannot say. */
 #include "cli/help.h"
 #include "workers/ops/op.h"
+#include "workers/rebalance/method.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -104,11 +105,15 @@ static void param_write(const struct sm_param *p, const void *defaults, struct s
     case SM_T_OPS:
         sm_buf_text(out, "\"allOf\": [{\"$ref\": \"#/definitions/ops\"}]");
         break;
+    case SM_T_METHOD:
+        sm_buf_text(out, "\"anyOf\": [{\"type\": \"null\"}, {\"$ref\": "
+                         "\"#/definitions/rebalance\"}]");
+        break;
     }
     if (p->dflt != NULL) {
         sm_buf_text(out, ", \"default\": ");
-        if (p->type == SM_T_OPS)
-            sm_buf_text(out, "[]");
+        if (p->type == SM_T_OPS || p->type == SM_T_METHOD)
+            sm_buf_text(out, p->type == SM_T_OPS ? "[]" : "null");
         else
             sm_param_json(p, defaults, out);
     }
@@ -127,8 +132,9 @@ static void properties_open(const struct sm_param *rows, size_t n, size_t size,
     if (defaults == NULL) abort();
     sm_param_defaults(rows, n, defaults);
     sm_buf_text(out, "\"properties\": {");
-    for (size_t i = 0; i < n; i++) {
-        sm_buf_text(out, i ? ",\n  " : "\n  ");
+    for (size_t i = 0, written = 0; i < n; i++) {
+        if (rows[i].hidden) continue;
+        sm_buf_text(out, written++ ? ",\n  " : "\n  ");
         sm_buf_json(out, rows[i].name);
         sm_buf_text(out, ": ");
         param_write(&rows[i], defaults, out);
@@ -205,20 +211,39 @@ static void op_write(const struct sm_op_info *info, struct sm_buf *out) {
     sm_buf_text(out, "}}}");
 }
 
-static void definitions_write(struct sm_buf *out) {
+/* An item of the list of ops, or the method of `rebalance`. */
+static void bare_names_write(const struct sm_op_info *const *infos, size_t n, struct sm_buf *out) {
     size_t bare = 0;
-    sm_buf_text(out, "\"definitions\": {\"ops\": {\"type\": \"array\", \"items\": {\"anyOf\": [\n"
-                     "{\"enum\": [");
-    for (size_t i = 0; i < sm_ops_count; i++) {
-        const struct sm_op_info *info = &sm_ops[i]->info;
-        if (!all_optional(info->params, info->n_params)) continue;
+    sm_buf_text(out, "{\"enum\": [");
+    for (size_t i = 0; i < n; i++) {
+        if (!all_optional(infos[i]->params, infos[i]->n_params)) continue;
         if (bare++) sm_buf_text(out, ", ");
-        sm_buf_json(out, info->name);
+        sm_buf_json(out, infos[i]->name);
     }
-    sm_buf_text(out, "], \"description\": \"an op by its bare name takes every default\"}");
-    for (size_t i = 0; i < sm_ops_count; i++) {
+    sm_buf_text(out, "], \"description\": \"by its bare name it takes every default\"}");
+}
+
+static void any_of_write(const struct sm_op_info *const *infos, size_t n, struct sm_buf *out) {
+    sm_buf_text(out, "{\"anyOf\": [\n");
+    bare_names_write(infos, n, out);
+    for (size_t i = 0; i < n; i++) {
         sm_buf_text(out, ",\n");
-        op_write(&sm_ops[i]->info, out);
+        op_write(infos[i], out);
     }
-    sm_buf_text(out, "\n]}}}\n");
+    sm_buf_text(out, "\n]}");
+}
+
+static void definitions_write(struct sm_buf *out) {
+    const struct sm_op_info **infos = calloc(sm_ops_count + sm_methods_count, sizeof *infos);
+    if (infos == NULL) abort();
+    for (size_t i = 0; i < sm_ops_count; i++)
+        infos[i] = &sm_ops[i]->info;
+    for (size_t i = 0; i < sm_methods_count; i++)
+        infos[sm_ops_count + i] = &sm_methods[i]->info;
+    sm_buf_text(out, "\"definitions\": {\"ops\": {\"type\": \"array\", \"items\": ");
+    any_of_write(infos, sm_ops_count, out);
+    sm_buf_text(out, "},\n\"rebalance\": ");
+    any_of_write(infos + sm_ops_count, sm_methods_count, out);
+    sm_buf_text(out, "}\n");
+    free(infos);
 }

@@ -72,14 +72,29 @@ static void ops_write(const struct sm_op_node *ops, size_t n, int indent, struct
     }
 }
 
+static void method_write(const struct sm_op_node *method, struct sm_buf *out) {
+    if (method == NULL) {
+        sm_buf_text(out, "null\n");
+        return;
+    }
+    sm_buf_printf(out, "\n  %s:", method->info->name);
+    if (method->info->control)
+        control_write(method, 4, out);
+    else
+        params_write(method, out);
+}
+
 /* The rows of a section, or its ops. */
 static void rows_write(const struct sm_pipeline *p, const struct sm_section *s, bool ops,
                        struct sm_buf *out) {
     for (size_t k = 0; k < s->n_params; k++) {
         const struct sm_param *row = &s->params[k];
-        if ((row->type == SM_T_OPS) != ops) continue;
-        sm_buf_printf(out, "%s%s:%s", s->name[0] ? "  " : "", row->name, ops ? "" : " ");
-        if (ops) {
+        if (row->hidden || (row->type == SM_T_OPS) != ops) continue;
+        sm_buf_printf(out, "%s%s:%s", s->name[0] ? "  " : "", row->name,
+                      ops || (row->type == SM_T_METHOD && p->rebalance != NULL) ? "" : " ");
+        if (row->type == SM_T_METHOD) {
+            method_write(p->rebalance, out);
+        } else if (ops) {
             sm_buf_text(out, p->n_ops ? "" : " ");
             ops_write(p->ops, p->n_ops, 2, out);
         } else {

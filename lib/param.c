@@ -59,6 +59,7 @@ int sm_param_set(const struct sm_param *p, void *base, const struct sm_value *v,
     case SM_T_ANY:
         return set_any(p, at, v, err);
     case SM_T_OPS:
+    case SM_T_METHOD:
         break;
     }
     return sm_fail(err, SM_E_USAGE, "'%s' must be a list of ops", p->name);
@@ -105,7 +106,8 @@ int sm_param_set_text(const struct sm_param *p, void *base, const char *text, st
 
 void sm_param_defaults(const struct sm_param *params, size_t n, void *base) {
     for (size_t i = 0; i < n; i++) {
-        if (params[i].dflt == NULL || params[i].type == SM_T_OPS) continue;
+        if (params[i].dflt == NULL || params[i].type == SM_T_OPS || params[i].type == SM_T_METHOD)
+            continue;
         struct sm_err err;
         int rc = sm_param_set_text(&params[i], base, params[i].dflt, &err);
         assert(rc == 0 && "a default of a table does not parse");
@@ -408,6 +410,9 @@ void sm_param_type_text(const struct sm_param *p, struct sm_buf *out) {
     case SM_T_OPS:
         sm_buf_text(out, "list of ops");
         break;
+    case SM_T_METHOD:
+        sm_buf_text(out, "a method with its parameters or null");
+        break;
     }
 }
 
@@ -485,6 +490,7 @@ void sm_param_json(const struct sm_param *p, const void *base, struct sm_buf *ou
         any_json(at, out);
         break;
     case SM_T_OPS:
+    case SM_T_METHOD:
         assert(!"a list of ops is written by the pipeline");
     }
 }

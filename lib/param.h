@@ -11,15 +11,16 @@
 #include <stdint.h>
 
 enum sm_type {
-    SM_T_BOOL, /* bool */
-    SM_T_INT,  /* int64_t */
-    SM_T_NUM,  /* double */
-    SM_T_NUMS, /* struct sm_nums: null, one number or a list of count_min to count_max numbers */
-    SM_T_ENUM, /* int: index into choices */
-    SM_T_STR,  /* const char *, NULL for null */
-    SM_T_OPS,  /* a list of ops; only the pipeline's parser fills it */
-    SM_T_STRS, /* struct sm_strs: null, or a list of words */
-    SM_T_ANY,  /* struct sm_any: a word, a number or a map of numbers, as the row allows */
+    SM_T_BOOL,   /* bool */
+    SM_T_INT,    /* int64_t */
+    SM_T_NUM,    /* double */
+    SM_T_NUMS,   /* struct sm_nums: null, one number or a list of count_min to count_max numbers */
+    SM_T_ENUM,   /* int: index into choices */
+    SM_T_STR,    /* const char *, NULL for null */
+    SM_T_OPS,    /* a list of ops; only the pipeline's parser fills it */
+    SM_T_METHOD, /* null, or one op of the table of rebalancing methods; the parser fills it */
+    SM_T_STRS,   /* struct sm_strs: null, or a list of words */
+    SM_T_ANY,    /* struct sm_any: a word, a number or a map of numbers, as the row allows */
 };
 
 /* A list of words; count 0 with v NULL: null. */
@@ -59,6 +60,7 @@ struct sm_param {
     bool null_ok;             /* `null` may be written */
     bool integral;            /* SM_T_NUMS, SM_T_ANY: whole numbers only */
     bool map_ok;              /* SM_T_ANY: a map may be written */
+    bool hidden; /* set by programs: in the JSON for workers, in no document */
     const char *const *choices; /* SM_T_ENUM, SM_T_ANY: words, ended by NULL */
     const char *doc;            /* one line */
 };

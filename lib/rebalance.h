@@ -10,14 +10,11 @@
 #include <stdint.h>
 
 enum sm_rebalance_method {
-    SM_REBALANCE_OVER,  /* RandomOverSampler: all of a class, then whole rounds of copies of it,
-                           the last round a keyed choice that differs by epoch */
-    SM_REBALANCE_UNDER, /* RandomUnderSampler: a keyed choice of each class, another every epoch */
-    SM_REBALANCE_WEIGHTED, /* WeightedSampler by class: counts by largest remainder */
-    SM_REBALANCE_ROWS,     /* WeightedSampler by a column: systematic sampling over running sums */
-    SM_REBALANCE_REPEAT,   /* RepeatFactor: r = max(1, sqrt(t / f)), rounded to whole counts */
-    SM_REBALANCE_BATCHES,  /* ClassBalancedBatches: n classes x m samples in each batch */
-    SM_REBALANCE_SMOTE,    /* SMOTE, SMOTENC: the added ones are synthetic */
+    SM_REBALANCE_COUNTS, /* a count for each class: all of it, then whole rounds of copies, the last
+                            round a keyed choice that differs by epoch; or less than all of it */
+    SM_REBALANCE_ROWS,   /* by a weight for each sample: systematic sampling over running sums */
+    SM_REBALANCE_BATCHES, /* n classes x m samples in each batch */
+    SM_REBALANCE_SMOTE,   /* counts, and what is added is synthetic */
 };
 
 struct sm_rebalance_class {
@@ -31,8 +28,10 @@ struct sm_rebalance {
     int method; /* enum sm_rebalance_method */
     uint64_t seed;
     uint32_t classes;
-    struct sm_rebalance_class *of;         /* owned */
-    uint64_t total;                        /* positions of an epoch */
+    struct sm_rebalance_class *of; /* owned */
+    uint64_t total;                /* positions of an epoch */
+    bool replacement; /* COUNTS: each draw by itself, so a sample may come twice before another */
+    uint32_t with_samples;                 /* classes that have any */
     uint32_t batch_classes, batch_samples; /* BATCHES */
     const double *sums; /* ROWS: running sums of the rows' weights, lent; n = sums_n */
     uint64_t sums_n;

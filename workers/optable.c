@@ -1,6 +1,7 @@
 /* The list of ops as the pipeline's parser wants it: names, parameter tables and the check of each.
  * Whoever parses a pipeline file or its JSON (command line, worker, cage) hands this table in. */
 #include "workers/ops/op.h"
+#include "workers/rebalance/method.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -37,5 +38,6 @@ static void table_fill(void) {
     for (size_t i = 0; i < sm_ops_count; i++)
         names[i] = sm_ops[i]->info.name;
     table = (struct sm_op_table){
-        .find = info_find, .names = names, .n_names = sm_ops_count, .check = params_check};
+        .find = info_find, .names = names, .n_names = sm_ops_count, .check = params_check,
+        .rebalance = sm_method_table()};
 }

@@ -53,9 +53,37 @@ static void ops_write(const struct sm_op_node *ops, size_t n, struct sm_buf *out
     sm_buf_text(out, "]");
 }
 
+static void method_write(const struct sm_op_node *method, struct sm_buf *out) {
+    struct sm_buf list;
+    if (method == NULL) {
+        sm_buf_text(out, "null");
+        return;
+    }
+    sm_buf_init(&list, JSON_BYTES_MAX);
+    ops_write(method, 1, &list); /* without the brackets of the list */
+    if (list.len >= 2) sm_buf_add(out, list.data + 1, list.len - 2);
+    out->full = out->full || list.full;
+    sm_buf_release(&list);
+}
+
 static bool digest_ignores(const struct sm_section *section, const char *key) {
     if (section->name[0] == 0) return strcmp(key, "name") == 0 || strcmp(key, "seed") == 0;
     return strcmp(section->name, "source") == 0 && strcmp(key, "path") == 0;
+}
+
+/* What only programs set is written when it was set. */
+static bool is_default(const struct sm_param *param, const struct sm_pipeline *p) {
+    struct sm_pipeline blank = {0};
+    struct sm_buf now, then;
+    sm_buf_init(&now, JSON_BYTES_MAX);
+    sm_buf_init(&then, JSON_BYTES_MAX);
+    sm_param_defaults(param, 1, &blank);
+    sm_param_json(param, p, &now);
+    sm_param_json(param, &blank, &then);
+    bool same = strcmp(now.data, then.data) == 0;
+    sm_buf_release(&now);
+    sm_buf_release(&then);
+    return same;
 }
 
 static void rows_write(const struct sm_pipeline *p, const struct sm_section *section,
@@ -63,9 +91,12 @@ static void rows_write(const struct sm_pipeline *p, const struct sm_section *sec
     for (size_t i = 0; i < section->n_params; i++) {
         const struct sm_param *param = &section->params[i];
         if (for_digest && digest_ignores(section, param->name)) continue;
+        if (param->hidden && is_default(param, p)) continue;
         key_write(param->name, first, out);
         if (param->type == SM_T_OPS)
             ops_write(p->ops, p->n_ops, out);
+        else if (param->type == SM_T_METHOD)
+            method_write(p->rebalance, out);
         else
             sm_param_json(param, p, out);
     }

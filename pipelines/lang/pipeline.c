@@ -4,7 +4,7 @@
 #include "pipelines/lang/pipeline.h"
 
 #include "lib/limits.h"
-#include "pipelines/lang/yaml.h"
+#include "pipelines/lang/settle.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -42,6 +42,7 @@ static int top_read(struct parser *s, const struct sm_node *root);
 static int map_read(struct parser *s, const struct owner *o, const struct sm_node *map);
 static int ops_read(struct parser *s, const struct sm_node *list, const char *key, size_t offset,
                     struct sm_op_node **ops, size_t *n_ops);
+static int method_read(struct parser *s, const struct sm_param *p, const struct sm_node *node);
 static int fail_memory(struct parser *s);
 static const char *base_name(struct sm_arena *arena, const char *path);
 
@@ -54,7 +55,7 @@ int sm_pipeline_parse(struct sm_pipeline *p, const char *name, const char *text,
     for (size_t i = 0; i < sm_sections_count; i++)
         sm_param_defaults(sm_sections[i].params, sm_sections[i].n_params, p);
     if (sm_yaml_read(&s.text, &p->arena, &root, err) != 0) return -1;
-    if (top_read(&s, root) != 0) return -1;
+    if (top_read(&s, root) != 0 || sm_pipeline_settle(p, &s.text, root, err) != 0) return -1;
     if (p->name == NULL) p->name = base_name(&p->arena, name);
     return p->name != NULL ? 0 : fail_memory(&s);
 }
@@ -227,6 +228,50 @@ static int list_set(struct parser *s, const struct sm_param *p, void *base,
     return fail_at(s, culprit(p, list)->offset, &said);
 }
 
+/* A list of words; numbers may be words here (a column called 3, a category 1.5). */
+static int strs_set(struct parser *s, const struct sm_param *p, void *base,
+                    const struct sm_node *list) {
+    struct sm_err said;
+    struct sm_value *items = sm_arena_alloc(&s->p->arena, (list->count + 1) * sizeof *items);
+    const char **texts = sm_arena_alloc(&s->p->arena, (list->count + 1) * sizeof *texts);
+    if (items == NULL || texts == NULL) return fail_memory(s);
+    size_t n = 0;
+    for (const struct sm_node *item = list->first; item != NULL; item = item->next, n++) {
+        if (item->kind != SM_NODE_SCALAR) return fail_kind(s, p, item);
+        items[n] = (struct sm_value){.kind = SM_V_STR, .str = item->text};
+        texts[n] = item->text;
+    }
+    const struct sm_value v = {
+        .kind = SM_V_LIST, .items = items, .texts = texts, .n_items = list->count};
+    if (sm_param_set(p, base, &v, &said) == 0) return 0;
+    return fail_at(s, list->offset, &said);
+}
+
+/* A map of numbers, as {cat: 100, dog: 50}. */
+static int map_set(struct parser *s, const struct sm_param *p, void *base,
+                   const struct sm_node *map) {
+    struct sm_arena *arena = &s->p->arena;
+    struct sm_err said;
+    struct sm_value *items = sm_arena_alloc(arena, (map->count + 1) * sizeof *items);
+    const char **keys = sm_arena_alloc(arena, (map->count + 1) * sizeof *keys);
+    double *numbers = sm_arena_alloc(arena, (map->count + 1) * sizeof *numbers);
+    if (items == NULL || keys == NULL || numbers == NULL) return fail_memory(s);
+    size_t n = 0;
+    for (const struct sm_node *key = map->first; key != NULL; key = key->next, n++) {
+        if (key->value->kind == SM_NODE_SCALAR) items[n] = value_of(key->value);
+        if (items[n].kind != SM_V_INT && items[n].kind != SM_V_NUM)
+            return sm_text_fail(&s->text, key->value->offset, s->err,
+                                "'%s' takes a number for each name, and '%.60s' has none", p->name,
+                                key->text);
+        keys[n] = key->text;
+        numbers[n] = items[n].number;
+    }
+    const struct sm_value v = {
+        .kind = SM_V_MAP, .items = items, .keys = keys, .numbers = numbers, .n_items = n};
+    if (sm_param_set(p, base, &v, &said) == 0) return 0;
+    return fail_at(s, map->offset, &said);
+}
+
 static int param_set(struct parser *s, const struct owner *o, const struct sm_param *p,
                      const struct sm_node *key) {
     const struct sm_node *node = key->value;
@@ -234,8 +279,11 @@ static int param_set(struct parser *s, const struct owner *o, const struct sm_pa
     if (p->type == SM_T_OPS)
         return ops_read(s, node, key->text, key->offset, o->op ? &o->op->children : &s->p->ops,
                         o->op ? &o->op->n_children : &s->p->n_ops);
-    if (node->kind == SM_NODE_MAP) return fail_kind(s, p, node);
-    if (node->kind == SM_NODE_LIST) return list_set(s, p, o->base, node);
+    if (p->type == SM_T_METHOD) return method_read(s, p, node);
+    if (node->kind == SM_NODE_MAP)
+        return p->map_ok ? map_set(s, p, o->base, node) : fail_kind(s, p, node);
+    if (node->kind == SM_NODE_LIST)
+        return p->type == SM_T_STRS ? strs_set(s, p, o->base, node) : list_set(s, p, o->base, node);
     struct sm_value v = value_of(node);
     if (v.kind == SM_V_STR && strlen(v.str) >= SM_MAX_PATH_BYTES)
         return sm_text_fail(&s->text, node->offset, s->err, "'%s' is longer than %d bytes", p->name,
@@ -359,13 +407,20 @@ static int fail_op_shape(struct parser *s, const struct sm_node *item) {
                         item->kind == SM_NODE_LIST ? "a list" : "nothing");
 }
 
-static const struct sm_op_info *info_find(struct parser *s, const char *name, size_t offset) {
-    const struct sm_op_info *info = s->ops->find(name);
+static const struct sm_op_info *info_find(struct parser *s, const struct sm_op_table *table,
+                                          const char *name, size_t offset) {
+    const struct sm_op_info *info = table->find(name);
+    const char *kind = table == s->ops ? "op" : "method of 'rebalance'";
     if (info != NULL) return info;
-    const char *near = sm_nearest(name, s->ops->names, s->ops->n_names);
+    const char *near = sm_nearest(name, table->names, table->n_names);
+    char list[200];
+    names_list(table->names, table->n_names, list, sizeof list);
     if (near != NULL)
-        sm_text_fail(&s->text, offset, s->err, "unknown op '%.60s' (hint: did you mean '%s'?)",
-                     name, near);
+        sm_text_fail(&s->text, offset, s->err, "unknown %s '%.60s' (hint: did you mean '%s'?)",
+                     kind, name, near);
+    else if (table != s->ops)
+        sm_text_fail(&s->text, offset, s->err, "unknown %s '%.60s' (hint: it takes %s)", kind, name,
+                     list);
     else
         sm_text_fail(&s->text, offset, s->err,
                      "unknown op '%.60s' (hint: 'shardmill ops' lists them)", name);
@@ -373,8 +428,8 @@ static const struct sm_op_info *info_find(struct parser *s, const char *name, si
 }
 
 /* params: the value behind the op's name, NULL for a bare name. */
-static int op_params_read(struct parser *s, struct sm_op_node *op, const struct sm_node *params,
-                          size_t offset) {
+static int op_params_read(struct parser *s, const struct sm_op_table *table, struct sm_op_node *op,
+                          const struct sm_node *params, size_t offset) {
     char what[80];
     const struct sm_op_info *info = op->info;
     if (params != NULL && is_null(params)) params = NULL;
@@ -395,12 +450,13 @@ static int op_params_read(struct parser *s, struct sm_op_node *op, const struct 
                       .offset = offset};
     if (map_read(s, &o, params) != 0) return -1;
     struct sm_err said;
-    if (s->ops->check != NULL && s->ops->check(info, op->params, &said) != 0)
+    if (table->check != NULL && table->check(info, op->params, &said) != 0)
         return fail_at(s, offset, &said);
     return 0;
 }
 
-static int op_read(struct parser *s, const struct sm_node *item, struct sm_op_node *op) {
+static int op_read(struct parser *s, const struct sm_op_table *table, const struct sm_node *item,
+                   struct sm_op_node *op) {
     bool bare = item->kind == SM_NODE_SCALAR && !is_null(item);
     if (!bare && (item->kind != SM_NODE_MAP || item->count != 1)) return fail_op_shape(s, item);
     const struct sm_node *name = bare ? item : item->first;
@@ -409,9 +465,10 @@ static int op_read(struct parser *s, const struct sm_node *item, struct sm_op_no
     struct sm_text_place place = sm_text_place(&s->text, name->offset);
     op->line = place.line;
     op->column = place.column;
-    op->info = info_find(s, name->text, name->offset);
+    op->offset = name->offset;
+    op->info = info_find(s, table, name->text, name->offset);
     if (op->info == NULL) return -1;
-    return op_params_read(s, op, bare ? NULL : name->value, name->offset);
+    return op_params_read(s, table, op, bare ? NULL : name->value, name->offset);
 }
 
 static int ops_read(struct parser *s, const struct sm_node *list, const char *key, size_t offset,
@@ -428,6 +485,18 @@ static int ops_read(struct parser *s, const struct sm_node *list, const char *ke
     *n_ops = list->count;
     size_t i = 0;
     for (const struct sm_node *item = list->first; item != NULL; item = item->next)
-        if (op_read(s, item, &(*ops)[i++]) != 0) return -1;
+        if (op_read(s, s->ops, item, &(*ops)[i++]) != 0) return -1;
+    return 0;
+}
+
+/* `rebalance:` holds one method, or null. */
+static int method_read(struct parser *s, const struct sm_param *p, const struct sm_node *node) {
+    s->p->rebalance = NULL;
+    if (is_null(node)) return 0;
+    if (s->ops->rebalance == NULL || node->kind == SM_NODE_LIST) return fail_kind(s, p, node);
+    struct sm_op_node *method = sm_arena_alloc(&s->p->arena, sizeof *method);
+    if (method == NULL) return fail_memory(s);
+    if (op_read(s, s->ops->rebalance, node, method) != 0) return -1;
+    s->p->rebalance = method;
     return 0;
 }

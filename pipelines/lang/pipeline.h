@@ -30,6 +30,7 @@ struct sm_op_node {
     struct sm_op_node *children; /* of a control op */
     size_t n_children;
     int line, column; /* 1-based; where its name stands */
+    size_t offset;    /* the same in bytes */
 };
 
 enum sm_source_format {

@@ -7,12 +7,15 @@
 #include <stddef.h>
 
 /* In the order of the enums of pipeline.h. */
-static const char *const formats[] = {"folder", "list", "webdataset", NULL};
+static const char *const formats[] = {"folder", "list", "webdataset", "csv", "npy", NULL};
 static const char *const on_errors[] = {"quarantine", "fail", NULL};
 static const char *const modes[] = {"RGB", "L", NULL};
 static const char *const layouts[] = {"NCHW", "NHWC", NULL};
-static const char *const dtypes[] = {"uint8", "float32", "float16", "bfloat16", NULL};
-static const char *const encodes[] = {"jpeg", "png", "webp", "tensor", NULL};
+static const char *const dtypes[] = {"uint8",   "float32", "float16", "bfloat16",
+                                     "float64", "auto",    NULL};
+static const char *const headers[] = {"auto", "yes", "no", NULL};
+static const char *const parts[] = {"train", "val", NULL};
+static const char *const encodes[] = {"jpeg", "png", "webp", "tensor", "csv", "npy", "auto", NULL};
 
 #define TOP(member) offsetof(struct sm_pipeline, member)
 static const struct sm_param top[] = {
@@ -34,7 +37,33 @@ static const struct sm_param top[] = {
      .dflt = "0",
      .max = (double)INT64_MAX,
      .doc = "with pipeline and dataset it decides every byte"},
+    {.name = "rebalance",
+     .type = SM_T_METHOD,
+     .offset = TOP(rebalance),
+     .dflt = "null",
+     .null_ok = true,
+     .doc = "how an epoch is drawn from skewed classes: one method, as {SMOTE: {k_neighbors: 5}}"},
     {.name = "ops", .type = SM_T_OPS, .dflt = "[]", .doc = "what is done to each sample, in order"},
+    {.name = "part",
+     .type = SM_T_ENUM,
+     .offset = TOP(part),
+     .dflt = "train",
+     .choices = parts,
+     .hidden = true,
+     .doc = "which part of the split a job is of"},
+    {.name = "artifacts",
+     .type = SM_T_STRS,
+     .offset = TOP(artifacts),
+     .dflt = "[]",
+     .hidden = true,
+     .doc = "SHA-256 of what each op has learned"},
+    {.name = "rebalance_artifact",
+     .type = SM_T_STR,
+     .offset = TOP(rebalance_artifact),
+     .dflt = "null",
+     .null_ok = true,
+     .hidden = true,
+     .doc = "SHA-256 of the neighbours of a method"},
 };
 
 #define SOURCE(member) offsetof(struct sm_pipeline, source.member)
@@ -45,7 +74,7 @@ static const struct sm_param source[] = {
      .dflt = "folder",
      .choices = formats,
      .doc = "folder: a subfolder for each class; list: a text file of paths and labels; "
-            "webdataset: tar shards"},
+            "webdataset: tar shards; csv, npy: table rows"},
     {.name = "path",
      .type = SM_T_STR,
      .offset = SOURCE(path),
@@ -92,6 +121,63 @@ static const struct sm_param source[] = {
      .offset = SOURCE(checksum),
      .dflt = "false",
      .doc = "record a checksum of each sample in the index and verify it at every read"},
+    {.name = "label",
+     .type = SM_T_STR,
+     .offset = SOURCE(label),
+     .dflt = "null",
+     .null_ok = true,
+     .doc = "csv: name or number (from 0) of the column of labels; npy: the file of labels"},
+    {.name = "delimiter",
+     .type = SM_T_STR,
+     .offset = SOURCE(delimiter),
+     .dflt = ",",
+     .doc = "csv: the character between cells"},
+    {.name = "header",
+     .type = SM_T_ENUM,
+     .offset = SOURCE(header),
+     .dflt = "auto",
+     .choices = headers,
+     .doc = "csv: whether the first row holds the names of the columns; auto: when none of its "
+            "cells is a number"},
+    {.name = "missing",
+     .type = SM_T_STRS,
+     .offset = SOURCE(missing),
+     .dflt = "null",
+     .null_ok = true,
+     .doc = "csv: words that mean a missing cell, beside the empty one; null: NA, N/A, NaN, nan, "
+            "null, NULL, None, ?"},
+    {.name = "categorical",
+     .type = SM_T_STRS,
+     .offset = SOURCE(categorical),
+     .dflt = "[]",
+     .doc = "csv: columns that are categories although all their cells are numbers"},
+    {.name = "float64",
+     .type = SM_T_BOOL,
+     .offset = SOURCE(float64),
+     .dflt = "false",
+     .doc = "csv, npy: rows flow through the ops as float64 instead of float32"},
+};
+
+#define SPLIT(member) offsetof(struct sm_pipeline, split.member)
+static const struct sm_param split[] = {
+    {.name = "val",
+     .type = SM_T_NUM,
+     .offset = SPLIT(val),
+     .dflt = "0",
+     .max = 0.99,
+     .doc = "share of the samples that is held out for validation, 0: none"},
+    {.name = "by",
+     .type = SM_T_STR,
+     .offset = SPLIT(by),
+     .dflt = "null",
+     .null_ok = true,
+     .doc = "column whose equal values (a person, a day) never stand in both parts; it is no "
+            "feature"},
+    {.name = "stratify",
+     .type = SM_T_BOOL,
+     .offset = SPLIT(stratify),
+     .dflt = "true",
+     .doc = "hold out the same share of each class"},
 };
 
 #define OUTPUT(member) offsetof(struct sm_pipeline, output.member)
@@ -122,9 +208,9 @@ static const struct sm_param output[] = {
     {.name = "dtype",
      .type = SM_T_ENUM,
      .offset = OUTPUT(dtype),
-     .dflt = "uint8",
+     .dflt = "auto",
      .choices = dtypes,
-     .doc = "type of a tensor's elements"},
+     .doc = "type of a tensor's elements; auto: uint8, of rows float32"},
 };
 
 #define EXPAND(member) offsetof(struct sm_pipeline, expand.member)
@@ -144,9 +230,10 @@ static const struct sm_param expand[] = {
     {.name = "encode",
      .type = SM_T_ENUM,
      .offset = EXPAND(encode),
-     .dflt = "jpeg",
+     .dflt = "auto",
      .choices = encodes,
-     .doc = "file format of the samples in the shards; tensor: .npy"},
+     .doc = "file format of the samples in the shards; tensor: .npy; csv, npy: shards of rows; "
+            "auto: jpeg, of rows csv"},
     {.name = "quality",
      .type = SM_T_INT,
      .offset = EXPAND(quality),
@@ -167,6 +254,7 @@ static const struct sm_param expand[] = {
 const struct sm_section sm_sections[] = {
     {.name = "", .doc = "top level of the file", ROWS(top)},
     {.name = "source", .doc = "where the samples come from", ROWS(source)},
+    {.name = "split", .doc = "what is held out for validation", ROWS(split)},
     {.name = "output", .doc = "how samples are dealt to batches and shards", ROWS(output)},
     {.name = "expand", .doc = "offline runs: what is written to the shards", ROWS(expand)},
 };

@@ -43,6 +43,7 @@ static size_t type_size(enum sm_type type) {
     case SM_T_ANY:
         return sizeof(struct sm_any);
     case SM_T_OPS:
+    case SM_T_METHOD:
         return 0;
     }
     fail_msg("type %d is none", type);

@@ -161,11 +161,13 @@ static void defaults_are_filled_in(void **state) {
     parse_ok(&p, HEAD "ops: [RandomHorizontalFlip]\n");
     char *json = json_of(&p);
     assert_string_equal(
-        json, "{\"version\":1,\"name\":\"test\",\"seed\":0,"
+        json, "{\"version\":1,\"name\":\"test\",\"seed\":0,\"rebalance\":null,"
               "\"ops\":[{\"RandomHorizontalFlip\":{\"p\":0.5}}],"
               "\"source\":{\"format\":\"folder\",\"path\":\"data\",\"on_error\":\"quarantine\","
               "\"mode\":\"RGB\",\"background\":null,\"exif\":true,\"gif\":false,\"tiff\":false,"
-              "\"checksum\":false},"
+              "\"checksum\":false,\"label\":null,\"delimiter\":\",\",\"header\":\"auto\","
+              "\"missing\":null,\"categorical\":[],\"float64\":false},"
+              "\"split\":{\"val\":0,\"by\":null,\"stratify\":true},"
               "\"output\":{\"batch_size\":32,\"shuffle\":true,\"drop_last\":false,"
               "\"layout\":\"NCHW\",\"dtype\":\"uint8\"},"
               "\"expand\":{\"copies\":1,\"originals\":false,\"encode\":\"jpeg\",\"quality\":90,"
@@ -337,7 +339,19 @@ static const struct broken {
      "unknown key 'seed' in 'expand' (hint: it belongs to the top level of the file)"},
     {HEAD "Resize: {size: 3}\n", 3, 1,
      "unknown key 'Resize' in a pipeline file (hint: an op stands in the list 'ops')"},
-    {HEAD "rebalance: {RepeatFactor: {}}\n", 3, 1, "unknown key 'rebalance' in a pipeline file"},
+    {HEAD "csv: {label: x}\n", 3, 1, "unknown key 'csv' in a pipeline file"},
+    {HEAD "label: x\n", 3, 1,
+     "unknown key 'label' in a pipeline file (hint: it belongs into 'source')"},
+    {"version: 1\nsource: {path: data, label: x}\n", 2, 22,
+     "'label' is for tables, and the format is 'folder'"},
+    {HEAD "output: {dtype: float64}\n", 3, 17, "images are uint8, float32, float16 or bfloat16"},
+    {HEAD "expand: {encode: csv}\n", 3, 18, "csv and npy are for rows"},
+    {"version: 1\nsource: {path: d, format: csv, mode: L}\n", 2, 32,
+     "'mode' is for images, and the format is 'csv'"},
+    {"version: 1\nsource: {path: d, format: csv, delimiter: ab}\n", 2, 43,
+     "'delimiter' is one ASCII character"},
+    {"version: 1\nsource: {path: d, format: csv}\nops:\n  - RandomHorizontalFlip\n", 4, 5,
+     "'RandomHorizontalFlip' works on images, and the source is a table"},
     {HEAD "batch_ops: []\n", 3, 1, "unknown key 'batch_ops'"},
     {"version: 1\nsource:\n  path: x\n  formt: folder\n", 4, 3,
      "unknown key 'formt' in 'source' (hint: did you mean 'format'?)"},

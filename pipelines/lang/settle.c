@@ -1,0 +1,165 @@
+/* What `auto` means, and what does not go together: images and row ops, tables and image ops, keys
+ * of one kind of source on another. */
+#include "pipelines/lang/settle.h"
+
+#include <string.h>
+
+struct look {
+    struct sm_pipeline *p;
+    const struct sm_text *text;
+    const struct sm_node *root;
+    struct sm_err *err;
+};
+
+static int ops_check(struct look *l);
+static int source_check(struct look *l);
+static int output_settle(struct look *l);
+static int split_check(struct look *l);
+
+int sm_pipeline_settle(struct sm_pipeline *p, const struct sm_text *text,
+                       const struct sm_node *root, struct sm_err *err) {
+    struct look l = {p, text, root, err};
+    if (source_check(&l) != 0 || ops_check(&l) != 0 || split_check(&l) != 0) return -1;
+    return output_settle(&l);
+}
+
+bool sm_source_is_table(const struct sm_pipeline_source *s) {
+    return s->format == SM_SOURCE_CSV || s->format == SM_SOURCE_NPY;
+}
+
+static bool is_flatten(const struct sm_op_node *op) {
+    return strcmp(op->info->name, "Flatten") == 0;
+}
+
+bool sm_pipeline_is_rows(const struct sm_pipeline *p) {
+    if (sm_source_is_table(&p->source)) return true;
+    for (size_t i = 0; i < p->n_ops; i++)
+        if (is_flatten(&p->ops[i])) return true;
+    return false;
+}
+
+/* Where section.key stands in the file; NULL when it was not written. */
+static const struct sm_node *key_of(const struct look *l, const char *section, const char *key) {
+    const struct sm_node *map = l->root;
+    for (const struct sm_node *k = map->first; k != NULL; k = k->next)
+        if (strcmp(k->text, section) == 0 && k->value->kind == SM_NODE_MAP)
+            for (const struct sm_node *in = k->value->first; in != NULL; in = in->next)
+                if (strcmp(in->text, key) == 0) return in;
+    return NULL;
+}
+
+static size_t place_of(const struct look *l, const char *section, const char *key) {
+    const struct sm_node *node = key_of(l, section, key);
+    return node != NULL ? node->value->offset : 0;
+}
+
+/* --- ops -------------------------------------------------------------------------------------- */
+
+static int children_check(struct look *l, const struct sm_op_node *op) {
+    for (size_t i = 0; i < op->n_children; i++) {
+        const struct sm_op_node *child = &op->children[i];
+        if (child->info->rows || is_flatten(child))
+            return sm_text_fail(l->text, child->offset, l->err,
+                                "'%s' cannot stand inside '%s' (hint: ops on rows follow 'Flatten' "
+                                "in the list 'ops')",
+                                child->info->name, op->info->name);
+        if (children_check(l, child) != 0) return -1;
+    }
+    return 0;
+}
+
+static int ops_check(struct look *l) {
+    const struct sm_pipeline *p = l->p;
+    bool rows = sm_source_is_table(&p->source);
+    if (p->rebalance != NULL && children_check(l, p->rebalance) != 0) return -1;
+    if (p->rebalance != NULL && p->rebalance->n_children > 0 && rows)
+        return sm_text_fail(l->text, p->rebalance->children[0].offset, l->err,
+                            "'augment_minority' holds ops on images, and the source is a table");
+    for (size_t i = 0; i < p->n_ops; i++) {
+        const struct sm_op_node *op = &p->ops[i];
+        if (children_check(l, op) != 0) return -1;
+        if (!rows && is_flatten(op))
+            rows = true;
+        else if (rows && !op->info->rows)
+            return sm_text_fail(l->text, op->offset, l->err,
+                                sm_source_is_table(&p->source)
+                                    ? "'%s' works on images, and the source is a table"
+                                    : "'%s' works on images, and behind 'Flatten' there are rows",
+                                op->info->name);
+        else if (!rows && op->info->rows)
+            return sm_text_fail(l->text, op->offset, l->err,
+                                "'%s' works on rows, and images come to it (hint: - Flatten before "
+                                "it)",
+                                op->info->name);
+    }
+    return 0;
+}
+
+/* --- source ----------------------------------------------------------------------------------- */
+
+static int source_check(struct look *l) {
+    static const char *const of_tables[] = {"label",   "delimiter",   "header",
+                                            "missing", "categorical", "float64"};
+    static const char *const of_images[] = {"mode", "background", "exif", "gif", "tiff"};
+    const struct sm_pipeline_source *s = &l->p->source;
+    const bool table = sm_source_is_table(s);
+    static const char *const words[] = {"folder", "list", "webdataset", "csv", "npy"};
+    /* canonical JSON names every key: only what differs from its default contradicts */
+    const bool plain = s->label == NULL && s->header == SM_HEADER_AUTO && s->missing.v == NULL &&
+                       s->categorical.count == 0 && !s->float64 && strcmp(s->delimiter, ",") == 0;
+    const bool plain_image =
+        s->mode == SM_MODE_RGB && s->background.count == 0 && s->exif && !s->gif && !s->tiff;
+    if (table ? plain_image : plain)
+        return s->delimiter[1] == 0 && (signed char)s->delimiter[0] > 0
+                   ? 0
+                   : sm_text_fail(l->text, place_of(l, "source", "delimiter"), l->err,
+                                  "'delimiter' is one ASCII character (hint: \"\\t\" for a tab)");
+    const char *const *keys = table ? of_images : of_tables;
+    for (size_t i = 0; i < (table ? sizeof of_images : sizeof of_tables) / sizeof *keys; i++) {
+        const struct sm_node *node = key_of(l, "source", keys[i]);
+        if (node != NULL)
+            return sm_text_fail(l->text, node->offset, l->err,
+                                "'%s' is for %s, and the format is '%s'", keys[i],
+                                table ? "images" : "tables", words[s->format]);
+    }
+    return 0;
+}
+
+static int split_check(struct look *l) {
+    const struct sm_pipeline *p = l->p;
+    if (p->split.by != NULL && p->source.format != SM_SOURCE_CSV)
+        return sm_text_fail(l->text, place_of(l, "split", "by"), l->err,
+                            "'by' names a column, and only a csv has names");
+    if (p->part == SM_PART_VAL && p->split.val == 0)
+        return sm_fail(l->err, SM_E_PIPELINE,
+                       "nothing is held out for validation (hint: split: {val: 0.1})");
+    return 0;
+}
+
+/* --- output ----------------------------------------------------------------------------------- */
+
+static int output_settle(struct look *l) {
+    struct sm_pipeline *p = l->p;
+    const bool rows = sm_pipeline_is_rows(p);
+    if (p->output.dtype == SM_DTYPE_AUTO)
+        p->output.dtype = rows ? SM_DTYPE_FLOAT32 : SM_DTYPE_UINT8;
+    if (p->expand.encode == SM_ENCODE_AUTO)
+        p->expand.encode = rows ? SM_ENCODE_CSV : SM_ENCODE_JPEG;
+    const bool row_dtype =
+        p->output.dtype == SM_DTYPE_FLOAT32 || p->output.dtype == SM_DTYPE_FLOAT64;
+    if (rows && !row_dtype)
+        return sm_text_fail(l->text, place_of(l, "output", "dtype"), l->err,
+                            "rows are float32 or float64");
+    if (!rows && p->output.dtype == SM_DTYPE_FLOAT64)
+        return sm_text_fail(l->text, place_of(l, "output", "dtype"), l->err,
+                            "images are uint8, float32, float16 or bfloat16; float64 is for rows");
+    if (rows != (p->expand.encode == SM_ENCODE_CSV || p->expand.encode == SM_ENCODE_NPY))
+        return sm_text_fail(
+            l->text, place_of(l, "expand", "encode"), l->err,
+            rows ? "rows are written as csv or npy"
+                 : "csv and npy are for rows (hint: tensor writes each image as .npy)");
+    if (rows && p->expand.originals)
+        return sm_text_fail(l->text, place_of(l, "expand", "originals"), l->err,
+                            "'originals' keeps the files of images, and rows leave this pipeline");
+    return 0;
+}
