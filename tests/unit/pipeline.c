@@ -390,7 +390,7 @@ static const struct broken {
      "'shuffle' must be true or false, not 'yes' (hint: write true)"},
     {HEAD "output:\n  shuffle: 'true'\n", 4, 12, "'shuffle' must be true or false, not 'true'"},
     {HEAD "expand: {encode: jpg}\n", 3, 18,
-     "'encode' must be one of jpeg, png, webp, tensor, not 'jpg' (hint: did you mean 'jpeg'?)"},
+     "'encode' must be one of jpeg, png, webp, tensor, csv, npy, auto, not 'jpg' (hint: did you mean 'jpeg'?)"},
     {HEAD "expand: {quality: 101}\n", 3, 19,
      "'quality' must be a whole number in [1, 100], not 101"},
     {HEAD "expand: {copies: 0}\n", 3, 18, "'copies' must be a whole number in [1, 65536], not 0"},
