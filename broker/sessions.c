@@ -11,7 +11,7 @@ static const char *attach_wrong(struct sm_core *core, const struct job *job,
                                 const struct session **other);
 static int64_t gone_in_ms(const struct sm_core *core, const struct session *s);
 static void session_probe(struct sm_core *core, const struct session *s);
-static void attached_say(struct sm_core *core, const struct session *s);
+static void attached_say(struct sm_core *core, struct session *s);
 static struct session *session_new(struct sm_core *core, struct job *job,
                                    const struct sm_peer *peer, const Shardmill__Attach *m);
 static void held_claim(struct sm_core *core, struct session *s, const struct session *old,
@@ -223,17 +223,7 @@ static void held_claim(struct sm_core *core, struct session *s, const struct ses
             }
         for (struct batch *b = old != NULL ? old->head : NULL; b != NULL; b = b->next) {
             if (b->attempt != m->held[i] || b->work.state != WORK_DONE) continue;
-            struct orphan *o = core_calloc(1, sizeof *o);
-            *o = (struct orphan){.attempt = b->attempt,
-                                 .bytes = core_step_bytes(s->job),
-                                 .worker = b->holder,
-                                 .session = s,
-                                 .named = true,
-                                 .job = core_strdup(s->job->id),
-                                 .next = core->orphans};
-            b->holder->batch_used += o->bytes;
-            core->orphans = o;
-            b->attempt = 0; /* and so no Free is sent when the old session ends */
+            core_orphan_of(core, b)->session = s;
         }
     }
 }
@@ -244,7 +234,8 @@ static uint64_t *counts_copy(struct sm_core *core, const uint64_t *counts, size_
     return copy;
 }
 
-static void attached_say(struct sm_core *core, const struct session *s) {
+static void attached_say(struct sm_core *core, struct session *s) {
+    s->attached_said = core->now;
     const Shardmill__JobSpec *spec = s->job->spec;
     BODY(core, m, Shardmill__Attached, shardmill__attached__init);
     m->job = core_text(core, "%s", s->job->id);
@@ -320,7 +311,10 @@ void core_sessions_stop(struct sm_core *core, struct job *job, uint32_t code, co
 
 /* --- time ------------------------------------------------------------------------------------- */
 
+/* Attached too is said until the trainer speaks in the session: if it was lost, the trainer may
+ * believe itself in an earlier one, for which nothing comes. */
 static void session_repeat(struct sm_core *core, struct session *s) {
+    if (!s->spoken && core->now - s->attached_said >= SM_REPEAT_MS) attached_say(core, s);
     for (struct batch *b = s->head; b != NULL && b->told; b = b->next)
         if (b->work.state == WORK_DONE && core->now - b->said >= SM_REPEAT_MS)
             core_batch_say(core, b);
@@ -344,6 +338,7 @@ void core_sessions_tick(struct sm_core *core) {
     for (struct session *s = core->sessions, *next; s != NULL; s = next) {
         next = s->next;
         if (core->now - s->heard > (int64_t)core->options.heartbeat_ms * SM_LIVENESS) {
+            if (!s->gone && !PLANTED(silent_freed)) core_batches_leave(core, s);
             core_session_end(core, s, false);
             continue;
         }
@@ -443,6 +438,7 @@ void core_on_trainer(struct sm_core *core, const struct sm_peer *peer, const sm_
     }
     s->heard = core->now;
     s->gone = false;
+    s->spoken = true;
     switch (e->body_case) {
     case SHARDMILL__ENVELOPE__BODY_RELEASE:
         core_on_release(core, s, e->release);

@@ -31,7 +31,8 @@
     X(dead_batch_offered)    \
     X(rank_twice)            \
     X(grid_ignored)          \
-    X(charged_twice)
+    X(charged_twice)         \
+    X(silent_freed)
 enum {
     PLANT_none,
 #define X(name) PLANT_##name,
@@ -142,7 +143,9 @@ struct batch {
     /* of a DONE one: */
     struct worker *holder;
     uint64_t attempt, offset, bytes;
-    char digest[SM_XXH_HEX];
+    char digest[SM_XXH_HEX]; /* stays when it must be made again */
+    uint32_t generation;
+    uint64_t rival;       /* the attempt that was at it too when it was made; 0: none */
     uint32_t substituted; /* of its positions, padding not counted */
     int64_t said;
     const struct worker *avoid; /* from which it could not be had; only compared */
@@ -160,8 +163,8 @@ struct audit {
 };
 
 /* A made batch that is on offer no more but that a trainer may be reading: it is from before the
- * broker's restart or of an earlier session, or its worker was taken for dead. Should that worker
- * come back, the memory stays until the trainer releases it. */
+ * broker's restart or of an earlier session, or its worker or trainer was taken for dead. Should
+ * that worker come back, the memory stays until the trainer releases it. */
 struct orphan {
     uint64_t attempt, bytes;
     struct worker *worker;   /* NULL: taken for dead */
@@ -187,8 +190,9 @@ struct session {
     uint64_t token_position;
     uint32_t start_epoch;
     uint64_t start_position;
-    bool gone; /* its connection is no more; another client may take the rank */
-    int64_t heard, beat;
+    bool gone;   /* its connection is no more; another client may take the rank */
+    bool spoken; /* the trainer has named this session: it heard of it */
+    int64_t heard, beat, attached_said;
     uint32_t cut_epoch; /* next to be cut; at spec->epochs: nothing is left */
     uint64_t cut_step, cut_steps;
     struct batch *head, *tail; /* open ones */
@@ -389,14 +393,25 @@ void core_step_done(struct sm_core *core, struct worker *worker, struct job *job
                     const Shardmill__Done *m);
 void core_batch_free(struct sm_core *core, struct batch *batch, bool quiet);
 void core_batch_say(struct sm_core *core, struct batch *batch);
+void core_batch_hold(struct batch *b, struct worker *worker);
+void core_batch_unhold(struct sm_core *core, struct batch *b, bool tell);
+void core_free_say(struct sm_core *core, const struct worker *worker, const char *job,
+                   uint64_t attempt);
+void core_on_release(struct sm_core *core, struct session *s, const Shardmill__Release *m);
+void core_on_lost(struct sm_core *core, struct session *s, const Shardmill__Lost *m);
+void core_epoch_end_say(struct sm_core *core, struct session *s, struct audit *a);
+
+/* orphans.c */
+struct orphan *core_orphan_find(struct sm_core *core, const struct worker *worker,
+                                uint64_t attempt);
+struct batch *core_held_find(const struct worker *worker, uint64_t attempt);
+struct orphan *core_orphan_of(struct sm_core *core, struct batch *batch);
+void core_batches_leave(struct sm_core *core, struct session *s);
 void core_batches_remake(struct sm_core *core, struct worker *worker);
 void core_holdings_adopt(struct sm_core *core, struct worker *worker, const Shardmill__Hello *m);
 bool core_holding_kept(struct sm_core *core, const struct worker *worker, uint64_t attempt);
 void core_orphan_free(struct sm_core *core, struct orphan *orphan, bool tell);
 void core_orphans_part(struct sm_core *core, const struct worker *worker);
-void core_on_release(struct sm_core *core, struct session *s, const Shardmill__Release *m);
-void core_on_lost(struct sm_core *core, struct session *s, const Shardmill__Lost *m);
-void core_epoch_end_say(struct sm_core *core, struct session *s, struct audit *a);
 
 /* waits.c */
 char *core_waits_job(struct sm_core *core, const struct job *job);

@@ -13,7 +13,6 @@ enum {
 };
 
 static void cursor_settle(struct sm_core *core, struct session *s);
-static void batch_unhold(struct sm_core *core, struct batch *batch, bool tell);
 
 /* What a batch takes of a worker's memory. */
 uint64_t core_step_bytes(const struct job *job) {
@@ -279,19 +278,6 @@ static void suspects_clear(const struct batch *b) {
 
 /* --- what workers bring ----------------------------------------------------------------------- */
 
-static struct orphan *orphan_find(struct sm_core *core, const struct worker *worker,
-                                  uint64_t attempt) {
-    for (struct orphan *o = core->orphans; o != NULL; o = o->next)
-        if (o->attempt == attempt && o->worker == worker) return o;
-    return NULL;
-}
-
-static struct batch *held_find(const struct worker *worker, uint64_t attempt) {
-    for (struct batch *b = worker->held; b != NULL; b = b->next_held)
-        if (b->attempt == attempt) return b;
-    return NULL;
-}
-
 static const char *batch_wrong(const struct worker *worker, const struct work *work,
                                const Shardmill__Done *m) {
     if (m->first != work->first || m->count != work->count) return "another step's positions";
@@ -306,7 +292,7 @@ static const char *batch_wrong(const struct worker *worker, const struct work *w
     return m->n_quarantined > m->count ? "more samples quarantined than made" : NULL;
 }
 
-static void batch_hold(struct batch *b, struct worker *worker) {
+void core_batch_hold(struct batch *b, struct worker *worker) {
     b->holder = worker;
     b->prev_held = NULL;
     b->next_held = worker->held;
@@ -338,13 +324,38 @@ static void batches_say(struct sm_core *core, struct batch *made) {
     }
 }
 
+/* A step that was made before, by another worker or for another holder, has the same bytes now. */
+static bool two_digests(struct sm_core *core, const struct batch *b, const Shardmill__Done *m) {
+    if (b->digest[0] == 0 || b->generation != m->generation || strcmp(b->digest, m->digest) == 0)
+        return false;
+    core_job_fail(
+        core, b->work.job, SM_E_INTERNAL,
+        core_text(core,
+                  "epoch %u, step %llu of rank %u was made twice, differently (digests %.16s and "
+                  "%.16s): the pipeline is not a pure function of its input (hint: check that all "
+                  "hosts see the same files)",
+                  b->epoch, (unsigned long long)b->step, b->session->rank, b->digest, m->digest));
+    return true;
+}
+
+/* The batch of which this attempt made the second copy, too late. */
+static struct batch *rival_find(const struct job *job, uint64_t attempt) {
+    for (const struct session *s = job->sessions; s != NULL; s = s->next_of_job)
+        for (struct batch *b = s->head; b != NULL; b = b->next)
+            if (b->rival == attempt) return b;
+    return NULL;
+}
+
 static bool batch_done(struct sm_core *core, struct worker *worker, struct lease *lease,
                        const Shardmill__Done *m) {
     struct work *work = lease->work;
     struct batch *b = work->batch;
     if (m->generation != core_step_skip(b, NULL)) return false; /* made before a quarantine */
+    if (two_digests(core, b, m)) return false;
     core_duration_add(core, work->job, lease);
     suspects_clear(b);
+    for (const struct lease *l = work->leases; l != NULL; l = l->next_of_work)
+        if (l != lease) b->rival = l->attempt;
     core_leases_revoke(core, work, worker);
     core_work_unwait(work); /* a late lease brought it after all */
     work->state = WORK_DONE;
@@ -352,9 +363,10 @@ static bool batch_done(struct sm_core *core, struct worker *worker, struct lease
     b->attempt = m->attempt;
     b->offset = m->offset;
     b->bytes = m->bytes;
+    b->generation = m->generation;
     memcpy(b->digest, m->digest, sizeof b->digest);
     b->substituted = substituted(b, m);
-    batch_hold(b, worker);
+    core_batch_hold(b, worker);
     b->work.job->cages += m->cages_replaced;
     b->session->moved = core->now;
     core->work_added = true;
@@ -365,8 +377,8 @@ static bool batch_done(struct sm_core *core, struct worker *worker, struct lease
 void core_step_done(struct sm_core *core, struct worker *worker, struct job *job,
                     const Shardmill__Done *m) {
     struct lease *lease = core_lease_find(worker, m->attempt);
-    bool wanted =
-        held_find(worker, m->attempt) != NULL || orphan_find(core, worker, m->attempt) != NULL;
+    bool wanted = core_held_find(worker, m->attempt) != NULL ||
+                  core_orphan_find(core, worker, m->attempt) != NULL;
     if (lease != NULL && lease->work->kind == SHARDMILL__LEASE_KIND__STEP &&
         lease->work->job == job) {
         const char *wrong = batch_wrong(worker, lease->work, m);
@@ -381,6 +393,9 @@ void core_step_done(struct sm_core *core, struct worker *worker, struct job *job
         wanted = batch_done(core, worker, lease, m);
         lease = core_lease_find(worker, m->attempt);
         if (lease != NULL) core_lease_drop(core, lease);
+    } else if (!wanted && job != NULL) {
+        struct batch *b = rival_find(job, m->attempt);
+        if (b != NULL) two_digests(core, b, m);
     }
     if (!wanted) core->stale++;
     core_ack(core, worker, m->job, m->attempt, wanted);
@@ -430,8 +445,8 @@ void core_epoch_end_say(struct sm_core *core, struct session *s, struct audit *a
     core_send(core, &s->peer, SHARDMILL__ENVELOPE__BODY_EPOCH_END, m);
 }
 
-static void free_say(struct sm_core *core, const struct worker *worker, const char *job,
-                     uint64_t attempt) {
+void core_free_say(struct sm_core *core, const struct worker *worker, const char *job,
+                   uint64_t attempt) {
     BODY(core, m, Shardmill__Free, shardmill__free__init);
     m->job = core_text(core, "%s", job);
     m->attempt = attempt;
@@ -439,12 +454,12 @@ static void free_say(struct sm_core *core, const struct worker *worker, const ch
 }
 
 /* A made batch leaves its holder's books; tell: and its memory. */
-static void batch_unhold(struct sm_core *core, struct batch *b, bool tell) {
+void core_batch_unhold(struct sm_core *core, struct batch *b, bool tell) {
     assert(b->work.state == WORK_DONE && b->holder != NULL);
     *(b->prev_held != NULL ? &b->prev_held->next_held : &b->holder->held) = b->next_held;
     if (b->next_held != NULL) b->next_held->prev_held = b->prev_held;
     b->holder->batch_used -= core_step_bytes(b->work.job);
-    if (tell && b->attempt != 0) free_say(core, b->holder, b->work.job->id, b->attempt);
+    if (tell && b->attempt != 0) core_free_say(core, b->holder, b->work.job->id, b->attempt);
     b->holder = NULL;
     b->prev_held = b->next_held = NULL;
     b->work.state = WORK_LEASED; /* nobody's: the caller lets it wait, hands it on or frees it */
@@ -455,7 +470,7 @@ void core_batch_free(struct sm_core *core, struct batch *b, bool quiet) {
     if (!quiet) core_leases_revoke(core, &b->work, NULL);
     assert(b->work.leases == NULL);
     if (b->work.state == WORK_DONE)
-        batch_unhold(core, b, !quiet);
+        core_batch_unhold(core, b, !quiet);
     else
         core_work_unwait(&b->work);
     *(b->prev != NULL ? &b->prev->next : &s->head) = b->next;
@@ -492,14 +507,16 @@ static void done_move(struct session *s, const struct batch *released) {
 }
 
 void core_on_release(struct sm_core *core, struct session *s, const Shardmill__Release *m) {
-    bool named = m->attempt != 0;
+    bool named = m->attempt != 0, found = false;
     for (struct orphan *o = core->orphans, *next; o != NULL; o = next) {
         next = o->next;
         bool it =
             o->session == s && (named ? o->named && o->attempt == m->attempt
                                       : !o->named && o->epoch == m->epoch && o->step == m->step);
         if (it) core_orphan_free(core, o, true);
+        found |= it;
     }
+    if (named && !found) core->stale++; /* said before, or of a batch that is no more */
     struct batch *b = named ? NULL : batch_find(s, m->epoch, m->step);
     if (b == NULL) return; /* it said so before */
     if (!b->told) {
@@ -535,151 +552,8 @@ void core_on_lost(struct sm_core *core, struct session *s, const Shardmill__Lost
     if (b == NULL || b->work.state != WORK_DONE || b->attempt != m->attempt) return;
     b->avoid = b->holder;
     b->avoid_until = core->now + AVOID_MS;
-    batch_unhold(core, b, true);
+    core_batch_unhold(core, b, true);
     s->job->leases_lost++;
     core_work_wait(&b->work, true);
     core->work_added = true;
-}
-
-/* --- workers that come and go ----------------------------------------------------------------- */
-
-/* A trainer that was told of the batch may be reading it. */
-static void orphan_new(struct sm_core *core, const struct batch *b) {
-    struct orphan *o = core_calloc(1, sizeof *o);
-    *o = (struct orphan){.attempt = b->attempt,
-                         .bytes = core_step_bytes(b->work.job),
-                         .session = b->session,
-                         .epoch = b->epoch,
-                         .step = b->step,
-                         .job = core_strdup(b->work.job->id),
-                         .next = core->orphans};
-    core->orphans = o;
-}
-
-/* What a worker held is gone with it: made again, the same bytes, except what the trainer releases
- * before that. */
-void core_batches_remake(struct sm_core *core, struct worker *worker) {
-    for (struct batch *b; (b = worker->held) != NULL;) {
-        if (b->told) orphan_new(core, b);
-        batch_unhold(core, b, false);
-        if (PLANTED(dead_batch_offered)) continue; /* and is never made again */
-        b->work.job->leases_lost++;
-        core_work_wait(&b->work, true);
-        core->work_added = true;
-    }
-}
-
-void core_orphan_free(struct sm_core *core, struct orphan *orphan, bool tell) {
-    struct orphan **p = &core->orphans;
-    while (*p != orphan)
-        p = &(*p)->next;
-    *p = orphan->next;
-    if (orphan->worker != NULL) {
-        orphan->worker->batch_used -= orphan->bytes;
-        if (tell) free_say(core, orphan->worker, orphan->job, orphan->attempt);
-    }
-    free(orphan->job);
-    free(orphan);
-}
-
-/* Their worker is taken for dead. */
-void core_orphans_part(struct sm_core *core, const struct worker *worker) {
-    for (struct orphan *o = core->orphans, *next; o != NULL; o = next) {
-        next = o->next;
-        if (o->worker != worker) continue;
-        if (o->session == NULL)
-            core_orphan_free(core, o, false);
-        else
-            o->worker = NULL;
-    }
-}
-
-bool core_holding_kept(struct sm_core *core, const struct worker *worker, uint64_t attempt) {
-    for (const struct lease *l = worker->leases; l != NULL; l = l->next_of_worker)
-        if (l->attempt == attempt) return true;
-    return held_find(worker, attempt) != NULL || orphan_find(core, worker, attempt) != NULL;
-}
-
-/* A batch or lease with this attempt at any worker: it may have come back by another connection. */
-static bool holding_move(struct sm_core *core, struct worker *to, uint64_t attempt) {
-    for (struct worker *w = core->workers; w != NULL; w = w->next) {
-        struct batch *b = held_find(w, attempt);
-        if (b != NULL) {
-            if (w == to) return true;
-            batch_unhold(core, b, false);
-            batch_hold(b, to);
-            b->work.state = WORK_DONE;
-            core_batch_say(core, b);
-            return true;
-        }
-        struct lease *l = core_lease_find(w, attempt);
-        if (l == NULL || l->work->kind != SHARDMILL__LEASE_KIND__STEP) continue;
-        if (w == to) return true;
-        core_lease_new(core, l->work, to, attempt);
-        core_lease_drop(core, l);
-        return true;
-    }
-    return false;
-}
-
-/* A batch from before the broker's restart, unless it is one that waits for its worker. */
-static void orphan_adopt(struct sm_core *core, struct worker *worker, const Shardmill__Holding *h) {
-    for (struct orphan *o = core->orphans; o != NULL; o = o->next) {
-        if (o->attempt != h->attempt || o->worker != NULL) continue;
-        o->worker = worker;
-        worker->batch_used += o->bytes;
-        return;
-    }
-    const struct job *job = core_job_find(core, h->job);
-    if (job == NULL || job->spec->kind != SHARDMILL__JOB_KIND__STREAM ||
-        h->attempt >> 32 >= core->options.incarnation)
-        return;
-    struct orphan *o = core_calloc(1, sizeof *o);
-    *o = (struct orphan){.attempt = h->attempt,
-                         .bytes = core_step_bytes(job),
-                         .worker = worker,
-                         .job = core_strdup(job->id),
-                         .deadline = core->now + SM_ORPHAN_MS,
-                         .next = core->orphans};
-    worker->batch_used += o->bytes;
-    core->orphans = o;
-}
-
-/* What a worker holds of streams, by what it says: known batches and leases are kept, those that it
- * does not name are gone, and those from before the broker's restart stay for a while, because a
- * trainer may be reading them. The rest is told to be freed. */
-void core_holdings_adopt(struct sm_core *core, struct worker *worker, const Shardmill__Hello *m) {
-    enum { HOLDINGS_MAX = 4 * WINDOW_MAX };
-    size_t n = m->n_holding < HOLDINGS_MAX ? m->n_holding : HOLDINGS_MAX;
-    struct orphan *o, *next_orphan;
-    for (struct lease *l = worker->leases, *next; l != NULL; l = next) {
-        next = l->next_of_worker;
-        bool named = false;
-        for (size_t i = 0; i < n && !named; i++)
-            named = m->holding[i]->attempt == l->attempt;
-        if (!named && l->work->kind == SHARDMILL__LEASE_KIND__STEP) core_lease_drop(core, l);
-    }
-    for (struct batch *b = worker->held, *next; b != NULL; b = next) {
-        next = b->next_held;
-        bool named = false;
-        for (size_t i = 0; i < n && !named; i++)
-            named = m->holding[i]->attempt == b->attempt;
-        if (named) continue;
-        batch_unhold(core, b, false);
-        core_work_wait(&b->work, true);
-        core->work_added = true;
-    }
-    for (o = core->orphans; o != NULL; o = next_orphan) {
-        next_orphan = o->next;
-        bool named = false;
-        for (size_t i = 0; i < n && !named; i++)
-            named = m->holding[i]->attempt == o->attempt;
-        if (!named && o->worker == worker) core_orphan_free(core, o, false);
-    }
-    for (size_t i = 0; i < n; i++) {
-        const Shardmill__Holding *h = m->holding[i];
-        if (h->kind != SHARDMILL__LEASE_KIND__STEP || holding_move(core, worker, h->attempt))
-            continue;
-        if (orphan_find(core, worker, h->attempt) == NULL) orphan_adopt(core, worker, h);
-    }
 }

@@ -65,6 +65,7 @@ struct stream_trainer {
         bool there;
         uint32_t epoch, worker, worker_life;
         uint64_t step, attempt, session;
+        int64_t since;
     } view;
     struct row rows[ROWS];
     unsigned n_rows;

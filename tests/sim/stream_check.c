@@ -270,7 +270,7 @@ static void action_note(struct stream_world *w, const struct sm_event *e,
         w->watch.leases[at].count = m->lease->count;
         w->watch.leases[at].made = false;
     }
-    if (m->body_case == SHARDMILL__ENVELOPE__BODY_ATTACHED)
+    if (m->body_case == SHARDMILL__ENVELOPE__BODY_ATTACHED && e->kind == SM_EVENT_MESSAGE)
         attached_check(w, e->message->attach, a->peer, m->attached);
     if (m->body_case == SHARDMILL__ENVELOPE__BODY_ACK && m->ack->wanted &&
         e->message->body_case == SHARDMILL__ENVELOPE__BODY_DONE)

@@ -156,11 +156,13 @@ static void attached_hear(struct stream_world *w, uint32_t rank, const Shardmill
     t->ended = at.epoch >= w->spec.epochs; /* its checkpoint is behind everything */
 }
 
-/* Whether this broker still knows the session: if not, nothing is promised about what it held. */
-static bool session_known(const struct stream_world *w, uint64_t id) {
-    for (const struct session *s = w->core != NULL ? w->core->sessions : NULL; s != NULL;
-         s = s->next)
-        if (s->id == id) return true;
+/* Whether the bytes of the view must still be there: its session is known to the broker, or was,
+ * not long ago, and ended because the trainer was silent. */
+static bool view_promised(const struct stream_world *w, const struct stream_trainer *t) {
+    if (w->core == NULL || t->view.session >> 32 != w->incarnation) return false;
+    if (w->now - t->view.since < SM_ORPHAN_MS) return true;
+    for (const struct session *s = w->core->sessions; s != NULL; s = s->next)
+        if (s->id == t->view.session) return true;
     return false;
 }
 
@@ -171,8 +173,7 @@ static void view_end(struct stream_world *w, uint32_t rank) {
     if (!t->view.there) return;
     bool mapped = x->alive && x->life == t->view.worker_life;
     struct made *m = mapped ? maker_find(x, t->view.attempt) : NULL;
-    if (mapped && m == NULL && t->attached && t->session == t->view.session &&
-        session_known(w, t->session))
+    if (mapped && m == NULL && view_promised(w, t))
         stream_wrong(w, "rank %u reads a batch whose memory was freed", rank);
     t->view.there = false;
     if (t->attached)
@@ -243,6 +244,7 @@ static void batch_hear(struct stream_world *w, uint32_t rank, const Shardmill__B
     t->view.step = m->step;
     t->view.attempt = m->attempt;
     t->view.session = m->session;
+    t->view.since = w->now;
     t->view.worker = slot;
     t->view.worker_life = life;
     event_after(w,

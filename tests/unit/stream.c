@@ -7,6 +7,7 @@
 enum { TRAINER = 50, MB = 1 << 20 };
 #define PIPELINE "11112222333344445555666677778888"
 static char batch_digest[] = "0123456789abcdef0123456789abcdef";
+static char other_digest[] = "fedcba9876543210fedcba9876543210";
 
 static Shardmill__JobSpec stream_spec(uint64_t samples, uint32_t batch, uint32_t epochs) {
     Shardmill__JobSpec s = desk_spec(samples, 0, 0);
@@ -73,7 +74,7 @@ static Shardmill__Lease lease_of(struct desk *d, int who) {
     return e != NULL ? *e->lease : (Shardmill__Lease)SHARDMILL__LEASE__INIT;
 }
 
-static bool step_done(struct desk *d, int who, const Shardmill__Lease *l) {
+static bool step_done_as(struct desk *d, int who, const Shardmill__Lease *l, char *digest) {
     Shardmill__Done m = SHARDMILL__DONE__INIT;
     m.job = "job";
     m.kind = SHARDMILL__LEASE_KIND__STEP;
@@ -82,10 +83,14 @@ static bool step_done(struct desk *d, int who, const Shardmill__Lease *l) {
     m.count = l->count;
     m.generation = l->generation;
     m.bytes = MB;
-    m.digest = batch_digest;
+    m.digest = digest;
     desk_say(d, who, SHARDMILL__ENVELOPE__BODY_DONE, &m);
     const sm_envelope *e = desk_sent(d, who, SHARDMILL__ENVELOPE__BODY_ACK);
     return e != NULL && e->ack->wanted;
+}
+
+static bool step_done(struct desk *d, int who, const Shardmill__Lease *l) {
+    return step_done_as(d, who, l, batch_digest);
 }
 
 static void release(struct desk *d, int who, uint64_t session, uint32_t epoch, uint64_t step) {
@@ -274,6 +279,22 @@ static void a_batch_is_told_again_until_it_is_released(void **state) {
     desk_close(&d);
 }
 
+static void an_attached_that_is_lost_is_said_again_until_the_trainer_speaks(void **state) {
+    (void)state;
+    struct desk d;
+    stream_open(&d, stream_spec(100, 4, 0), 100 * MB);
+    Shardmill__Attach a = attach_of(0, 1, "c");
+    uint64_t session = attach(&d, TRAINER, &a);
+    desk_tick(&d, SM_REPEAT_MS);
+    const sm_envelope *e = desk_sent(&d, TRAINER, SHARDMILL__ENVELOPE__BODY_ATTACHED);
+    assert_non_null(e);
+    assert_int_equal(e->attached->session, session);
+    assert_true(commit(&d, TRAINER, session, 0, 0));
+    desk_tick(&d, SM_REPEAT_MS);
+    assert_null(desk_sent(&d, TRAINER, SHARDMILL__ENVELOPE__BODY_ATTACHED));
+    desk_close(&d);
+}
+
 static void batches_are_told_in_order_whoever_is_faster(void **state) {
     (void)state;
     struct desk d;
@@ -329,7 +350,19 @@ static void a_lost_batch_is_made_again_and_its_memory_freed(void **state) {
     desk_close(&d);
 }
 
-static void a_trainer_that_is_silent_gives_its_batches_back(void **state) {
+/* Time passes and only this peer is heard; whether the worker was told to free something. */
+static bool freed_within(struct desk *d, int64_t ms, int heard) {
+    bool freed = false;
+    for (int64_t t = 0; t < ms; t += 500) {
+        desk_tick(d, 500);
+        freed |= desk_sent(d, 1, SHARDMILL__ENVELOPE__BODY_FREE) != NULL;
+        trainer_beats(d, 1); /* the worker lives */
+        if (heard != 0) trainer_beats(d, heard);
+    }
+    return freed;
+}
+
+static void a_silent_trainers_rank_is_free_at_once_and_its_batches_later(void **state) {
     (void)state;
     struct desk d;
     stream_open(&d, stream_spec(100, 4, 0), 100 * MB);
@@ -338,18 +371,131 @@ static void a_trainer_that_is_silent_gives_its_batches_back(void **state) {
     step_give(&d, 0, 0);
     assert_int_equal(attach(&d, TRAINER + 1, &b), 0);
     assert_int_equal(refusal(&d, TRAINER + 1), SM_E_BUSY);
-    bool freed = false;
-    for (int i = 0; i < 8; i++) {
-        desk_tick(&d, 500);
-        freed |= desk_sent(&d, 1, SHARDMILL__ENVELOPE__BODY_FREE) != NULL;
-        trainer_beats(&d, 1); /* the worker lives */
-    }
-    assert_true(freed);
+    assert_false(freed_within(&d, 4000, 0)); /* it may only be stopped, and reading */
     trainer_beats(&d, TRAINER);
     assert_non_null(desk_sent(&d, TRAINER, SHARDMILL__ENVELOPE__BODY_REGISTER_AGAIN));
     release(&d, TRAINER, session, 0, 0);
     assert_non_null(desk_sent(&d, TRAINER, SHARDMILL__ENVELOPE__BODY_REGISTER_AGAIN));
     assert_int_not_equal(attach(&d, TRAINER + 1, &b), 0);
+    assert_true(freed_within(&d, SM_ORPHAN_MS, TRAINER + 1)); /* but not for ever */
+    assert_int_equal(d.core->workers->batch_used, 0);
+    desk_close(&d);
+}
+
+static void a_trainer_that_was_only_stopped_finds_what_it_reads_in_place(void **state) {
+    (void)state;
+    struct desk d;
+    stream_open(&d, stream_spec(100, 4, 0), 100 * MB);
+    Shardmill__Attach a = attach_of(0, 1, "c");
+    attach(&d, TRAINER, &a);
+    step_give(&d, 0, 0);
+    uint64_t attempt = desk_sent(&d, TRAINER, SHARDMILL__ENVELOPE__BODY_BATCH)->batch->attempt;
+    assert_false(freed_within(&d, 10000, 0));
+    a.has_token = a.again = true;
+    a.position = 4;
+    a.held = &attempt;
+    a.n_held = 1;
+    Shardmill__Release m = SHARDMILL__RELEASE__INIT;
+    m.session = attach(&d, TRAINER, &a);
+    assert_int_not_equal(m.session, 0);
+    assert_false(freed_within(&d, SM_ORPHAN_MS + 5000, TRAINER));
+    m.attempt = attempt;
+    desk_say(&d, TRAINER, SHARDMILL__ENVELOPE__BODY_RELEASE, &m);
+    assert_non_null(desk_sent(&d, 1, SHARDMILL__ENVELOPE__BODY_FREE));
+    desk_close(&d);
+}
+
+static void a_dead_trainers_batches_are_freed_with_its_session(void **state) {
+    (void)state;
+    struct desk d;
+    stream_open(&d, stream_spec(100, 4, 0), 100 * MB);
+    Shardmill__Attach a = attach_of(0, 1, "c");
+    attach(&d, TRAINER, &a);
+    step_give(&d, 0, 0);
+    desk_gone(&d, TRAINER); /* a stopped process keeps its connection, a dead one does not */
+    assert_true(freed_within(&d, 4000, 0));
+    desk_close(&d);
+}
+
+static void a_release_of_an_unknown_attempt_is_no_release_of_the_step(void **state) {
+    (void)state;
+    struct desk d;
+    stream_open(&d, stream_spec(100, 4, 0), 100 * MB);
+    Shardmill__Attach a = attach_of(0, 1, "c");
+    Shardmill__Release m = SHARDMILL__RELEASE__INIT;
+    m.session = attach(&d, TRAINER, &a);
+    step_give(&d, 0, 0);
+    m.attempt = 12345; /* epoch 0, step 0, which is out */
+    uint64_t stale = d.core->stale;
+    desk_say(&d, TRAINER, SHARDMILL__ENVELOPE__BODY_RELEASE, &m);
+    assert_null(desk_sent(&d, 1, SHARDMILL__ENVELOPE__BODY_FREE));
+    assert_int_equal(d.core->stale, stale + 1);
+    release(&d, TRAINER, m.session, 0, 0);
+    assert_non_null(desk_sent(&d, 1, SHARDMILL__ENVELOPE__BODY_FREE));
+    desk_close(&d);
+}
+
+/* Worker 1 has been at step 1 for long, and worker 2 has made it as well. */
+static Shardmill__Lease step_made_twice(struct desk *d) {
+    stream_open(d, stream_spec(100, 4, 0), 100 * MB);
+    Shardmill__Attach a = attach_of(0, 1, "c");
+    a.credit_bytes = MB;
+    uint64_t session = attach(d, TRAINER, &a);
+    Shardmill__Lease l = lease_of(d, 1);
+    d->now += 100;
+    assert_true(step_done(d, 1, &l));
+    release(d, TRAINER, session, 0, 0);
+    Shardmill__Lease slow = lease_of(d, 1);
+    d->now += 1000;
+    worker_hello(d, 2, 100 * MB, NULL, 0);
+    Shardmill__Lease fast = lease_of(d, 2);
+    assert_int_equal(fast.step, 1);
+    assert_true(step_done(d, 2, &fast));
+    assert_non_null(desk_sent(d, 1, SHARDMILL__ENVELOPE__BODY_REVOKE));
+    return slow;
+}
+
+static void two_workers_that_make_a_step_differently_fail_the_job(void **state) {
+    (void)state;
+    struct desk d;
+    Shardmill__Lease slow = step_made_twice(&d);
+    assert_false(step_done(&d, 1, &slow)); /* the same bytes: too late, and that is all */
+    assert_int_equal(desk_status(&d)->state, SHARDMILL__JOB_STATE__RUNNING);
+    assert_false(step_done_as(&d, 1, &slow, other_digest));
+    assert_int_equal(refusal(&d, TRAINER), SM_E_INTERNAL);
+    assert_int_equal(desk_status(&d)->state, SHARDMILL__JOB_STATE__FAILED);
+    assert_non_null(strstr(desk_status(&d)->text, "step 1 of rank 0 was made twice, differently"));
+    desk_close(&d);
+}
+
+static void a_step_that_is_made_again_differently_fails_the_job(void **state) {
+    (void)state;
+    struct desk d;
+    stream_open(&d, stream_spec(100, 4, 0), 100 * MB);
+    Shardmill__Attach a = attach_of(0, 1, "c");
+    attach(&d, TRAINER, &a);
+    step_give(&d, 0, 0);
+    desk_gone(&d, 1);
+    worker_hello(&d, 1, 100 * MB, NULL, 0);
+    Shardmill__Lease l = lease_of(&d, 1);
+    assert_int_equal(l.step, 0);
+    assert_false(step_done_as(&d, 1, &l, other_digest));
+    assert_int_equal(desk_status(&d)->state, SHARDMILL__JOB_STATE__FAILED);
+    desk_close(&d);
+}
+
+static void a_worker_that_asks_again_hears_whether_its_batch_is_wanted(void **state) {
+    (void)state;
+    struct desk d;
+    stream_open(&d, stream_spec(100, 4, 0), 100 * MB);
+    Shardmill__Attach a = attach_of(0, 1, "c");
+    uint64_t session = attach(&d, TRAINER, &a);
+    Shardmill__Lease l = lease_of(&d, 1), asks = SHARDMILL__LEASE__INIT;
+    assert_true(step_done(&d, 1, &l));
+    asks.attempt = l.attempt; /* nothing else counts then */
+    assert_true(step_done_as(&d, 1, &asks, ""));
+    release(&d, TRAINER, session, 0, 0); /* and the Free is lost */
+    assert_false(step_done_as(&d, 1, &asks, ""));
     desk_close(&d);
 }
 
@@ -635,10 +781,17 @@ int main(void) {
         cmocka_unit_test(the_next_epoch_is_leased_while_the_last_steps_are_out),
         cmocka_unit_test(credit_and_batch_memory_bound_what_is_out),
         cmocka_unit_test(a_batch_is_told_again_until_it_is_released),
+        cmocka_unit_test(an_attached_that_is_lost_is_said_again_until_the_trainer_speaks),
         cmocka_unit_test(batches_are_told_in_order_whoever_is_faster),
         cmocka_unit_test(a_dead_workers_batches_are_made_again_first),
         cmocka_unit_test(a_lost_batch_is_made_again_and_its_memory_freed),
-        cmocka_unit_test(a_trainer_that_is_silent_gives_its_batches_back),
+        cmocka_unit_test(a_silent_trainers_rank_is_free_at_once_and_its_batches_later),
+        cmocka_unit_test(a_trainer_that_was_only_stopped_finds_what_it_reads_in_place),
+        cmocka_unit_test(a_dead_trainers_batches_are_freed_with_its_session),
+        cmocka_unit_test(a_release_of_an_unknown_attempt_is_no_release_of_the_step),
+        cmocka_unit_test(two_workers_that_make_a_step_differently_fail_the_job),
+        cmocka_unit_test(a_step_that_is_made_again_differently_fails_the_job),
+        cmocka_unit_test(a_worker_that_asks_again_hears_whether_its_batch_is_wanted),
         cmocka_unit_test(what_cannot_attach_is_told_why),
         cmocka_unit_test(a_commit_is_journaled_before_it_is_confirmed_and_found_again),
         cmocka_unit_test(a_commit_of_where_a_loader_attached_again_is_journaled),
