@@ -695,6 +695,38 @@ def test_going_elsewhere_keeps_what_is_held(server, transport):
     """) == ["2 14 True", "0", "[0, 1, 2, 3, 4, 5]"]
 
 
+def test_ranks_go_elsewhere_one_after_the_other(server):
+    job, endpoint, state = server
+    lines = said(f"""
+        import shardmill
+        ranks = [shardmill.Loader({job!r}, broker={endpoint!r}, rank=rank, world_size=2, timeout=30) for rank in (0, 1)]
+        held = []
+        def epoch():
+            steps = [[batch["index"].tolist() for batch in loader] for loader in ranks]
+            print([index for pair in zip(*steps) for index in pair])
+        for loader in ranks:
+            loader.load_state_dict({state!r})
+            len(loader)
+        for loader in ranks:
+            held.append(next(iter(loader))["image"])
+        for loader in ranks:
+            loader.set_epoch(2)
+        epoch()
+        for loader in ranks:
+            loader.load_state_dict({state!r})
+        epoch()
+    """)
+    alone = said(f"""
+        import shardmill
+        with shardmill.Loader({job!r}, broker={endpoint!r}, timeout=30) as loader:
+            for epoch in (2, 0):
+                loader.set_epoch(epoch)
+                loader.rewind()
+                print([batch["index"].tolist() for batch in loader])
+    """)
+    assert lines == alone
+
+
 DISTRIBUTED = """
     import os, sys, torch.distributed as dist, shardmill.torch
     job, endpoint, state, meet, rank = {job!r}, {endpoint!r}, {state!r}, {meet!r}, int(sys.argv[1])
