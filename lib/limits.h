@@ -46,6 +46,9 @@
     X(TRAINERS, 1024, "trainers that a broker holds")                                              \
     X(PIECE_BYTES, 1 << 20, "bytes of one frame between hosts")                                    \
     X(ALLOWED_KEYS, 65536, "keys that may connect to a broker or worker")                          \
+    X(FEATURES, 1 << 17, "columns of a row")                                                       \
+    X(ARTIFACT_BYTES, 1 << 30, "bytes of what one op has learned")                                 \
+    X(FIT_ROUNDS, 100000, "rounds of one fit")                                                     \
     X(SLICES, 1 << 16, "slices of an expansion")
 
 enum {

@@ -20,6 +20,9 @@ struct sm_array {
     const void *data; /* C-contiguous, 64-byte aligned within the file */
 };
 
+/* The folder of artifacts beside a dataset's index. */
+#define SM_ARTIFACTS_NAME "artifacts"
+
 struct sm_artifact {
     struct sm_array arrays[SM_ARTIFACT_ARRAYS_MAX];
     size_t n;
