@@ -17,15 +17,17 @@ static size_t element_bytes(uint32_t dtype) {
 }
 
 int sm_replay_write_tensor(const struct sm_replay *r, const char *path, struct sm_err *err) {
-    static const char *const types[] = {"|u1", "<f4", "<f2", "<V2"};
+    static const char *const types[] = {"|u1", "<f4", "<f2", "<V2", "<f8"};
     const struct sm_batch_header *h = &r->batch;
     char head[NPY_HEAD + 1], shape[96];
     if (h->layout == SM_LAYOUT_NCHW)
         snprintf(shape, sizeof shape, "(%u, %u, %u, %u)", h->count, h->channels, h->height,
                  h->width);
-    else
+    else if (h->layout == SM_LAYOUT_NHWC)
         snprintf(shape, sizeof shape, "(%u, %u, %u, %u)", h->count, h->height, h->width,
                  h->channels);
+    else
+        snprintf(shape, sizeof shape, "(%u, %u)", h->count, h->width);
     int n = snprintf(head, sizeof head,
                      "%.6s%c%c%c%c{'descr': '%s', 'fortran_order': False, 'shape': %s, }",
                      "\x93NUMPY", 1, 1, 1, 1, types[h->dtype], shape);
@@ -127,6 +129,10 @@ static int picture_add(const struct sm_replay *r, struct sm_sheet *sheet, uint32
 
 int sm_replay_write_sheet(const struct sm_replay *r, const char *path, struct sm_err *err) {
     const struct sm_batch_header *h = &r->batch;
+    if (h->layout == SM_LAYOUT_ROWS)
+        return sm_fail(
+            err, SM_E_USAGE,
+            "a batch of rows has no pictures (hint: --tensor FILE.npy writes its matrix)");
     const struct range range = range_of(r);
     uint32_t shown = h->count < PICTURES_MAX ? h->count : PICTURES_MAX;
     int columns = (int)ceil(sqrt(shown));

@@ -14,13 +14,18 @@ static int failed(const struct sm_loader *loader) {
     return 1;
 }
 
-/* Stands for the step of training: the mean of all elements, so that every byte is used. */
+/* Stands for the step of training: the mean of all elements (of half floats: of their bytes), so
+ * that every byte is used. */
 static double train(const struct sm_batch_view *v) {
-    const unsigned char *bytes = v->data;
+    const size_t n = v->type == SM_FLOAT32   ? v->data_bytes / sizeof(float)
+                     : v->type == SM_FLOAT64 ? v->data_bytes / sizeof(double)
+                                             : v->data_bytes;
     double sum = 0;
-    for (size_t i = 0; i < v->data_bytes; i++)
-        sum += bytes[i];
-    return sum / (double)v->data_bytes;
+    for (size_t i = 0; i < n; i++)
+        sum += v->type == SM_FLOAT32   ? (double)((const float *)v->data)[i]
+               : v->type == SM_FLOAT64 ? ((const double *)v->data)[i]
+                                       : (double)((const unsigned char *)v->data)[i];
+    return sum / (double)n;
 }
 
 static void checkpoint(const char *path, const char *token) {
@@ -47,9 +52,11 @@ int main(int argc, char **argv) {
     int rc;
     while ((rc = sm_next(loader, &view, 30000)) == SM_NEXT_BATCH) {
         double mean = train(&view);
-        printf("epoch %u step %llu: %u samples (%u padding), first label %lld, mean %.3f, %s\n",
-               view.epoch, (unsigned long long)view.step, view.count, view.padding,
-               (long long)view.label[0], mean, view.digest);
+        printf("epoch %u step %llu: %u samples (%u padding) of", view.epoch,
+               (unsigned long long)view.step, view.count, view.padding);
+        for (int i = 1; i < view.ndim; i++) /* pictures have three sides, rows have columns */
+            printf(" %lld", (long long)view.shape[i]);
+        printf(", first label %lld, mean %.3f, %s\n", (long long)view.label[0], mean, view.digest);
         if (sm_release(loader, &view) != 0) return failed(loader);
         if (sm_state(loader, token, sizeof token) < 0) return failed(loader);
         checkpoint(path, token); /* first the checkpoint, then the commit */
