@@ -167,6 +167,18 @@ void sm_batches_made(struct sm_batches *b, uint64_t attempt) {
     b->slots[i]->whole = true;
 }
 
+const struct sm_slot *sm_batches_due(struct sm_batches *b, int64_t now_ms, int64_t every_ms) {
+    for (size_t i = 0; i < b->n; i++) {
+        struct sm_slot *slot = b->slots[i];
+        if (!slot->whole) continue;
+        if (slot->asked_ms == 0) slot->asked_ms = now_ms;
+        if (now_ms - slot->asked_ms < every_ms) continue;
+        slot->asked_ms = now_ms;
+        return slot;
+    }
+    return NULL;
+}
+
 const struct sm_slot *sm_batches_find(const struct sm_batches *b, uint64_t attempt) {
     size_t i = find_slot(b, attempt);
     return i < b->n && b->slots[i]->whole ? b->slots[i] : NULL;

@@ -17,7 +17,8 @@ struct sm_slot {
     uint64_t attempt;
     char *job;
     uint64_t offset, bytes;
-    bool whole; /* made, and so to be had by trainers */
+    bool whole;       /* made, and so to be had by trainers */
+    int64_t asked_ms; /* when it was last asked whether it is still wanted; 0: not yet looked at */
 };
 
 enum { SM_BATCH_MEMORY_BYTES = 256 << 20 }; /* unless configured */
@@ -40,6 +41,9 @@ const struct sm_slot *sm_batches_take(struct sm_batches *b, const char *job, uin
                                       uint64_t bytes);
 uint8_t *sm_batches_at(const struct sm_batches *b, const struct sm_slot *slot);
 void sm_batches_made(struct sm_batches *b, uint64_t attempt);
+/* The next whole batch about which nobody has asked for so long since this first saw it; it counts
+ * as asked now. NULL when there is none. Lends. */
+const struct sm_slot *sm_batches_due(struct sm_batches *b, int64_t now_ms, int64_t every_ms);
 /* Only whole ones; NULL when there is none. */
 const struct sm_slot *sm_batches_find(const struct sm_batches *b, uint64_t attempt);
 /* The room may be used again. False when there is no such batch. */

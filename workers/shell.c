@@ -30,6 +30,8 @@ enum {
     POLL_MAX_MS = 250, /* how long a signal may go unseen when it comes just before the poll */
     ROOM_MS = 200,     /* a batch waits so long for memory before its lease goes back */
     STOP_MS = 600,     /* for the disk, of the second that a stop may take */
+    KEPT_BEATS =
+        10, /* heartbeats after which the broker is asked whether a batch is still wanted */
 };
 
 enum held_state { HELD_FREE, HELD_WAITING, HELD_MAKING, HELD_STORING, HELD_TOLD };
@@ -90,6 +92,7 @@ static void step_lease(struct worker *w, struct held *h);
 static void take_stored(struct worker *w);
 static void forget_batches(struct worker *w);
 static void start_step(struct worker *w, struct held *h, struct sm_job *job, int64_t now);
+static struct held *find_attempt(struct worker *w, const char *job, uint64_t attempt);
 
 int sm_worker_run(const struct sm_worker_options *options, const volatile sig_atomic_t *stop,
                   struct sm_err *err) {
@@ -503,6 +506,21 @@ static void tell_progress(struct worker *w, int64_t now) {
     SEND(w, progress, PROGRESS, &progress);
 }
 
+/* A Free may have been lost, and its batch would take room for ever: its Done is said again, and an
+ * Ack that does not want it is a Free. */
+static void ask_kept(struct worker *w, int64_t now) {
+    const struct sm_slot *slot;
+    while (w->welcome && (slot = sm_batches_due(w->batches, now,
+                                                (int64_t)KEPT_BEATS * w->heartbeat_ms)) != NULL) {
+        Shardmill__Done done = SHARDMILL__DONE__INIT;
+        if (find_attempt(w, slot->job, slot->attempt) != NULL) continue; /* told as a result */
+        done.job = slot->job;
+        done.kind = SHARDMILL__LEASE_KIND__STEP;
+        done.attempt = slot->attempt;
+        SEND(w, done, DONE, &done);
+    }
+}
+
 /* The broker is silent for too long: a fresh socket, later each time. */
 static int watch_broker(struct worker *w, int64_t now, struct sm_err *err) {
     int64_t silent = now - w->heard_ms;
@@ -514,14 +532,15 @@ static int watch_broker(struct worker *w, int64_t now, struct sm_err *err) {
     return connect_broker(w, err);
 }
 
-/* In order: the broker's silence, leases, results, progress, heartbeat. Returns how long to sleep
- * at most. */
+/* In order: the broker's silence, leases, results, kept batches, progress, heartbeat. Returns how
+ * long to sleep at most. */
 static int tick(struct worker *w, int64_t now, struct sm_err *err) {
     if (watch_broker(w, now, err) != 0) return -1;
     start_next(w, now);
     for (int i = 0; i < HELD_MAX; i++)
         if (w->held[i].state == HELD_TOLD && now - w->held[i].told_ms >= TELL_AGAIN_MS)
             tell(w, &w->held[i]);
+    ask_kept(w, now);
     tell_ready(w);
     tell_progress(w, now);
     if (w->welcome && now - w->said_ms >= w->heartbeat_ms) {
@@ -697,6 +716,7 @@ static void on_revoke(struct worker *w, const Shardmill__Revoke *m) {
 
 static void on_ack(struct worker *w, const Shardmill__Ack *m) {
     struct held *h = find_attempt(w, m->job, m->attempt);
+    if (h == NULL && !m->wanted) sm_batches_release(w->batches, m->job, m->attempt);
     if (h == NULL || h->state != HELD_TOLD) return;
     if (m->wanted && !h->failed)
         release(h); /* a batch stays in its memory */

@@ -175,6 +175,15 @@ static void await_and_drop(struct rig *r, Shardmill__Envelope__BodyCase kind) {
     sm_wire_free(&e);
 }
 
+/* The Done of this attempt; a worker also asks about older ones. */
+static sm_envelope *await_done(struct rig *r, uint64_t attempt) {
+    for (;;) {
+        sm_envelope *e = await(r, SHARDMILL__ENVELOPE__BODY_DONE);
+        if (e->done->attempt == attempt) return e;
+        sm_wire_free(&e);
+    }
+}
+
 static uint64_t lease(struct rig *r, uint32_t epoch, uint64_t step) {
     Shardmill__Lease m = SHARDMILL__LEASE__INIT;
     m.job = "job";
@@ -215,9 +224,8 @@ struct made {
 /* A lease, its Done and the Ack. */
 static struct made make_batch(struct rig *r, uint32_t epoch, uint64_t step) {
     struct made b = {.attempt = lease(r, epoch, step)};
-    sm_envelope *e = await(r, SHARDMILL__ENVELOPE__BODY_DONE);
+    sm_envelope *e = await_done(r, b.attempt);
     const Shardmill__Done *m = e->done;
-    assert_int_equal(m->attempt, b.attempt);
     assert_int_equal(m->kind, SHARDMILL__LEASE_KIND__STEP);
     assert_int_equal(m->first, step * BATCH);
     assert_int_equal(m->count, BATCH);
@@ -278,6 +286,27 @@ static void batches_are_told_kept_and_their_room_comes_back_with_free(void **sta
     rig_free(r);
 }
 
+static void a_batch_whose_free_was_lost_is_asked_about_and_its_room_comes_back(void **state) {
+    (void)state;
+    struct rig *r = rig_new();
+    struct made b = make_batch(r, 0, 0), c = make_batch(r, 0, 1);
+    struct made *both[] = {&c, &b};
+    for (int i = 0; i < 2; i++) { /* asked about without a lease */
+        sm_envelope *e = await_done(r, both[i]->attempt);
+        assert_int_equal(e->done->kind, SHARDMILL__LEASE_KIND__STEP);
+        assert_string_equal(e->done->job, "job");
+        sm_wire_free(&e);
+        ack(r, both[i]->attempt, i == 0);
+    }
+    struct made next = make_batch(r, 1, 2);
+    assert_int_equal(next.offset, b.offset); /* its room, and only its */
+    const uint8_t *map = take_memory(r);
+    assert_readable(map, &c);
+    assert_readable(map, &next);
+    munmap((void *)map, MEMORY);
+    rig_free(r);
+}
+
 static void a_free_that_is_on_its_way_makes_room_for_a_waiting_lease(void **state) {
     (void)state;
     struct rig *r = rig_new();
@@ -286,8 +315,7 @@ static void a_free_that_is_on_its_way_makes_room_for_a_waiting_lease(void **stat
         b[i] = make_batch(r, 0, i);
     uint64_t attempt = lease(r, 0, 5);
     free_batch(r, b[0].attempt);
-    sm_envelope *e = await(r, SHARDMILL__ENVELOPE__BODY_DONE);
-    assert_int_equal(e->done->attempt, attempt);
+    sm_envelope *e = await_done(r, attempt);
     assert_int_equal(e->done->offset, b[0].offset);
     sm_wire_free(&e);
     rig_free(r);
@@ -298,8 +326,7 @@ static void a_batch_that_is_not_wanted_or_revoked_takes_no_room(void **state) {
     struct rig *r = rig_new();
     for (uint64_t i = 0; i < 16; i++) {
         uint64_t attempt = lease(r, 0, i);
-        sm_envelope *e = await(r, SHARDMILL__ENVELOPE__BODY_DONE);
-        assert_int_equal(e->done->attempt, attempt);
+        sm_envelope *e = await_done(r, attempt);
         assert_int_equal(e->done->offset, 0);
         sm_wire_free(&e);
         if (i % 2 == 0) {
@@ -409,6 +436,7 @@ int main(int argc, char **argv) {
     if (argc > 2 && strcmp(argv[1], "worker") == 0) return work(argv[2]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(batches_are_told_kept_and_their_room_comes_back_with_free),
+        cmocka_unit_test(a_batch_whose_free_was_lost_is_asked_about_and_its_room_comes_back),
         cmocka_unit_test(a_free_that_is_on_its_way_makes_room_for_a_waiting_lease),
         cmocka_unit_test(a_batch_that_is_not_wanted_or_revoked_takes_no_room),
         cmocka_unit_test(a_done_without_ack_is_told_again_with_the_same_place),
