@@ -326,7 +326,8 @@ static void batches_say(struct sm_core *core, struct batch *made) {
 
 /* A step that was made before, by another worker or for another holder, has the same bytes now. */
 static bool two_digests(struct sm_core *core, const struct batch *b, const Shardmill__Done *m) {
-    if (b->digest[0] == 0 || b->generation != m->generation || strcmp(b->digest, m->digest) == 0)
+    if (b->digest[0] == 0 || m->digest[0] == 0 || b->generation != m->generation ||
+        strcmp(b->digest, m->digest) == 0)
         return false;
     core_job_fail(
         core, b->work.job, SM_E_INTERNAL,

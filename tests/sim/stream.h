@@ -45,7 +45,8 @@ struct stream_worker {
     struct made made[HELD];
     Shardmill__Lease leases[2]; /* without their pointers */
     unsigned n_made, n_leases, memory;
-    uint32_t token; /* of the step under way */
+    uint32_t token;  /* of the step under way */
+    uint64_t failed; /* its last lease for which there was no room: said once more it is old */
 };
 
 struct stream_trainer {

@@ -113,7 +113,7 @@ void maker_made(struct stream_world *w, uint32_t slot, uint64_t token) {
         Shardmill__Fail m = SHARDMILL__FAIL__INIT;
         m.job = "j";
         m.kind = SHARDMILL__LEASE_KIND__STEP;
-        m.attempt = l.attempt;
+        m.attempt = x->failed = l.attempt;
         m.code = stream_luck(w, 0.7) ? SM_E_BUSY : SM_E_CANCELLED;
         peer_say(w, slot, SHARDMILL__ENVELOPE__BODY_FAIL, &m);
     } else {
@@ -175,7 +175,8 @@ void maker_hears(struct stream_world *w, uint32_t slot, const sm_envelope *e) {
         maker_hello(w, slot);
         break;
     case SHARDMILL__ENVELOPE__BODY_LEASE:
-        if (x->n_leases == 2 || maker_find(x, e->lease->attempt) != NULL ||
+        if (x->n_leases == 2 || e->lease->attempt == x->failed ||
+            maker_find(x, e->lease->attempt) != NULL ||
             (x->n_leases > 0 && x->leases[0].attempt == e->lease->attempt))
             break;
         x->leases[x->n_leases++] = *e->lease;

@@ -292,6 +292,136 @@ static void a_newer_schema_is_refused(void **state) {
     assert_int_equal(err.code, SM_E_DIFFERS);
 }
 
+static void sql(struct bench *b, const char *text) {
+    char path[96];
+    sqlite3 *db = NULL;
+    snprintf(path, sizeof path, "%s/state.db", b->dir);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, text, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
+static void stream_submit(struct bench *b) {
+    Shardmill__JobSpec spec = desk_spec(16, 0, 0);
+    spec.kind = SHARDMILL__JOB_KIND__STREAM;
+    spec.name = "pets";
+    spec.batch_size = 2;
+    spec.batch_bytes = 1 << 20;
+    desk_submit(&b->desk, "stream", &spec);
+    commit(b);
+}
+
+static void persist(struct bench *b, struct sm_record r) {
+    sm_actions_reset(&b->desk.actions);
+    b->desk.core->out = &b->desk.actions;
+    r.job = "stream";
+    core_persist(b->desk.core, &r);
+    commit(b);
+}
+
+static struct job *stream_of(struct bench *b) {
+    struct job *job = core_job_find(b->desk.core, "stream");
+    assert_non_null(job);
+    return job;
+}
+
+static void again(struct bench *b) {
+    struct sm_err err = {0};
+    journal_shut(b);
+    if (journal_open(b, &err) != 0) fail_msg("%s", err.text);
+}
+
+static void assert_commit(const struct job *job, uint32_t rank, bool set, uint32_t epoch,
+                          uint64_t position) {
+    assert_int_equal(job->run.commits[rank].set, set);
+    if (!set) return;
+    assert_int_equal(job->run.commits[rank].epoch, epoch);
+    assert_int_equal(job->run.commits[rank].position, position);
+}
+
+static void runs_and_commits_come_back_each_rank_with_its_last(void **state) {
+    struct bench *b = *state;
+    struct sm_err err;
+    assert_int_equal(journal_open(b, &err), 0);
+    stream_submit(b);
+    persist(b,
+            (struct sm_record){.kind = SM_RECORD_RUN, .world_size = 3, .epoch = 1, .position = 4});
+    persist(b, (struct sm_record){.kind = SM_RECORD_COMMIT, .epoch = 1, .position = 10});
+    persist(b, (struct sm_record){.kind = SM_RECORD_COMMIT, .rank = 2, .epoch = 1, .position = 10});
+    persist(b, (struct sm_record){.kind = SM_RECORD_COMMIT, .rank = 2, .epoch = 2});
+    persist(b, (struct sm_record){.kind = SM_RECORD_QUARANTINE, .position = 7});
+    again(b);
+    const struct job *job = stream_of(b);
+    assert_int_equal(job->run.world_size, 3);
+    assert_int_equal(job->run.epoch, 1);
+    assert_int_equal(job->run.position, 4);
+    assert_commit(job, 0, true, 1, 10);
+    assert_commit(job, 1, false, 0, 0);
+    assert_commit(job, 2, true, 2, 0);
+    assert_int_equal(job->n_poisons, 1);
+    assert_int_equal(job->poisons[0].position, 7);
+}
+
+static void a_new_run_takes_the_commits_of_the_last_one_with_it(void **state) {
+    struct bench *b = *state;
+    struct sm_err err;
+    assert_int_equal(journal_open(b, &err), 0);
+    stream_submit(b);
+    persist(b, (struct sm_record){.kind = SM_RECORD_RUN, .world_size = 2});
+    persist(b, (struct sm_record){.kind = SM_RECORD_COMMIT, .rank = 1, .position = 8});
+    persist(b, (struct sm_record){.kind = SM_RECORD_RUN, .world_size = 1, .position = 8});
+    again(b); /* rank 1 is beyond the new world: its row would contradict the run */
+    assert_int_equal(stream_of(b)->run.world_size, 1);
+    assert_int_equal(stream_of(b)->run.position, 8);
+    assert_commit(stream_of(b), 0, false, 0, 0);
+    persist(b, (struct sm_record){.kind = SM_RECORD_FORGET});
+    again(b);
+    assert_null(core_job_find(b->desk.core, "stream"));
+    stream_submit(b); /* the same id anew has nothing of the old one */
+    again(b);
+    assert_int_equal(stream_of(b)->run.world_size, 0);
+}
+
+static void a_stream_row_that_contradicts_is_refused(void **state) {
+    struct bench *b = *state;
+    struct sm_err err = {0};
+    assert_int_equal(journal_open(b, &err), 0);
+    stream_submit(b);
+    persist(b, (struct sm_record){.kind = SM_RECORD_RUN, .world_size = 2});
+    persist(b, (struct sm_record){.kind = SM_RECORD_COMMIT, .rank = 1, .position = 8});
+    journal_shut(b);
+    sql(b, "UPDATE commits SET position = 10"); /* its checksum says otherwise */
+    assert_int_equal(journal_open(b, &err), -1);
+    assert_non_null(strstr(err.text, "checksum"));
+    sql(b, "UPDATE commits SET position = 8");
+    assert_int_equal(journal_open(b, &err), 0);
+    assert_commit(stream_of(b), 1, true, 0, 8);
+    journal_shut(b);
+    sql(b, "DELETE FROM runs"); /* a commit of no run */
+    assert_int_equal(journal_open(b, &err), -1);
+    assert_non_null(strstr(err.text, "state.db"));
+}
+
+/* Schema 1 is schema 2 without the tables of streams. */
+static void a_journal_from_before_streams_keeps_all_and_takes_streams(void **state) {
+    struct bench *b = *state;
+    struct sm_err err;
+    work(b);
+    char *before = portrait(&b->desk);
+    journal_shut(b);
+    sql(b, "DROP TABLE runs; DROP TABLE commits; PRAGMA user_version = 1");
+    assert_int_equal(journal_open(b, &err), 0);
+    char *after = portrait(&b->desk);
+    assert_string_equal(before, after);
+    stream_submit(b);
+    persist(b, (struct sm_record){.kind = SM_RECORD_RUN, .world_size = 1, .position = 2});
+    persist(b, (struct sm_record){.kind = SM_RECORD_COMMIT, .position = 6});
+    again(b); /* and is not taken for schema 1 once more */
+    assert_commit(stream_of(b), 0, true, 0, 6);
+    free(before);
+    free(after);
+}
+
 static void a_full_disk_fails_the_commit_and_loses_nothing_that_was_acknowledged(void **state) {
     struct bench *b = *state;
     struct sm_err err = {0};
@@ -331,6 +461,10 @@ int main(void) {
         TEST(a_cut_database_is_refused),
         TEST(a_cut_or_flipped_log_gives_a_state_that_was_once_committed),
         TEST(a_newer_schema_is_refused),
+        TEST(runs_and_commits_come_back_each_rank_with_its_last),
+        TEST(a_new_run_takes_the_commits_of_the_last_one_with_it),
+        TEST(a_stream_row_that_contradicts_is_refused),
+        TEST(a_journal_from_before_streams_keeps_all_and_takes_streams),
         TEST(a_full_disk_fails_the_commit_and_loses_nothing_that_was_acknowledged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
