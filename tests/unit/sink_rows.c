@@ -226,6 +226,69 @@ static void numpy_loads_a_shard_as_one_array_of_records(void **state) {
     python_reads(SM_SHARD_NPY, true, script);
 }
 
+/* Numbers of all sizes, among them those at the borders of digits and of the fast way, read back to
+ * the bit and are no longer than they have to be. */
+static void every_number_reads_back_in_the_fewest_digits(void **state) {
+    (void)state;
+    enum { NUMBERS = 60000 };
+    static float x[NUMBERS];
+    static double wide[NUMBERS];
+    static struct sm_row_record records[NUMBERS];
+    uint64_t bits = 1;
+    for (int i = 0; i < NUMBERS; i++) {
+        bits = bits * 6364136223846793005u + 1442695040888963407u;
+        double tens = pow(10, (int)(bits >> 40) % 14 - 5), unit = (double)(bits >> 33) / 4294967296;
+        wide[i] = i % 3 == 0   ? unit * tens
+                  : i % 3 == 1 ? round(unit * 1e4) * tens / 1e4
+                               : nextafter(tens, i % 2 ? 0 : 1e30);
+        if (i % 5 == 0) wide[i] = -wide[i];
+        x[i] = (float)wide[i];
+        records[i] = (struct sm_row_record){.parent = -1, .neighbour = -1, .gap = NAN};
+    }
+    for (int is_double = 0; is_double < 2; is_double++) {
+        struct scratch s = scratch_make();
+        struct sm_schema one = {columns, 1, is_double};
+        struct sm_row_format f = format_of(SM_SHARD_CSV, is_double);
+        f.schema = &one;
+        f.copy = f.parents = false;
+        struct sm_part_name name = {.shard = 1, .first = 3, .count = NUMBERS}; /* no header */
+        struct sm_part *p;
+        struct sm_err err = {0};
+        uint64_t bytes;
+        char sha[SM_SHA_HEX], file[SM_PART_NAME_MAX];
+        struct sm_rows rows = {.n = NUMBERS, .columns = 1, .is_double = is_double};
+        rows.data = is_double ? (void *)wide : (void *)x;
+        assert_int_equal(sm_part_open_rows(&p, s.dir, &name, &f, &err), 0);
+        assert_int_equal(sm_part_rows(p, &rows, records, &err), 0);
+        assert_int_equal(sm_part_finish(&p, true, &bytes, sha, &err), 0);
+        sm_part_file(&name, file);
+        size_t n;
+        char *text = scratch_read(scratch_path(&s, file), &n), *at = text;
+        text = realloc(text, n + 1);
+        text[n] = 0;
+        at = text;
+        for (int i = 0; i < NUMBERS; i++) {
+            char *end, shorter[40];
+            bool same = is_double ? strtod(at, &end) == wide[i] : strtof(at, &end) == x[i];
+            if (!same) fail_msg("%.9g is written as %.30s", is_double ? wide[i] : (double)x[i], at);
+            int digits = 0, zeros = 0;
+            for (char *c = at; c < end && *c != 'e'; c++) {
+                if (*c < '0' || *c > '9' || (*c == '0' && digits == 0)) continue;
+                digits++;
+                zeros = *c == '0' ? zeros + 1 : 0;
+            }
+            snprintf(shorter, sizeof shorter, "%.*e",
+                     digits - zeros - 2 < 0 ? 0 : digits - zeros - 2,
+                     is_double ? wide[i] : (double)x[i]);
+            same = is_double ? strtod(shorter, NULL) == wide[i] : strtof(shorter, NULL) == x[i];
+            if (same && digits - zeros > 1) fail_msg("%.30s could be %s", at, shorter);
+            at = strchr(end, '\n') + 1;
+        }
+        free(text);
+        scratch_remove(&s);
+    }
+}
+
 /* A pipeline of float64 columns may leave as float32, and the other way round. */
 static void elements_are_converted_to_what_leaves(void **state) {
     (void)state;
@@ -269,6 +332,7 @@ int main(void) {
         cmocka_unit_test(a_shards_bytes_do_not_tell_how_it_was_cut),
         cmocka_unit_test(pythons_csv_module_reads_the_same_numbers_and_words),
         cmocka_unit_test(numpy_loads_a_shard_as_one_array_of_records),
+        cmocka_unit_test(every_number_reads_back_in_the_fewest_digits),
         cmocka_unit_test(elements_are_converted_to_what_leaves),
         cmocka_unit_test(a_plain_job_has_no_columns_of_rebalancing),
     };

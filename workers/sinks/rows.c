@@ -103,6 +103,50 @@ static void csv_header(struct sm_buf *b, const struct sm_row_format *f) {
     sm_buf_add(b, "\n", 1);
 }
 
+/* m / 10^decimals without zeros at the end; m is not 0. */
+static int digits_text(bool minus, uint64_t m, int decimals, char text[NUMBER_BYTES]) {
+    char reversed[NUMBER_BYTES];
+    int n = 0, length = 0;
+    while (decimals > 0 && m % 10 == 0) {
+        m /= 10;
+        decimals--;
+    }
+    for (int place = 0; m > 0 || place <= decimals; place++) {
+        if (place == decimals && place > 0) reversed[n++] = '.';
+        reversed[n++] = (char)('0' + m % 10);
+        m /= 10;
+    }
+    if (minus) text[length++] = '-';
+    while (n > 0)
+        text[length++] = reversed[--n];
+    text[length] = 0;
+    return length;
+}
+
+/* The usual case of number_text below, ten times as fast: the digits as an integer, and a division
+ * that is exact enough to tell whether they read back. 0: not so easy. */
+static int fixed_text(double x, bool is_double, char text[NUMBER_BYTES]) {
+    static const double ten[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,
+                                 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19};
+    static const uint64_t midpoint = UINT64_C(1) << 28, below_float = (UINT64_C(1) << 29) - 1;
+    const double a = fabs(x);
+    const int least = is_double ? 15 : 6, most = is_double ? 15 : 9; /* significant digits */
+    if (!(a >= 1e-3 && a < ten[least])) return 0;
+    int above = -2; /* 10^above > a: digits before the point */
+    while (above < 0 ? a * ten[-above] >= 1 : a >= ten[above])
+        above++;
+    for (int digits = least; digits <= most; digits++) {
+        const int decimals = digits - above;
+        const double m = nearbyint(a * ten[decimals]), back = m / ten[decimals];
+        uint64_t bits;
+        memcpy(&bits, &back, sizeof bits);
+        if (is_double ? back != a : (double)(float)back != a) continue;
+        if (!is_double && (bits & below_float) == midpoint) continue; /* rounded twice */
+        return digits_text(x < 0, (uint64_t)m, decimals, text);
+    }
+    return 0;
+}
+
 /* Whole numbers as such; others with the fewest digits that read back equal. A decimal number of 6
  * (float32) or 15 (float64) digits survives the way through its type, so a shorter one is found
  * there already, its zeros cut off by %g. Numbers too small for all their bits have fewer digits.
@@ -111,8 +155,9 @@ static int number_text(double x, bool is_double, char text[NUMBER_BYTES]) {
     const double exact = is_double ? 9007199254740992.0 : 16777216.0; /* 2^53, 2^24 */
     if (fabs(x) <= exact && trunc(x) == x && !(x == 0 && signbit(x)))
         return snprintf(text, NUMBER_BYTES, "%" PRId64, (int64_t)x);
+    int n = fixed_text(x, is_double, text);
+    if (n > 0) return n;
     const bool tiny = fabs(x) < (is_double ? DBL_MIN : (double)FLT_MIN);
-    int n = 0;
     for (int digits = tiny        ? 1
                       : is_double ? 15
                                   : 6,
