@@ -1,0 +1,122 @@
+/* What ops on rows share: which columns they work on, cells of either float type, and the arrays of
+ * what was learned. Only those ops include it. */
+#pragma once
+
+#include "workers/ops/op.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The parameter row of the columns an op works on. */
+#define COLUMNS_PARAM(owner, what)                                                                \
+    {                                                                                             \
+        .name = "columns", .type = SM_T_STRS, .offset = offsetof(owner, columns), .dflt = "null", \
+        .null_ok = true, .doc = "names of the columns; null: " what                               \
+    }
+
+enum { COLUMNS_ANY = -1 };
+
+static inline bool column_named(const struct sm_schema *in, const struct sm_strs *names, size_t c) {
+    for (size_t i = 0; i < names->count; i++)
+        if (sm_schema_find(in, names->v[i]) == (long)c) return true;
+    return false;
+}
+
+/* Marks the columns: those that are named, or without names all of a kind (COLUMNS_ANY: of any).
+ * picked: one byte a column. Returns how many. */
+static inline size_t columns_pick(const struct sm_schema *in, const struct sm_strs *names, int kind,
+                                  uint8_t *picked) {
+    size_t n = 0;
+    for (size_t c = 0; c < in->n; c++) {
+        picked[c] = names->v != NULL ? column_named(in, names, c)
+                                     : kind == COLUMNS_ANY || in->columns[c].kind == kind;
+        n += picked[c];
+    }
+    return n;
+}
+
+/* Every name is a column, and of the kind that the op takes. */
+static inline int columns_check(const struct sm_schema *in, const struct sm_strs *names, int kind,
+                                struct sm_err *err) {
+    for (size_t i = 0; i < names->count; i++) {
+        long c = sm_schema_find(in, names->v[i]);
+        if (c < 0) {
+            const char **all = calloc(in->n + 1, sizeof *all);
+            if (all == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+            for (size_t k = 0; k < in->n; k++)
+                all[k] = in->columns[k].name;
+            const char *near = sm_nearest(names->v[i], all, in->n);
+            free(all);
+            return sm_fail(err, SM_E_PIPELINE, "no column '%.80s'%s%.80s%s", names->v[i],
+                           near ? " (hint: did you mean '" : "", near ? near : "",
+                           near ? "'?)" : "");
+        }
+        if (kind != COLUMNS_ANY && in->columns[c].kind != kind)
+            return sm_fail(err, SM_E_PIPELINE,
+                           kind == SM_COLUMN_NUMBER
+                               ? "column '%.80s' holds categories, and this op works on numbers "
+                                 "(hint: OneHotEncoder before it)"
+                               : "column '%.80s' holds numbers, and this op works on categories "
+                                 "(hint: source: {categorical: [%.80s]})",
+                           names->v[i], names->v[i]);
+    }
+    return 0;
+}
+
+/* The columns stay what they are. */
+static inline int schema_same(const struct sm_schema *in, struct sm_schema *out,
+                              struct sm_arena *arena, struct sm_err *err) {
+    return sm_schema_copy(out, in, arena, err);
+}
+
+static inline double cell(const struct sm_rows *r, size_t row, size_t column) {
+    const size_t at = row * r->columns + column;
+    return r->is_double ? r->f64[at] : (double)r->f32[at];
+}
+
+static inline void cell_set(struct sm_rows *r, size_t row, size_t column, double v) {
+    const size_t at = row * r->columns + column;
+    if (r->is_double)
+        r->f64[at] = v;
+    else
+        r->f32[at] = (float)v;
+}
+
+static inline void rows_copy(const struct sm_rows *from, struct sm_rows *to) {
+    memcpy(to->data, from->data, from->n * from->columns * sm_rows_element(from));
+}
+
+/* An array of what was learned; NULL when it is not there, not of this type or length. */
+static inline const void *learned_find(const struct sm_artifact *a, const char *name, int type,
+                                       uint64_t n) {
+    const struct sm_array *array = a != NULL ? sm_artifact_find(a, name) : NULL;
+    if (array == NULL || array->type != type) return NULL;
+    const uint64_t count = array->shape[0] * (array->ndim == 2 ? array->shape[1] : 1);
+    return count == n ? array->data : NULL;
+}
+
+static inline int learned_wrong(struct sm_err *err) {
+    return sm_fail(err, SM_E_DIFFERS,
+                   "what it has learned is of other columns (hint: shardmill fit)");
+}
+
+/* Adds an array of n values, copied into the arena. */
+static inline int learned_add(struct sm_artifact *a, struct sm_arena *arena, const char *name,
+                              int type, uint64_t rows, uint64_t columns, const void *values,
+                              struct sm_err *err) {
+    static const size_t sizes[] = {8, 4, 8, 4, 1};
+    const size_t n = (size_t)(rows * (columns ? columns : 1)) * sizes[type];
+    void *copy = sm_arena_alloc(arena, n ? n : 1);
+    if (copy == NULL) return sm_fail(err, SM_E_MEMORY, "no memory for what an op has learned");
+    memcpy(copy, values, n);
+    assert(a->n < SM_ARTIFACT_ARRAYS_MAX);
+    struct sm_array *array = &a->arrays[a->n++];
+    *array = (struct sm_array){
+        .type = type, .ndim = columns ? 2 : 1, .shape = {rows, columns}, .data = copy};
+    snprintf(array->name, sizeof array->name, "%s", name);
+    return 0;
+}

@@ -1,0 +1,57 @@
+/* DropColumns: leaves the named columns out. */
+#include "workers/ops/columns.h"
+
+struct params {
+    struct sm_strs columns;
+};
+
+static const struct sm_param params[] = {
+    {.name = "columns",
+     .type = SM_T_STRS,
+     .offset = offsetof(struct params, columns),
+     .doc = "names of the columns that go"},
+};
+
+static int schema(const void *params_, const struct sm_artifact *learned,
+                  const struct sm_schema *in, struct sm_schema *out, struct sm_arena *arena,
+                  struct sm_err *err) {
+    const struct params *p = params_;
+    struct sm_schema rest = {.is_double = in->is_double};
+    (void)learned;
+    if (columns_check(in, &p->columns, COLUMNS_ANY, err) != 0) return -1;
+    rest.columns = calloc(in->n, sizeof *rest.columns);
+    if (rest.columns == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t c = 0; c < in->n; c++)
+        if (!column_named(in, &p->columns, c)) rest.columns[rest.n++] = in->columns[c];
+    int failed = rest.n > 0 ? sm_schema_copy(out, &rest, arena, err)
+                            : sm_fail(err, SM_E_PIPELINE, "no column is left");
+    free(rest.columns);
+    return failed;
+}
+
+static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
+                 const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
+                 struct sm_err *err) {
+    const struct params *p = params_;
+    (void)learned, (void)faults, (void)err;
+    for (size_t c = 0, to = 0; c < in->n; c++) {
+        if (column_named(in, &p->columns, c)) continue;
+        for (size_t i = 0; i < block->n; i++)
+            cell_set(out, i, to, cell(block, i, c));
+        to++;
+    }
+    return 0;
+}
+
+static const struct sm_row_op rows = {schema, NULL, apply};
+
+const struct sm_op sm_op_drop_columns = {
+    .info = {.name = "DropColumns",
+             .doc = "Leaves the named columns out.",
+             .example = "DropColumns: {columns: [id, name]}",
+             .params = params,
+             .n_params = sizeof params / sizeof *params,
+             .params_size = sizeof(struct params),
+             .rows = true},
+    .rows = &rows,
+};

@@ -1,0 +1,61 @@
+/* SelectColumns: keeps the named columns, in the order in which they are named. */
+#include "workers/ops/columns.h"
+
+struct params {
+    struct sm_strs columns;
+};
+
+static const struct sm_param params[] = {
+    {.name = "columns",
+     .type = SM_T_STRS,
+     .offset = offsetof(struct params, columns),
+     .doc = "names of the columns that stay, in their new order"},
+};
+
+static int check(const void *p_, struct sm_err *err) {
+    const struct params *p = p_;
+    return p->columns.count > 0 ? 0 : sm_fail(err, SM_E_PIPELINE, "'columns' names no column");
+}
+
+static int schema(const void *params_, const struct sm_artifact *learned,
+                  const struct sm_schema *in, struct sm_schema *out, struct sm_arena *arena,
+                  struct sm_err *err) {
+    const struct params *p = params_;
+    struct sm_schema chosen = {.n = p->columns.count, .is_double = in->is_double};
+    (void)learned;
+    if (columns_check(in, &p->columns, COLUMNS_ANY, err) != 0) return -1;
+    chosen.columns = calloc(chosen.n, sizeof *chosen.columns);
+    if (chosen.columns == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t i = 0; i < chosen.n; i++)
+        chosen.columns[i] = in->columns[sm_schema_find(in, p->columns.v[i])];
+    int failed = sm_schema_copy(out, &chosen, arena, err);
+    free(chosen.columns);
+    return failed;
+}
+
+static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
+                 const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
+                 struct sm_err *err) {
+    const struct params *p = params_;
+    (void)learned, (void)faults, (void)err;
+    for (size_t k = 0; k < p->columns.count; k++) {
+        const size_t from = (size_t)sm_schema_find(in, p->columns.v[k]);
+        for (size_t i = 0; i < block->n; i++)
+            cell_set(out, i, k, cell(block, i, from));
+    }
+    return 0;
+}
+
+static const struct sm_row_op rows = {schema, NULL, apply};
+
+const struct sm_op sm_op_select_columns = {
+    .info = {.name = "SelectColumns",
+             .doc = "Keeps the named columns, in the order in which they are named.",
+             .example = "SelectColumns: {columns: [age, income]}",
+             .params = params,
+             .n_params = sizeof params / sizeof *params,
+             .params_size = sizeof(struct params),
+             .rows = true},
+    .check = check,
+    .rows = &rows,
+};
