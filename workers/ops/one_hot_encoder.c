@@ -1,0 +1,154 @@
+/* OneHotEncoder: a column of categories becomes a column of 0 and 1 for each category that occurs
+ * in training, as scikit-learn's (dense). The other columns come first, unchanged. */
+#include "workers/ops/categories.h"
+
+enum drop { DROP_NONE, DROP_FIRST, DROP_IF_BINARY };
+static const char *const drops[] = {"none", "first", "if_binary", NULL};
+enum unknown { ERROR, IGNORE };
+static const char *const unknowns[] = {"error", "ignore", NULL};
+
+struct params {
+    int drop;           /* enum drop */
+    int handle_unknown; /* enum unknown */
+    struct sm_strs columns;
+};
+
+static const struct sm_param params[] = {
+    {.name = "drop",
+     .type = SM_T_ENUM,
+     .offset = offsetof(struct params, drop),
+     .dflt = "none",
+     .choices = drops,
+     .doc = "leave a category's column out: the first of each, or of columns with two categories"},
+    {.name = "handle_unknown",
+     .type = SM_T_ENUM,
+     .offset = offsetof(struct params, handle_unknown),
+     .dflt = "error",
+     .choices = unknowns,
+     .doc =
+         "a category that did not occur in training: the row is quarantined, or all its columns are 0"},
+    COLUMNS_PARAM(struct params, "all that hold categories"),
+};
+
+static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm_err *err) {
+    const struct params *p = c->params;
+    (void)state;
+    return columns_check(c->in, &p->columns, SM_COLUMN_CATEGORY, err);
+}
+
+static const struct sm_fit fit = {begin, categories_partial_bytes, categories_map, categories_merge,
+                                  categories_next};
+
+/* How many categories of a column occur, and how many of the first are dropped. */
+static size_t occurring(const int64_t *codes, size_t cells) {
+    size_t n = 0;
+    for (size_t i = 0; i < cells; i++)
+        n += codes[i] >= 0;
+    return n;
+}
+
+static size_t dropped(const struct params *p, size_t n) {
+    return p->drop == DROP_FIRST || (p->drop == DROP_IF_BINARY && n == 2) ? 1 : 0;
+}
+
+static int columns_make(const struct params *p, const struct sm_schema *in, const int64_t *codes,
+                        const uint8_t *picked, struct sm_schema *out, struct sm_arena *arena,
+                        struct sm_err *err) {
+    size_t at = 0;
+    for (size_t k = 0; k < in->n; k++)
+        if (!picked[k]) out->columns[at++] = in->columns[k];
+    for (size_t k = 0; k < in->n; codes += categories_cells(in, k), k++) {
+        const struct sm_column *column = &in->columns[k];
+        const size_t cells = categories_cells(in, k),
+                     skip = picked[k] ? dropped(p, occurring(codes, cells)) : 0;
+        for (size_t i = 0; picked[k] && i < cells; i++) {
+            if (codes[i] < (int64_t)skip) continue; /* -1: it does not occur */
+            const char *word = category_word(column, i);
+            const size_t n = strlen(column->name) + strlen(word) + 2;
+            char *name = sm_arena_alloc(arena, n);
+            if (name == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+            snprintf(name, n, "%s_%s", column->name, word);
+            out->columns[at++] = (struct sm_column){.name = name};
+        }
+    }
+    return 0;
+}
+
+static int schema(const void *params_, const struct sm_artifact *learned,
+                  const struct sm_schema *in, struct sm_schema *out, struct sm_arena *arena,
+                  struct sm_err *err) {
+    const struct params *p = params_;
+    const int64_t *codes = learned_find(learned, "codes_", SM_ARRAY_I64, categories_all(in));
+    if (columns_check(in, &p->columns, SM_COLUMN_CATEGORY, err) != 0) return -1;
+    *out = (struct sm_schema){.is_double = in->is_double};
+    if (learned == NULL) return 0; /* only the fit knows how many there are */
+    if (codes == NULL) return learned_wrong(err);
+    uint8_t *picked = calloc(in->n + 1, 1);
+    if (picked == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    columns_pick(in, &p->columns, SM_COLUMN_CATEGORY, picked);
+    const int64_t *of = codes;
+    for (size_t k = 0; k < in->n; of += categories_cells(in, k), k++) {
+        const size_t n = occurring(of, categories_cells(in, k));
+        out->n += picked[k] ? n - dropped(p, n) : 1;
+    }
+    struct sm_schema made = {.n = out->n, .is_double = in->is_double};
+    made.columns = calloc(made.n + 1, sizeof *made.columns);
+    int failed = made.columns == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory")
+                                      : columns_make(p, in, codes, picked, &made, arena, err);
+    if (!failed) failed = sm_schema_copy(out, &made, arena, err);
+    free(made.columns);
+    free(picked);
+    return failed;
+}
+
+static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
+                 const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
+                 struct sm_err *err) {
+    const struct params *p = params_;
+    const int64_t *codes = learned_find(learned, "codes_", SM_ARRAY_I64, categories_all(in));
+    uint8_t *picked = calloc(in->n + 1, 1);
+    if (codes == NULL || picked == NULL) {
+        free(picked);
+        return codes == NULL ? learned_wrong(err) : sm_fail(err, SM_E_MEMORY, "out of memory");
+    }
+    columns_pick(in, &p->columns, SM_COLUMN_CATEGORY, picked);
+    memset(out->data, 0, out->n * out->columns * sm_rows_element(out)); /* zeros of either type */
+    size_t at = 0;
+    for (size_t k = 0; k < in->n; k++) {
+        if (picked[k]) continue;
+        for (size_t i = 0; i < block->n; i++)
+            cell_set(out, i, at, cell(block, i, k));
+        at++;
+    }
+    for (size_t k = 0; k < in->n; codes += categories_cells(in, k), k++) {
+        if (!picked[k]) continue;
+        const size_t n = occurring(codes, categories_cells(in, k)), skip = dropped(p, n);
+        for (size_t i = 0; i < block->n; i++) {
+            const long of = categories_cell(&in->columns[k], cell(block, i, k));
+            if (of < 0 || codes[of] < 0) {
+                if (p->handle_unknown == ERROR) category_fault(faults, i, &in->columns[k], of);
+            } else if (codes[of] >= (int64_t)skip) {
+                cell_set(out, i, at + (size_t)codes[of] - skip, 1);
+            }
+        }
+        at += n - skip;
+    }
+    free(picked);
+    return 0;
+}
+
+static const struct sm_row_op rows = {schema, &fit, apply};
+
+const struct sm_op sm_op_one_hot_encoder = {
+    .info =
+        {.name = "OneHotEncoder",
+         .doc =
+             "Turns a column of categories into a column of 0 and 1 for each category; the other "
+             "columns come first.",
+         .example = "OneHotEncoder: {handle_unknown: ignore}",
+         .params = params,
+         .n_params = sizeof params / sizeof *params,
+         .params_size = sizeof(struct params),
+         .rows = true},
+    .rows = &rows,
+};

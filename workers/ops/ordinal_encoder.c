@@ -1,0 +1,116 @@
+/* OrdinalEncoder: a category becomes its number among those that occur in training, sorted, as
+ * scikit-learn's; a missing cell stays missing unless it is given a value. */
+#include "workers/ops/categories.h"
+
+enum unknown { ERROR, USE_ENCODED_VALUE };
+static const char *const unknowns[] = {"error", "use_encoded_value", NULL};
+
+struct params {
+    int handle_unknown; /* enum unknown */
+    struct sm_any unknown_value, encoded_missing_value;
+    struct sm_strs columns;
+};
+
+static const struct sm_param params[] = {
+    {.name = "handle_unknown",
+     .type = SM_T_ENUM,
+     .offset = offsetof(struct params, handle_unknown),
+     .dflt = "error",
+     .choices = unknowns,
+     .doc =
+         "a category that did not occur in training: the row is quarantined, or gets unknown_value"},
+    {.name = "unknown_value",
+     .type = SM_T_ANY,
+     .offset = offsetof(struct params, unknown_value),
+     .dflt = "null",
+     .null_ok = true,
+     .doc = "for use_encoded_value: a number; null: missing"},
+    {.name = "encoded_missing_value",
+     .type = SM_T_ANY,
+     .offset = offsetof(struct params, encoded_missing_value),
+     .dflt = "null",
+     .null_ok = true,
+     .doc = "what a missing cell becomes, a number; null: it stays missing"},
+    COLUMNS_PARAM(struct params, "all that hold categories"),
+};
+
+static int check(const void *p_, struct sm_err *err) {
+    const struct params *p = p_;
+    if (p->unknown_value.kind == SM_ANY_WORD || p->encoded_missing_value.kind == SM_ANY_WORD)
+        return sm_fail(err, SM_E_PIPELINE,
+                       "'unknown_value' and 'encoded_missing_value' are numbers");
+    return 0;
+}
+
+static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm_err *err) {
+    const struct params *p = c->params;
+    (void)state;
+    return columns_check(c->in, &p->columns, SM_COLUMN_CATEGORY, err);
+}
+
+static const struct sm_fit fit = {begin, categories_partial_bytes, categories_map, categories_merge,
+                                  categories_next};
+
+/* The columns become numbers. */
+static int schema(const void *params_, const struct sm_artifact *learned,
+                  const struct sm_schema *in, struct sm_schema *out, struct sm_arena *arena,
+                  struct sm_err *err) {
+    const struct params *p = params_;
+    (void)learned;
+    if (columns_check(in, &p->columns, SM_COLUMN_CATEGORY, err) != 0 ||
+        sm_schema_copy(out, in, arena, err) != 0)
+        return -1;
+    uint8_t *picked = calloc(in->n + 1, 1);
+    if (picked == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    columns_pick(in, &p->columns, SM_COLUMN_CATEGORY, picked);
+    for (size_t k = 0; k < in->n; k++)
+        if (picked[k]) out->columns[k] = (struct sm_column){.name = out->columns[k].name};
+    free(picked);
+    return 0;
+}
+
+static double number_or_missing(const struct sm_any *value) {
+    return value->kind == SM_ANY_NUMBER ? value->number : NAN;
+}
+
+static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
+                 const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
+                 struct sm_err *err) {
+    const struct params *p = params_;
+    const int64_t *codes = learned_find(learned, "codes_", SM_ARRAY_I64, categories_all(in));
+    uint8_t *picked = calloc(in->n + 1, 1);
+    if (codes == NULL || picked == NULL) {
+        free(picked);
+        return codes == NULL ? learned_wrong(err) : sm_fail(err, SM_E_MEMORY, "out of memory");
+    }
+    columns_pick(in, &p->columns, SM_COLUMN_CATEGORY, picked);
+    rows_copy(block, out);
+    for (size_t k = 0; k < in->n; codes += categories_cells(in, k), k++)
+        for (size_t i = 0; picked[k] && i < block->n; i++) {
+            const long at = categories_cell(&in->columns[k], cell(block, i, k));
+            if (at == (long)in->columns[k].n_categories)
+                cell_set(out, i, k, number_or_missing(&p->encoded_missing_value));
+            else if (at >= 0 && codes[at] >= 0)
+                cell_set(out, i, k, (double)codes[at]);
+            else if (p->handle_unknown == USE_ENCODED_VALUE)
+                cell_set(out, i, k, number_or_missing(&p->unknown_value));
+            else
+                category_fault(faults, i, &in->columns[k], at);
+        }
+    free(picked);
+    return 0;
+}
+
+static const struct sm_row_op rows = {schema, &fit, apply};
+
+const struct sm_op sm_op_ordinal_encoder = {
+    .info = {.name = "OrdinalEncoder",
+             .doc = "Turns each category into its number among those that occur in training.",
+             .example = "OrdinalEncoder: {handle_unknown: use_encoded_value, unknown_value: -1}",
+             .params = params,
+             .n_params = sizeof params / sizeof *params,
+             .params_size = sizeof(struct params),
+             .rows = true},
+    .check = check,
+    .rows = &rows,
+};

@@ -1,0 +1,227 @@
+/* SimpleImputer: fills missing cells with what the column's other cells say, as scikit-learn's:
+ * their mean, their median (exact), the most frequent category, or a constant. */
+#include "workers/ops/columns.h"
+#include "workers/table/quantiles.h"
+
+enum strategy { MEAN, MEDIAN, MOST_FREQUENT, CONSTANT };
+static const char *const strategies[] = {"mean", "median", "most_frequent", "constant", NULL};
+
+struct params {
+    int strategy; /* enum strategy */
+    struct sm_any fill_value;
+    struct sm_strs columns;
+};
+
+static const struct sm_param params[] = {
+    {.name = "strategy",
+     .type = SM_T_ENUM,
+     .offset = offsetof(struct params, strategy),
+     .dflt = "mean",
+     .choices = strategies,
+     .doc = "mean and median: of numbers; most_frequent: of categories; constant: fill_value"},
+    {.name = "fill_value",
+     .type = SM_T_ANY,
+     .offset = offsetof(struct params, fill_value),
+     .dflt = "null",
+     .null_ok = true,
+     .doc = "for constant: a number, or a category that the column has; null: 0"},
+    COLUMNS_PARAM(struct params, "all of the kind that the strategy works on"),
+};
+
+static int kind_of(const struct params *p) {
+    if (p->strategy == MOST_FREQUENT) return SM_COLUMN_CATEGORY;
+    return p->strategy == CONSTANT && p->fill_value.kind == SM_ANY_WORD ? SM_COLUMN_CATEGORY
+                                                                        : SM_COLUMN_NUMBER;
+}
+
+static const struct sm_quantiles median = {1, {0.5}};
+
+/* Sums of a column, for the mean and for how many cells there are. */
+struct sum {
+    double n, mean;
+};
+
+/* Where a column's counts of categories begin, in the partial. */
+static size_t categories_before(const struct sm_schema *in, size_t column) {
+    size_t n = 0;
+    for (size_t k = 0; k < column; k++)
+        n += in->columns[k].n_categories;
+    return n;
+}
+
+static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm_err *err) {
+    const struct params *p = c->params;
+    if (columns_check(c->in, &p->columns, kind_of(p), err) != 0) return -1;
+    return p->strategy == MEDIAN ? sm_quantiles_begin(c, &median, state, err) : 0;
+}
+
+static size_t partial_bytes(const struct sm_fit_context *c, const struct sm_buf *state) {
+    const struct params *p = c->params;
+    if (p->strategy == MEDIAN) return sm_quantiles_partial(c, &median, state);
+    if (p->strategy == MOST_FREQUENT)
+        return (categories_before(c->in, c->in->n) + 1) * sizeof(uint64_t);
+    return c->in->n * sizeof(struct sum);
+}
+
+static void sum_merge(struct sum *a, const struct sum *b) {
+    if (b->n == 0) return;
+    a->mean += (b->mean - a->mean) * b->n / (a->n + b->n);
+    a->n += b->n;
+}
+
+static void map_categories(const struct sm_fit_context *c, const struct sm_rows *block,
+                           uint64_t *counts) {
+    for (size_t k = 0, at = 0; k < c->in->n; at += c->in->columns[k].n_categories, k++) {
+        if (c->in->columns[k].kind != SM_COLUMN_CATEGORY) continue;
+        for (size_t i = 0; i < block->n; i++) {
+            const double x = cell(block, i, k);
+            if (x >= 0 && x < c->in->columns[k].n_categories) counts[at + (size_t)x]++;
+        }
+    }
+}
+
+static int map(const struct sm_fit_context *c, const struct sm_buf *state,
+               const struct sm_rows *block, uint64_t first, void *partial, struct sm_err *err) {
+    const struct params *p = c->params;
+    (void)first, (void)err;
+    if (p->strategy == MEDIAN) {
+        sm_quantiles_map(c, &median, state, block, partial);
+    } else if (p->strategy == MOST_FREQUENT) {
+        map_categories(c, block, partial);
+    } else {
+        for (size_t k = 0; k < c->in->n; k++) {
+            struct sum sum = {0};
+            for (size_t i = 0; i < block->n; i++) {
+                const double x = cell(block, i, k);
+                sum.n += x == x;
+                sum.mean += x == x ? x : 0;
+            }
+            if (sum.n > 0) sum.mean /= sum.n;
+            sum_merge((struct sum *)partial + k, &sum);
+        }
+    }
+    return 0;
+}
+
+static void merge(const struct sm_fit_context *c, const struct sm_buf *state, void *into,
+                  const void *other) {
+    const struct params *p = c->params;
+    if (p->strategy == MEDIAN) {
+        sm_quantiles_merge(c, &median, state, into, other);
+    } else if (p->strategy == MOST_FREQUENT) {
+        const size_t n = categories_before(c->in, c->in->n);
+        for (size_t i = 0; i < n; i++)
+            ((uint64_t *)into)[i] += ((const uint64_t *)other)[i];
+    } else {
+        for (size_t k = 0; k < c->in->n; k++)
+            sum_merge((struct sum *)into + k, (const struct sum *)other + k);
+    }
+}
+
+/* The number that stands for a category, or -1. */
+static double category_named(const struct sm_column *column, const char *name) {
+    for (uint32_t i = 0; i < column->n_categories; i++)
+        if (strcmp(column->categories[i], name) == 0) return i;
+    return -1;
+}
+
+/* What fills column k; n: how many cells it had to learn from. */
+static int fill_find(const struct sm_fit_context *c, size_t k, const void *merged,
+                     const double *medians, const double *counts, double *fill,
+                     struct sm_err *err) {
+    const struct params *p = c->params;
+    const struct sm_column *column = &c->in->columns[k];
+    double n = 0;
+    if (p->strategy == CONSTANT) {
+        *fill = p->fill_value.kind == SM_ANY_NUMBER ? p->fill_value.number
+                : p->fill_value.kind == SM_ANY_WORD ? category_named(column, p->fill_value.word)
+                                                    : 0;
+        if (p->fill_value.kind != SM_ANY_WORD || *fill >= 0) return 0;
+        return sm_fail(err, SM_E_PIPELINE, "column '%.80s' has no category '%.80s'", column->name,
+                       p->fill_value.word);
+    }
+    if (p->strategy == MEAN) {
+        n = ((const struct sum *)merged)[k].n;
+        *fill = ((const struct sum *)merged)[k].mean;
+    } else if (p->strategy == MEDIAN) {
+        n = counts[k];
+        *fill = medians[k];
+    } else {
+        const uint64_t *seen = (const uint64_t *)merged + categories_before(c->in, k);
+        uint64_t most = 0;
+        for (uint32_t i = 0; i < column->n_categories; i++) {
+            if (seen[i] > most) most = seen[i], *fill = i; /* of equals the first */
+            n += (double)seen[i];
+        }
+    }
+    if (n > 0) return 0;
+    return sm_fail(err, SM_E_DATASET,
+                   "column '%.80s' has no value in %llu rows (hint: DropColumns, or strategy: "
+                   "constant)",
+                   column->name, (unsigned long long)c->rows);
+}
+
+static int next(const struct sm_fit_context *c, struct sm_buf *state, const void *merged,
+                bool *done, struct sm_artifact *a, struct sm_arena *arena, struct sm_err *err) {
+    const struct params *p = c->params;
+    const size_t n = c->in->n;
+    double *fill = calloc(3 * n + 1, sizeof *fill), *medians = fill + n, *counts = medians + n;
+    uint8_t *picked = calloc(n + 1, 1);
+    int failed = fill == NULL || picked == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
+    *done = true;
+    if (!failed && p->strategy == MEDIAN)
+        *done = sm_quantiles_next(c, &median, state, merged, medians, counts);
+    if (!failed && *done) {
+        columns_pick(c->in, &p->columns, kind_of(p), picked);
+        for (size_t k = 0; !failed && k < n; k++) {
+            fill[k] = NAN; /* stays missing */
+            if (picked[k]) failed = fill_find(c, k, merged, medians, counts, &fill[k], err);
+        }
+        if (!failed) failed = learned_add(a, arena, "statistics_", SM_ARRAY_F64, n, 0, fill, err);
+    }
+    free(fill);
+    free(picked);
+    return failed;
+}
+
+static const struct sm_fit fit = {begin, partial_bytes, map, merge, next};
+
+static int schema(const void *params_, const struct sm_artifact *learned,
+                  const struct sm_schema *in, struct sm_schema *out, struct sm_arena *arena,
+                  struct sm_err *err) {
+    const struct params *p = params_;
+    (void)learned;
+    if (columns_check(in, &p->columns, kind_of(p), err) != 0) return -1;
+    return schema_same(in, out, arena, err);
+}
+
+static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
+                 const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
+                 struct sm_err *err) {
+    const size_t n = in->n;
+    const double *fill = learned_find(learned, "statistics_", SM_ARRAY_F64, n);
+    (void)params_, (void)faults;
+    if (fill == NULL) return learned_wrong(err);
+    for (size_t i = 0; i < block->n; i++)
+        for (size_t k = 0; k < n; k++) {
+            const double x = cell(block, i, k);
+            cell_set(out, i, k, x == x ? x : fill[k]);
+        }
+    return 0;
+}
+
+static const struct sm_row_op rows = {schema, &fit, apply};
+
+const struct sm_op sm_op_simple_imputer = {
+    .info =
+        {.name = "SimpleImputer",
+         .doc =
+             "Fills missing cells with the mean, median or most frequent value of the column, or "
+             "with a constant.",
+         .example = "SimpleImputer: {strategy: median}",
+         .params = params,
+         .n_params = sizeof params / sizeof *params,
+         .params_size = sizeof(struct params),
+         .rows = true},
+    .rows = &rows,
+};
