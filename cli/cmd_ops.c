@@ -160,8 +160,9 @@ static void op_json(const struct sm_op *op, struct sm_buf *out) {
     sm_buf_json(out, op->info.doc);
     sm_buf_text(out, ", \"example\": ");
     sm_buf_json(out, op->info.example);
-    sm_buf_printf(out, ", \"random\": %s, \"control\": %s,\n  \"parameters\": [",
-                  op->draw != NULL ? "true" : "false", op->info.control ? "true" : "false");
+    sm_buf_printf(out, ", \"random\": %s, \"control\": %s, \"rows\": %s,\n  \"parameters\": [",
+                  op->draw != NULL ? "true" : "false", op->info.control ? "true" : "false",
+                  op->info.rows ? "true" : "false");
     for (size_t i = 0; i < op->info.n_params; i++) {
         sm_buf_text(out, i ? ",\n    " : "\n    ");
         row_json(&op->info.params[i], defaults, out);

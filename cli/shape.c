@@ -40,7 +40,9 @@ int sm_cli_compile(const struct sm_pipeline *p, const char *path, struct sm_shap
                    struct sm_engine **engine, struct sm_err *err) {
     struct sm_engine *compiled = NULL;
     *shape = (struct sm_shape){.channels = p->source.mode == SM_MODE_L ? 1 : 3};
-    if (ops_shape(p->ops, p->n_ops, path, shape, err) != 0) return -1;
+    if (engine != NULL) *engine = NULL;
+    if (sm_source_is_table(&p->source)) return 0;
+    if (ops_shape(p->ops, sm_pipeline_image_ops(p), path, shape, err) != 0) return -1;
     if (sm_engine_start("shardmill", err) != 0) return -1;
     if (sm_engine_new(&compiled, p, 0, err) != 0) {
         if (err->code != SM_E_MEMORY) err->code = SM_E_PIPELINE;
@@ -55,8 +57,12 @@ int sm_cli_compile(const struct sm_pipeline *p, const char *path, struct sm_shap
 
 void sm_shape_text(const struct sm_pipeline *p, const struct sm_shape *shape, char *text,
                    size_t max) {
-    static const char *const dtypes[] = {"uint8", "float32", "float16", "bfloat16"};
+    static const char *const dtypes[] = {"uint8", "float32", "float16", "bfloat16", "float64"};
     char size[32] = "any size";
+    if (sm_pipeline_is_rows(p)) {
+        snprintf(text, max, "rows %s", dtypes[p->output.dtype]);
+        return;
+    }
     if (shape->width > 0 && shape->height > 0)
         snprintf(size, sizeof size, "%dx%d", shape->width, shape->height);
     snprintf(text, max, "%s %s %s", size, shape->channels == 1 ? "L" : "RGB",

@@ -283,6 +283,7 @@ int sm_cage_submit(struct sm_cage *c, int slot, const struct sm_engine_request *
                                            .copy = r->copy,
                                            .original = r->original,
                                            .tensor = r->tensor,
+                                           .added = r->added,
                                            .n_bytes = r->n_bytes},
                  err);
 }

@@ -102,6 +102,7 @@ static void make(struct sm_engine *engine, const struct sm_cage_request *ask) {
         .copy = ask->copy,
         .original = ask->original != 0,
         .tensor = ask->tensor != 0,
+        .added = ask->added != 0,
         .bytes = memory->input[slot],
         .n_bytes = ask->n_bytes,
     };

@@ -18,7 +18,7 @@ struct sm_cage_request {
     uint32_t ask; /* enum sm_cage_ask */
     uint32_t slot, probe;
     uint32_t epoch, copy;
-    uint8_t original, tensor;
+    uint8_t original, tensor, added;
     uint64_t seed, sample, n_bytes;
 };
 

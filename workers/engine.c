@@ -21,7 +21,11 @@ struct sm_engine {
     const struct sm_pipeline *pipeline;
     bool fuse;
     int channels;
+    int dtype, layout; /* of tensors; of images that become rows float32, channel by channel */
     struct sm_chain chain;
+    struct sm_chain added; /* the chain of copies that rebalancing added */
+    bool has_added;
+    struct sm_op_node *added_ops;
     struct sm_decoder *decoder, *whole; /* whole: every pixel, for originals and the reference */
     struct sm_encoder *encoder;
     struct sm_image *image;
@@ -44,6 +48,7 @@ static const struct dtype {
 static const char *const dtype_words[] = {"uint8", "float32", "float16", "bfloat16"};
 
 static int check_output(const struct sm_engine *e, struct sm_err *err);
+static int compile_added(struct sm_engine *e, struct sm_shape in, struct sm_err *err);
 static int write_result(struct sm_engine *e, const struct sm_engine_request *request, uint8_t *out,
                         size_t out_max, struct sm_engine_result *result, struct sm_err *err);
 static int make_original(struct sm_engine *e, const struct sm_engine_request *request, uint8_t *out,
@@ -113,13 +118,17 @@ int sm_engine_new(struct sm_engine **gives, const struct sm_pipeline *p, unsigne
     e->whole = sm_decoder_new(&whole);
     e->encoder = sm_encoder_new();
     e->image = sm_image_new(e->fuse);
-    for (int v = 0; v < 256 && p->output.dtype != SM_DTYPE_UINT8; v++)
-        e->bytes_table[v] = dtypes[p->output.dtype].bits((float)v / 255.0f);
+    const bool rows = sm_pipeline_is_rows(p);
+    e->dtype = rows ? SM_DTYPE_FLOAT32 : p->output.dtype;
+    e->layout = rows ? SM_LAYOUT_NCHW : p->output.layout;
+    for (int v = 0; v < 256 && e->dtype != SM_DTYPE_UINT8; v++)
+        e->bytes_table[v] = dtypes[e->dtype].bits((float)v / 255.0f);
     const struct sm_shape in = {.channels = e->channels};
-    int failed = e->decoder == NULL || e->whole == NULL || e->encoder == NULL || e->image == NULL
-                     ? sm_fail(err, SM_E_MEMORY, "no memory for an engine")
-                     : sm_chain_compile(&e->chain, p->ops, p->n_ops, in, err) != 0 ||
-                           check_output(e, err) != 0;
+    int failed =
+        e->decoder == NULL || e->whole == NULL || e->encoder == NULL || e->image == NULL
+            ? sm_fail(err, SM_E_MEMORY, "no memory for an engine")
+            : sm_chain_compile(&e->chain, p->ops, sm_pipeline_image_ops(p), in, err) != 0 ||
+                  check_output(e, err) != 0 || compile_added(e, in, err) != 0;
     if (failed) {
         sm_engine_free(&e);
         return -1;
@@ -131,6 +140,8 @@ int sm_engine_new(struct sm_engine **gives, const struct sm_pipeline *p, unsigne
 void sm_engine_free(struct sm_engine **e) {
     if (*e == NULL) return;
     sm_chain_release(&(*e)->chain);
+    sm_chain_release(&(*e)->added);
+    free((*e)->added_ops);
     sm_decoder_free(&(*e)->decoder);
     sm_decoder_free(&(*e)->whole);
     sm_encoder_free(&(*e)->encoder);
@@ -140,8 +151,39 @@ void sm_engine_free(struct sm_engine **e) {
     *e = NULL;
 }
 
+/* The ops of `augment_minority` run where the image is still one of bytes: before Normalize or
+ * Flatten, else at the end. They may not change what comes out. */
+static int compile_added(struct sm_engine *e, struct sm_shape in, struct sm_err *err) {
+    const struct sm_pipeline *p = e->pipeline;
+    const struct sm_op_node *more = p->rebalance;
+    const size_t n = sm_pipeline_image_ops(p);
+    if (more == NULL || more->n_children == 0) return 0;
+    size_t at = 0;
+    while (at < n && strcmp(p->ops[at].info->name, "Normalize") != 0 &&
+           strcmp(p->ops[at].info->name, "Flatten") != 0)
+        at++;
+    if (n + more->n_children > SM_MAX_OPS)
+        return sm_fail(err, SM_E_PIPELINE, "more than %d ops with those of 'augment_minority'",
+                       SM_MAX_OPS);
+    e->added_ops = calloc(n + more->n_children, sizeof *e->added_ops);
+    if (e->added_ops == NULL) return sm_fail(err, SM_E_MEMORY, "no memory for an engine");
+    memcpy(e->added_ops, p->ops, at * sizeof *p->ops);
+    memcpy(e->added_ops + at, more->children, more->n_children * sizeof *p->ops);
+    memcpy(e->added_ops + at + more->n_children, p->ops + at, (n - at) * sizeof *p->ops);
+    e->has_added = true;
+    if (sm_chain_compile(&e->added, e->added_ops, n + more->n_children, in, err) != 0) return -1;
+    const struct sm_shape *a = &e->chain.out, *b = &e->added.out;
+    if (a->width == b->width && a->height == b->height && a->channels == b->channels &&
+        a->is_float == b->is_float)
+        return 0;
+    return sm_fail(err, SM_E_PIPELINE,
+                   "line %d: 'augment_minority' changes the size or kind of the images (hint: only "
+                   "ops that keep it, such as flips, RandomRotation, ColorJitter)",
+                   more->line);
+}
+
 static int check_output(const struct sm_engine *e, struct sm_err *err) {
-    if (!e->chain.out.is_float) return 0;
+    if (!e->chain.out.is_float || sm_pipeline_is_rows(e->pipeline)) return 0;
     if (e->pipeline->expand.encode != SM_ENCODE_TENSOR)
         return sm_fail(
             err, SM_E_PIPELINE,
@@ -165,10 +207,11 @@ static int make_changed(struct sm_engine *e, const struct sm_engine_request *req
     if (sm_decoder_open(e->decoder, request->bytes, request->n_bytes, err) != 0) return -1;
     in.width = result->in_width = sm_decoder_width(e->decoder);
     in.height = result->in_height = sm_decoder_height(e->decoder);
-    if (sm_chain_draw(&e->chain, &sample, in, &shape, err) != 0) return -1;
+    struct sm_chain *chain = request->added && e->has_added ? &e->added : &e->chain;
+    if (sm_chain_draw(chain, &sample, in, &shape, err) != 0) return -1;
     if (sm_image_open(e->image, e->decoder, e->channels, err) != 0) return -1;
-    if (sm_chain_apply(&e->chain, e->image, err) != 0) return -1;
-    sm_chain_json(&e->chain, &e->draws);
+    if (sm_chain_apply(chain, e->image, err) != 0) return -1;
+    sm_chain_json(chain, &e->draws);
     return write_result(e, request, out, out_max, result, err);
 }
 
@@ -231,7 +274,7 @@ static size_t npy_header(char text[NPY_HEADER_MAX], const char *descr, const int
 
 /* What each byte becomes in the output's type; NULL when it stays what it is. */
 static const uint32_t (*byte_table(struct sm_engine *e, const struct sm_image_end *end))[256] {
-    const struct dtype *type = &dtypes[e->pipeline->output.dtype];
+    const struct dtype *type = &dtypes[e->dtype];
     if (end->table == NULL && type->bits == NULL) return NULL;
     for (int c = 0; c < end->tile.channels; c++) {
         if (end->table == NULL)
@@ -245,9 +288,9 @@ static const uint32_t (*byte_table(struct sm_engine *e, const struct sm_image_en
 
 static int write_tensor(struct sm_engine *e, const struct sm_image_end *end, uint8_t *out,
                         size_t out_max, struct sm_engine_result *result, struct sm_err *err) {
-    const struct dtype *type = &dtypes[e->pipeline->output.dtype];
+    const struct dtype *type = &dtypes[e->dtype];
     const struct sm_tile *t = &end->tile;
-    const bool planes = e->pipeline->output.layout == SM_LAYOUT_NCHW;
+    const bool planes = e->layout == SM_LAYOUT_NCHW;
     const int chw[3] = {t->channels, t->height, t->width},
               hwc[3] = {t->height, t->width, t->channels};
     char header[NPY_HEADER_MAX];
@@ -290,7 +333,7 @@ static int write_result(struct sm_engine *e, const struct sm_engine_request *req
     result->width = sm_image_width(e->image);
     result->height = sm_image_height(e->image);
     result->channels = sm_image_channels(e->image);
-    if (!request->tensor && e->pipeline->expand.encode != SM_ENCODE_TENSOR)
+    if (!request->tensor && e->pipeline->expand.encode < SM_ENCODE_TENSOR)
         return write_picture(e, out, out_max, result, err);
     struct sm_image_end end;
     if (sm_image_end(e->image, &end, err) != 0) return -1;
@@ -336,8 +379,9 @@ void sm_engine_explain(const struct sm_engine *e, struct sm_buf *out) {
         e->fuse
             ? "fused    crops before the first pixel op go into the decoder; flips and Normalize at the end happen while the result is written\n"
             : "fused    nothing: op by op, whole decode\n");
+    if (sm_pipeline_is_rows(e->pipeline)) return; /* the rest is told by features.h */
     const struct sm_pipeline_output *o = &e->pipeline->output;
-    if (e->pipeline->expand.encode != SM_ENCODE_TENSOR) {
+    if (e->pipeline->expand.encode < SM_ENCODE_TENSOR) {
         static const char *const words[] = {"jpeg", "png", "webp"};
         sm_buf_printf(out, "encode   %s, quality %d\n", words[e->pipeline->expand.encode],
                       (int)e->pipeline->expand.quality);

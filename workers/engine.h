@@ -27,6 +27,7 @@ struct sm_engine_request {
     uint64_t sample;
     uint32_t copy;
     bool original; /* the result is the input's own bytes; they are still decoded once, so that a bad file is found */
+    bool added;    /* a copy that rebalancing added: `augment_minority` applies too */
     bool tensor;   /* the result is the tensor (an .npy file), whatever expand.encode says */
     const uint8_t *bytes;
     size_t n_bytes;

@@ -138,6 +138,9 @@ struct sm_op_table {
 /* Whether rows leave the pipeline (a table, or images behind Flatten) rather than images. */
 bool sm_pipeline_is_rows(const struct sm_pipeline *p);
 bool sm_source_is_table(const struct sm_pipeline_source *s);
+/* How many top-level ops work on images: those before Flatten, which counts too; all of them when
+ * images leave the pipeline; none of a table's. */
+size_t sm_pipeline_image_ops(const struct sm_pipeline *p);
 
 /* Parses text (of file `name`, which is used in errors only). On failure err->text has
  * "file:line:column: what", the offending line, a caret under the column and the nearest valid name

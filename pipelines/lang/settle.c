@@ -38,6 +38,13 @@ bool sm_pipeline_is_rows(const struct sm_pipeline *p) {
     return false;
 }
 
+size_t sm_pipeline_image_ops(const struct sm_pipeline *p) {
+    if (sm_source_is_table(&p->source)) return 0;
+    for (size_t i = 0; i < p->n_ops; i++)
+        if (is_flatten(&p->ops[i])) return i + 1;
+    return p->n_ops;
+}
+
 /* Where section.key stands in the file; NULL when it was not written. */
 static const struct sm_node *key_of(const struct look *l, const char *section, const char *key) {
     const struct sm_node *map = l->root;
