@@ -37,7 +37,7 @@ static int carry_out(struct broker *b, struct sm_err *err);
 static void refused_count(struct broker *b);
 static void broker_close(struct broker *b);
 
-int sm_broker_run(const struct sm_broker_options *options, volatile sig_atomic_t *stop,
+int sm_broker_run(const struct sm_broker_options *options, const volatile sig_atomic_t *stop,
                   struct sm_err *err) {
     struct broker b = {0};
     int rc = broker_open(&b, options, err);

@@ -21,5 +21,5 @@ struct sm_broker_options {
 
 /* Runs until *stop is not zero (0) or something fails (-1). A signal handler may set *stop; poll
  * returns at once then. */
-int sm_broker_run(const struct sm_broker_options *options, volatile sig_atomic_t *stop,
+int sm_broker_run(const struct sm_broker_options *options, const volatile sig_atomic_t *stop,
                   struct sm_err *err);

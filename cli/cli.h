@@ -8,6 +8,7 @@
 #include "lib/param.h"
 #include "pipelines/lang/pipeline.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -43,6 +44,7 @@ struct sm_common {
         *keys; /* main puts it into SHARDMILL_KEYS, where children and sm_keys_load find it */
     bool json, quiet;
     bool sandbox; /* decode in a cage */
+    bool fuse;    /* the engine's short cuts, which change no byte */
 };
 
 #define SM_COMMON(member) offsetof(struct sm_common, member)
@@ -121,6 +123,38 @@ struct sm_common {
         }                                                                      \
     }
 
+#define SM_OPTION_FUSE                                                                    \
+    {                                                                                     \
+        .param = {                                                                        \
+            .name = "fuse",                                                               \
+            .type = SM_T_BOOL,                                                            \
+            .offset = SM_COMMON(fuse),                                                    \
+            .dflt = "true",                                                               \
+            .doc = "op by op from a whole decode: slower, and the bytes must be the same" \
+        }                                                                                 \
+    }
+/* Rows whose value lies in the command's own struct, at `at`. */
+#define SM_OPTION_EPOCH(at)                                \
+    {                                                      \
+        .param = {.name = "epoch",                         \
+                  .type = SM_T_INT,                        \
+                  .offset = at,                            \
+                  .dflt = "0",                             \
+                  .max = (double)UINT32_MAX,               \
+                  .doc = "which epoch's order and draws"}, \
+        .metavar = "N"                                     \
+    }
+#define SM_OPTION_REINDEX(at)                                                          \
+    {                                                                                  \
+        .param = {                                                                     \
+            .name = "reindex",                                                         \
+            .type = SM_T_BOOL,                                                         \
+            .offset = at,                                                              \
+            .dflt = "false",                                                           \
+            .doc = "look at the dataset anew instead of using the index that is there" \
+        }                                                                              \
+    }
+
 /* What shell completion offers for an operand. */
 enum sm_operand {
     SM_OPERAND_NONE,
@@ -158,6 +192,9 @@ size_t sm_commands_sorted(const struct sm_command **out);
 /* "unknown command 'x' (hint: …)" */
 int sm_command_unknown(const char *name, struct sm_err *err);
 
+/* From here on SIGTERM and SIGINT set the number that is lent, and end nothing by themselves; 0
+ * until then. */
+const volatile sig_atomic_t *sm_cli_stop(void);
 /* Prints an error to stderr and returns the exit code that belongs to it. */
 int sm_cli_fail(const struct sm_err *err);
 /* sm_pipeline_load with the common options --source and --seed put over it. Whatever is wrong with

@@ -4,19 +4,11 @@
 #include "broker/loop.h"
 #include "cli/cli.h"
 
-#include <signal.h>
-
 struct values {
     struct sm_common common;
     const char *bind, *state;
     int64_t heartbeat_ms, lease_ms;
 };
-
-static volatile sig_atomic_t stop;
-
-static void on_signal(int number) {
-    stop = number;
-}
 
 static void started(void *arg, const char *endpoint) {
     const struct values *v = arg;
@@ -28,9 +20,7 @@ static void started(void *arg, const char *endpoint) {
 static int run(const void *values, int n, char **operands) {
     const struct values *v = values;
     (void)n, (void)operands;
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
+    const volatile sig_atomic_t *stop = sm_cli_stop();
     struct sm_broker_options options = {.endpoint = v->bind,
                                         .state_dir = v->state,
                                         .heartbeat_ms = (uint32_t)v->heartbeat_ms,
@@ -41,7 +31,7 @@ static int run(const void *values, int n, char **operands) {
     struct sm_keys *keys = NULL;
     int rc = sm_keys_load(NULL, &keys, &err);
     options.keys = keys;
-    if (rc == 0) rc = sm_broker_run(&options, &stop, &err);
+    if (rc == 0) rc = sm_broker_run(&options, stop, &err);
     sm_keys_free(&keys);
     return rc == 0 ? SM_EXIT_DONE : sm_cli_fail(&err);
 }

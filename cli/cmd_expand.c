@@ -7,7 +7,6 @@
 #include "workers/engine.h"
 
 #include <inttypes.h>
-#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -17,12 +16,6 @@ struct values {
     double max_quarantine;
     int64_t epoch, lease;
 };
-
-static volatile sig_atomic_t stop;
-
-static void on_signal(int number) {
-    stop = number;
-}
 
 /* "K/N", K from 1 */
 static int read_slice(const char *text, struct sm_expand_options *options, struct sm_err *err) {
@@ -81,15 +74,14 @@ static void print_resume(const struct values *v, const char *file) {
     if (v->epoch > 0) fprintf(stderr, " --epoch %" PRId64, v->epoch);
     if (v->slice) print_word(" --slice ", v->slice);
     if (v->common.broker) print_word(" --broker ", v->common.broker);
+    if (!v->common.fuse) fputs(" --no-fuse", stderr);
     fputs(v->common.sandbox ? "\n" : " --no-sandbox\n", stderr);
 }
 
 static int run(const void *values, int n, char **operands) {
     const struct values *v = values;
     (void)n;
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
+    const volatile sig_atomic_t *stop = sm_cli_stop();
     struct sm_err err = {0};
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     struct sm_expand_options options = {.out_dir = v->out,
@@ -98,10 +90,17 @@ static int run(const void *values, int n, char **operands) {
                                                    : cores > 0       ? (int)cores
                                                                      : 1,
                                         .no_sandbox = !v->common.sandbox,
+                                        .no_fuse = !v->common.fuse,
                                         .quiet = v->common.quiet,
                                         .epoch = (uint32_t)v->epoch,
                                         .lease_samples = v->lease,
-                                        .stop = &stop};
+                                        .stop = stop};
+    if (v->common.broker != NULL && !v->common.fuse) {
+        sm_fail(&err, SM_E_USAGE,
+                "--no-fuse is for workers of its own, and --broker has others (hint: shardmill "
+                "worker --no-fuse)");
+        return sm_cli_fail(&err);
+    }
     if (read_slice(v->slice, &options, &err) < 0) return sm_cli_fail(&err);
     struct sm_pipeline pipeline;
     struct sm_run record = {0};
@@ -137,13 +136,7 @@ static const struct sm_option options[] = {
      .required = true},
     SM_OPTION_SOURCE,
     SM_OPTION_SEED,
-    {.param = {.name = "epoch",
-               .type = SM_T_INT,
-               .offset = AT(epoch),
-               .dflt = "0",
-               .max = (double)UINT32_MAX,
-               .doc = "which epoch's order and draws"},
-     .metavar = "N"},
+    SM_OPTION_EPOCH(AT(epoch)),
     SM_OPTION_WORKERS,
     SM_OPTION_BROKER,
     SM_OPTION_KEYS,
@@ -166,6 +159,7 @@ static const struct sm_option options[] = {
                .max = SM_MAX_LEASE_SAMPLES,
                .doc = "samples that a worker takes at a time, 0: chosen; the bytes stay the same"},
      .metavar = "N"},
+    SM_OPTION_FUSE,
     SM_OPTION_SANDBOX,
     SM_OPTION_JSON,
     SM_OPTION_QUIET,

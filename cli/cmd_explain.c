@@ -1,12 +1,13 @@
 /* `shardmill explain FILE`: everything that can be known before a run: defaults, the compiled plan,
  * sizes, and, when the data is there, what an expansion will make of each class. */
 #include "cli/cli.h"
+#include "cli/dataset.h"
 #include "cli/shape.h"
+#include "cli/stream.h"
 #include "cli/yaml.h"
 #include "lib/plan.h"
 #include "workers/sources/source.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,46 +15,56 @@
 
 enum { TEXT_BYTES_MAX = 64 << 20, BAR_COLUMNS = 40, CLASSES_SHOWN = 40, NAME_COLUMNS = 24 };
 
+struct values {
+    struct sm_common common;
+    bool reindex;
+};
+
 struct explanation {
     struct sm_pipeline pipeline;
     struct sm_engine *engine;
-    struct sm_index *index; /* NULL: the source is not there */
+    struct sm_dataset data;
+    struct sm_index *index; /* NULL: the source is not there, or cannot be indexed */
+    bool failed;            /* the second */
+    bool kept;              /* the index is one that a serve has made */
     struct sm_shape shape;
     struct sm_plan plan; /* when index is not NULL */
     char digest[SM_XXH_HEX];
 };
 
-static int dataset_read(struct explanation *x, struct sm_err *err);
+static int dataset_read(struct explanation *x, bool fresh, struct sm_err *err);
 static void as_text(const struct explanation *x, struct sm_buf *out);
 static void as_json(const struct explanation *x, struct sm_buf *out);
 
-static int explain(struct explanation *x, const char *path, const struct sm_common *common,
+static int explain(struct explanation *x, const char *path, const struct values *v,
                    struct sm_err *err) {
-    if (sm_cli_load(&x->pipeline, path, common, err) != 0) return -1;
+    if (sm_cli_load(&x->pipeline, path, &v->common, err) != 0) return -1;
     if (sm_cli_compile(&x->pipeline, path, &x->shape, &x->engine, err) != 0) return -1;
     sm_pipeline_digest(&x->pipeline, x->digest);
-    return dataset_read(x, err);
+    return dataset_read(x, v->reindex, err);
 }
 
 static int run(const void *values, int n, char **operands) {
     (void)n;
-    const struct sm_common *common = values;
+    const struct values *v = values;
     struct explanation x = {0};
     struct sm_err err;
     struct sm_buf out;
     sm_buf_init(&out, TEXT_BYTES_MAX);
-    int rc = explain(&x, operands[0], common, &err);
+    int rc = explain(&x, operands[0], v, &err);
     /* the plan is worth showing although the data is not in order */
-    if (x.engine != NULL) (common->json ? as_json : as_text)(&x, &out);
+    if (x.engine != NULL) (v->common.json ? as_json : as_text)(&x, &out);
     if (out.data != NULL) fputs(out.data, stdout);
     sm_buf_release(&out);
-    sm_index_close(&x.index);
+    sm_dataset_close(&x.data);
     sm_engine_free(&x.engine);
     sm_pipeline_release(&x.pipeline);
     return rc == 0 ? SM_EXIT_DONE : sm_cli_fail(&err);
 }
 
-static const struct sm_option options[] = {SM_OPTION_SOURCE, SM_OPTION_SEED, SM_OPTION_JSON};
+static const struct sm_option options[] = {SM_OPTION_SOURCE, SM_OPTION_SEED,
+                                           SM_OPTION_REINDEX(offsetof(struct values, reindex)),
+                                           SM_OPTION_JSON};
 static const char *const examples[] = {
     "shardmill explain pipelines/photos.yaml --source data/photos", NULL};
 
@@ -71,31 +82,22 @@ const struct sm_command sm_cmd_explain = {
     .examples = examples,
     .options = options,
     .n_options = sizeof options / sizeof *options,
-    .values_size = sizeof(struct sm_common),
+    .values_size = sizeof(struct values),
     .run = run,
 };
 
 /* --- the dataset ---------------------------------------------------------------------------- */
 
-/* Indexes into a file that has no name any more when this returns. A source that is not there is no
- * error. */
-static int dataset_read(struct explanation *x, struct sm_err *err) {
+/* A source that is not there is no error. */
+static int dataset_read(struct explanation *x, bool fresh, struct sm_err *err) {
     const struct sm_pipeline *p = &x->pipeline;
-    struct sm_pipeline_source source = p->source;
-    char path[512];
-    const char *tmp = getenv("TMPDIR");
-    if (source.format != SM_SOURCE_WEBDATASET && access(source.path, F_OK) != 0) return 0;
-    source.checksum = false; /* reads every byte, and nothing of it is shown */
-    snprintf(path, sizeof path, "%.400s/shardmill-explain-XXXXXX", tmp != NULL ? tmp : "/tmp");
-    int fd = mkstemp(path);
-    if (fd < 0) return sm_fail_errno(err, "cannot make '%s'", path);
-    close(fd);
-    int rc = sm_index_build(&source, path, err);
-    if (rc == 0) rc = sm_index_open(&x->index, path, err);
-    unlink(path);
-    bool pattern =
-        source.format == SM_SOURCE_WEBDATASET; /* braces: only the index knows the files */
-    if (rc != 0) return pattern && err->code == SM_E_MISSING ? 0 : -1;
+    /* a pattern's braces: only the index knows the files */
+    bool pattern = p->source.format == SM_SOURCE_WEBDATASET;
+    if (!pattern && access(p->source.path, F_OK) != 0) return 0;
+    x->failed = sm_dataset_look(&x->data, &p->source, fresh, &x->kept, err) < 0;
+    x->index = x->data.index;
+    if (x->failed && pattern && err->code == SM_E_MISSING) x->failed = false;
+    if (x->index == NULL) return x->failed ? -1 : 0;
     x->plan = (struct sm_plan){.samples = sm_index_samples(x->index),
                                .copies = (uint32_t)p->expand.copies,
                                .shuffle = p->output.shuffle,
@@ -159,12 +161,17 @@ static void classes_text(const struct explanation *x, struct sm_buf *out) {
 static void dataset_text(const struct explanation *x, struct sm_buf *out) {
     const struct sm_pipeline *p = &x->pipeline;
     if (x->index == NULL) {
-        sm_buf_printf(out, "dataset: nothing at '%s' (hint: --source PATH)\n", p->source.path);
+        if (x->failed)
+            sm_buf_printf(out, "dataset: '%s' cannot be indexed\n", p->source.path);
+        else
+            sm_buf_printf(out, "dataset: nothing at '%s' (hint: --source PATH)\n", p->source.path);
         return;
     }
     uint32_t classes = sm_index_classes(x->index);
-    sm_buf_printf(out, "dataset: %" PRIu64 " samples in %" PRIu32 " class%s at %s\n",
-                  sm_index_samples(x->index), classes, classes == 1 ? "" : "es", p->source.path);
+    sm_buf_printf(out, "dataset: %" PRIu64 " samples in %" PRIu32 " class%s at %s%s\n",
+                  sm_index_samples(x->index), classes, classes == 1 ? "" : "es", p->source.path,
+                  x->kept ? ", as indexed in " SM_STREAM_STATE " (hint: --reindex looks anew)"
+                          : "");
     classes_text(x, out);
     sm_buf_printf(out,
                   "\nexpansion: %" PRIu64 " samples x %" PRIu32 " cop%s = %" PRIu64

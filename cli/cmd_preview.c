@@ -34,7 +34,8 @@ static int run(const void *values, int n, char **operands) {
                                          .tile = v->tile,
                                          .class_name = v->class_name,
                                          .epoch = (uint32_t)v->epoch,
-                                         .no_sandbox = !v->common.sandbox};
+                                         .no_sandbox = !v->common.sandbox,
+                                         .no_fuse = !v->common.fuse};
     if (r == 0) r = sm_preview(&pipeline, &options, &err);
     sm_pipeline_release(&pipeline);
     if (r < 0) return sm_cli_fail(&err);
@@ -80,13 +81,8 @@ static const struct sm_option options[] = {
                .offset = AT(class_name),
                .doc = "only samples of this class"},
      .metavar = "NAME"},
-    {.param = {.name = "epoch",
-               .type = SM_T_INT,
-               .offset = AT(epoch),
-               .dflt = "0",
-               .max = (double)UINT32_MAX,
-               .doc = "which epoch's order and draws"},
-     .metavar = "N"},
+    SM_OPTION_EPOCH(AT(epoch)),
+    SM_OPTION_FUSE,
     SM_OPTION_SANDBOX,
     SM_OPTION_QUIET,
 };

@@ -3,6 +3,7 @@
 #include "cli/client.h"
 #include "cli/replay.h"
 #include "cli/stream.h"
+#include "lib/fs.h"
 #include "workers/engine.h"
 
 #include <inttypes.h>
@@ -19,15 +20,14 @@ struct values {
 /* From a file: the index goes through a folder that is gone when this returns (it is mapped). */
 static int open_file(struct sm_replay *r, const char *file, const struct sm_common *common,
                      struct sm_err *err) {
-    char dir[] = "/tmp/shardmill-replay-XXXXXX";
-    if (mkdtemp(dir) == NULL) return sm_fail_errno(err, "cannot make a folder in /tmp");
+    char dir[SM_MAX_PATH_BYTES];
+    if (sm_fs_scratch_begin(dir, err) < 0) return -1;
     const struct sm_stream_options options = {.common = common, .state_dir = dir};
     struct sm_stream stream;
     int result = sm_stream_open(&stream, file, &options, err);
     if (result == 0)
         result = sm_replay_open_spec(r, stream.id, &stream.spec, !common->sandbox, err);
-    if (stream.data.index_path[0] != 0) unlink(stream.data.index_path);
-    rmdir(dir);
+    sm_fs_scratch_end();
     sm_stream_release(&stream);
     return result;
 }

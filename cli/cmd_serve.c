@@ -12,12 +12,6 @@ struct values {
     bool reindex, die_with_parent;
 };
 
-static volatile sig_atomic_t stop;
-
-static void on_signal(int number) {
-    stop = number;
-}
-
 static void ready(void *context, const char *endpoint) {
     const struct sm_stream *s = context;
     printf("serving %s at %s\n", s->spec.name, endpoint);
@@ -40,10 +34,7 @@ static int run(const void *values, int n, char **operands) {
                                        .quiet = v->common.quiet,
                                        .die_with_parent = v->die_with_parent,
                                        .parent = getppid(),
-                                       .stop = &stop};
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
+                                       .stop = sm_cli_stop()};
     struct sm_stream stream;
     struct sm_err err = {0};
     int r = sm_stream_open(&stream, operands[0], &described, &err);
@@ -80,11 +71,7 @@ static const struct sm_option options[] = {
                .dflt = SM_STREAM_STATE,
                .doc = "folder of the journal (what trainers committed) and of the dataset's index"},
      .metavar = "DIR"},
-    {.param = {.name = "reindex",
-               .type = SM_T_BOOL,
-               .offset = AT(reindex),
-               .dflt = "false",
-               .doc = "look at the dataset anew instead of using the index that is there"}},
+    SM_OPTION_REINDEX(AT(reindex)),
     {.param = {.name = "die-with-parent",
                .type = SM_T_BOOL,
                .offset = AT(die_with_parent),

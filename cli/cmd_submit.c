@@ -70,11 +70,7 @@ static const struct sm_option options[] = {
                .dflt = SM_STREAM_STATE,
                .doc = "folder for the dataset's index, which the broker must be able to read"},
      .metavar = "DIR"},
-    {.param = {.name = "reindex",
-               .type = SM_T_BOOL,
-               .offset = AT(reindex),
-               .dflt = "false",
-               .doc = "look at the dataset anew instead of using the index that is there"}},
+    SM_OPTION_REINDEX(AT(reindex)),
     SM_OPTION_JSON,
     SM_OPTION_QUIET,
 };

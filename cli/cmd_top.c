@@ -18,12 +18,8 @@ struct values {
     double interval;
 };
 
-static volatile sig_atomic_t stop;
+static const volatile sig_atomic_t *stop;
 static struct termios terminal_before;
-
-static void on_signal(int number) {
-    stop = number;
-}
 
 /* Keys come at once and unseen; the screen that was there comes back at the end. */
 static void terminal_take(void) {
@@ -61,7 +57,7 @@ static bool pause_for(double seconds) {
         char key = 'q';
         if (read(STDIN_FILENO, &key, 1) <= 0 || key == 'q' || key == 'Q') return false;
     }
-    return !stop;
+    return !*stop;
 }
 
 static int frame_show(struct sm_client *client, struct sm_top *top, const char *endpoint,
@@ -98,11 +94,9 @@ static int run(const void *values, int n, char **operands) {
     struct sm_err err = {0};
     struct sm_buf frame;
     sm_buf_init(&frame, FRAME_BYTES);
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
+    stop = sm_cli_stop();
     int r = top == NULL ? sm_fail(&err, SM_E_MEMORY, "out of memory")
-                        : sm_client_new(&client, endpoint, &stop, &err);
+                        : sm_client_new(&client, endpoint, stop, &err);
     if (r == 0 && !live) r = frame_print(client, top, endpoint, &frame, &err);
     if (r == 0 && live) {
         terminal_take();

@@ -4,28 +4,19 @@
 #include "lib/limits.h"
 #include "workers/shell.h"
 
-#include <signal.h>
-
 struct values {
     struct sm_common common;
     int64_t cage_memory_mb, batch_memory_mb;
     const char *data_bind, *advertise;
 };
 
-static volatile sig_atomic_t stop;
-
-static void on_signal(int number) {
-    stop = number;
-}
-
 static int run(const void *values, int n, char **operands) {
     const struct values *v = values;
     (void)n, (void)operands;
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
+    const volatile sig_atomic_t *stop = sm_cli_stop();
     struct sm_worker_options options = {.endpoint = v->common.broker,
                                         .no_sandbox = !v->common.sandbox,
+                                        .no_fuse = !v->common.fuse,
                                         .cage_memory = (uint64_t)v->cage_memory_mb << 20,
                                         .batch_memory = (uint64_t)v->batch_memory_mb << 20,
                                         .data_bind = v->data_bind,
@@ -34,7 +25,7 @@ static int run(const void *values, int n, char **operands) {
     struct sm_keys *keys = NULL;
     int rc = sm_keys_load(NULL, &keys, &err);
     options.keys = keys;
-    if (rc == 0) rc = sm_worker_run(&options, &stop, &err);
+    if (rc == 0) rc = sm_worker_run(&options, stop, &err);
     sm_keys_free(&keys);
     return rc == 0 ? SM_EXIT_DONE : sm_cli_fail(&err);
 }
@@ -48,6 +39,7 @@ static const struct sm_option options[] = {
      .metavar = "ENDPOINT",
      .required = true},
     SM_OPTION_KEYS,
+    SM_OPTION_FUSE,
     SM_OPTION_SANDBOX,
     {.param = {.name = "cage-memory",
                .type = SM_T_INT,

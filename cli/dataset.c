@@ -3,11 +3,44 @@
  * expand, serve and submit plan with it. */
 #include "cli/dataset.h"
 
+#include "cli/stream.h"
+#include "lib/fs.h"
+
 #include <stdio.h>
 #include <unistd.h>
 
+static int describe(struct sm_dataset *d, const struct sm_pipeline_source *source, const char *dir,
+                    struct sm_err *err);
+static bool open_kept(struct sm_dataset *d);
+
 int sm_dataset_open(struct sm_dataset *d, const struct sm_pipeline_source *source, const char *dir,
                     bool fresh, struct sm_err *err) {
+    if (describe(d, source, dir, err) < 0) return -1;
+    if (!fresh && open_kept(d)) return 0;
+    if (sm_index_build(source, d->index_path, err) < 0) return -1;
+    return sm_index_open(&d->index, d->index_path, err);
+}
+
+int sm_dataset_look(struct sm_dataset *d, const struct sm_pipeline_source *source, bool fresh,
+                    bool *kept, struct sm_err *err) {
+    char dir[SM_MAX_PATH_BYTES];
+    if (describe(d, source, SM_STREAM_STATE, err) < 0) return -1;
+    *kept = !fresh && open_kept(d);
+    if (*kept) return 0;
+    struct sm_pipeline_source quick = *source;
+    quick.checksum = false; /* reads every byte, and nothing is made of these samples */
+    if (sm_fs_scratch_begin(dir, err) < 0) return -1;
+    int r = sm_dataset_open(d, &quick, dir, true, err);
+    sm_fs_scratch_end();
+    return r;
+}
+
+void sm_dataset_close(struct sm_dataset *d) {
+    sm_index_close(&d->index);
+}
+
+static int describe(struct sm_dataset *d, const struct sm_pipeline_source *source, const char *dir,
+                    struct sm_err *err) {
     *d = (struct sm_dataset){0};
     if (sm_source_root(source, d->root, err) < 0) return -1;
     char from[SM_MAX_PATH_BYTES + PATH_MAX + 64], digest[SM_XXH_HEX];
@@ -16,13 +49,9 @@ int sm_dataset_open(struct sm_dataset *d, const struct sm_pipeline_source *sourc
     sm_xxh(from, (size_t)n, digest);
     snprintf(d->index_path, sizeof d->index_path, "%.*s/index-%.16s",
              (int)(sizeof d->index_path - 32), dir, digest);
-    if (!fresh && access(d->index_path, F_OK) == 0 &&
-        sm_index_open(&d->index, d->index_path, NULL) == 0)
-        return 0;
-    if (sm_index_build(source, d->index_path, err) < 0) return -1;
-    return sm_index_open(&d->index, d->index_path, err);
+    return 0;
 }
 
-void sm_dataset_close(struct sm_dataset *d) {
-    sm_index_close(&d->index);
+static bool open_kept(struct sm_dataset *d) {
+    return access(d->index_path, F_OK) == 0 && sm_index_open(&d->index, d->index_path, NULL) == 0;
 }

@@ -38,7 +38,7 @@ struct child {
 struct sm_embedded {
     char endpoint[256], batch_memory[24];
     char *state_dir;
-    bool no_sandbox;
+    bool no_sandbox, no_fuse;
     int n, restarts; /* children: [0] is the broker */
     struct child *children;
 };
@@ -62,6 +62,7 @@ int sm_embedded_start(struct sm_embedded **gives, const struct sm_embedded_optio
     if (options->batch_memory_mb > 0)
         snprintf(e->batch_memory, sizeof e->batch_memory, "%" PRId64, options->batch_memory_mb);
     e->no_sandbox = options->no_sandbox;
+    e->no_fuse = options->no_fuse;
     e->state_dir = strdup(options->state_dir);
     e->n = options->workers + 1;
     e->children = calloc((size_t)e->n, sizeof *e->children);
@@ -87,9 +88,10 @@ int sm_embedded_restarts(const struct sm_embedded *e) {
 static int child_start(struct sm_embedded *e, struct child *c, struct sm_err *err) {
     char *broker[] = {"shardmill", "broker",     "--bind",  e->endpoint,
                       "--state",   e->state_dir, "--quiet", NULL};
-    char *worker[9] = {"shardmill", "worker", "--broker", e->endpoint, "--quiet"};
+    char *worker[10] = {"shardmill", "worker", "--broker", e->endpoint, "--quiet"};
     int n = 5;
     if (e->no_sandbox) worker[n++] = "--no-sandbox";
+    if (e->no_fuse) worker[n++] = "--no-fuse";
     if (e->batch_memory[0] != 0) {
         worker[n++] = "--batch-memory";
         worker[n++] = e->batch_memory;

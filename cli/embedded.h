@@ -12,7 +12,7 @@
 struct sm_embedded_options {
     const char *state_dir; /* the broker's journal */
     int workers;
-    bool no_sandbox;
+    bool no_sandbox, no_fuse;
     const char *endpoint;    /* where the broker listens; NULL: a private one, without a file */
     int64_t batch_memory_mb; /* of each worker, 0: its default */
 };

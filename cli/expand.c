@@ -368,7 +368,8 @@ static int work(struct expansion *x, struct sm_err *err) {
     if (endpoint == NULL) {
         struct sm_embedded_options embedded = {.state_dir = x->state,
                                                .workers = x->options->workers,
-                                               .no_sandbox = x->options->no_sandbox};
+                                               .no_sandbox = x->options->no_sandbox,
+                                               .no_fuse = x->options->no_fuse};
         if (sm_embedded_start(&x->embedded, &embedded, err) < 0) return -1;
         endpoint = sm_embedded_endpoint(x->embedded);
     }

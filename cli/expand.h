@@ -11,11 +11,11 @@
 
 struct sm_expand_options {
     const char *out_dir;
-    const char *broker; /* NULL: an embedded one */
-    int workers;        /* embedded only */
-    bool no_sandbox, quiet;
-    uint32_t epoch, slice, slices; /* slice K of N, counted from 0; 1 slice is the whole */
-    int64_t lease_samples;         /* 0: chosen from the size of the run */
+    const char *broker;              /* NULL: an embedded one */
+    int workers;                     /* embedded only */
+    bool no_sandbox, no_fuse, quiet; /* the first two: embedded only */
+    uint32_t epoch, slice, slices;   /* slice K of N, counted from 0; 1 slice is the whole */
+    int64_t lease_samples;           /* 0: chosen from the size of the run */
     const volatile sig_atomic_t *stop;
 };
 

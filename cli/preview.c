@@ -2,6 +2,7 @@
  * pipeline, one that only shrinks the source. Comes before a run: look at it, then `expand`. */
 #include "cli/preview.h"
 
+#include "cli/dataset.h"
 #include "cli/sheet.h"
 #include "lib/fs.h"
 #include "lib/permutation.h"
@@ -25,7 +26,8 @@ enum { NPY_HEAD = 10 };
 struct preview {
     const struct sm_pipeline *pipeline;
     const struct sm_preview_options *options;
-    struct sm_index *index;
+    struct sm_dataset data;
+    struct sm_index *index; /* the dataset's */
     struct sm_reader *reader;
     struct sm_cage *augment,
         *shrink; /* the pipeline's cage, and the one for the source beside it */
@@ -58,24 +60,16 @@ int sm_preview(const struct sm_pipeline *pipeline, const struct sm_preview_optio
     sm_cage_free(&v.augment);
     sm_cage_free(&v.shrink);
     sm_reader_free(&v.reader);
-    sm_index_close(&v.index);
+    sm_dataset_close(&v.data);
     free(v.samples);
     return r;
 }
 
-/* The index goes through a temporary file that has no name any more when this returns. */
 static int open_dataset(struct preview *v, struct sm_err *err) {
-    char path[] = "/tmp/shardmill-index-XXXXXX";
-    int fd = mkstemp(path);
-    if (fd < 0) return sm_fail_errno(err, "cannot make a temporary file");
-    close(fd);
-    int r = sm_index_build(&v->pipeline->source, path, err);
-    if (r == 0) r = sm_index_open(&v->index, path, err);
-    unlink(path);
-    if (r < 0) return -1;
-    char root[SM_MAX_PATH_BYTES];
-    if (sm_source_root(&v->pipeline->source, root, err) < 0) return -1;
-    v->reader = sm_reader_new(root);
+    bool kept;
+    if (sm_dataset_look(&v->data, &v->pipeline->source, true, &kept, err) < 0) return -1;
+    v->index = v->data.index;
+    v->reader = sm_reader_new(v->data.root);
     return v->reader == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
 }
 
@@ -140,10 +134,11 @@ static void as_picture(const struct sm_pipeline *from, struct sm_pipeline *to,
     to->expand.originals = false;
 }
 
-static int open_cage(struct sm_cage **cage, const struct sm_pipeline *p, bool no_sandbox,
-                     struct sm_err *err) {
+static int open_cage(struct sm_cage **cage, const struct sm_pipeline *p,
+                     const struct sm_preview_options *preview, struct sm_err *err) {
     struct sm_buf json;
-    struct sm_cage_options options = {.no_sandbox = no_sandbox};
+    struct sm_cage_options options = {.no_sandbox = preview->no_sandbox,
+                                      .no_fuse = preview->no_fuse};
     sm_buf_init(&json, 1 << 20);
     sm_pipeline_json(p, &json);
     int r = json.full ? sm_fail(err, SM_E_PIPELINE, "the pipeline is too long")
@@ -157,7 +152,7 @@ static int open_cages(struct preview *v, int tile, struct sm_err *err) {
     struct sm_op_node *ops = calloc(v->pipeline->n_ops + 1, sizeof *ops);
     if (ops == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     as_picture(v->pipeline, &picture, ops);
-    int r = open_cage(&v->augment, &picture, v->options->no_sandbox, err);
+    int r = open_cage(&v->augment, &picture, v->options, err);
     const struct sm_op *resize = sm_op_find("Resize");
     void *params = calloc(1, resize->info.params_size);
     if (r == 0 && params != NULL) { /* the long side becomes the tile's */
@@ -173,7 +168,7 @@ static int open_cages(struct preview *v, int tile, struct sm_err *err) {
                 longest, err);
         ops[0] = (struct sm_op_node){.info = &resize->info, .params = params};
         picture.n_ops = 1;
-        if (r == 0) r = open_cage(&v->shrink, &picture, v->options->no_sandbox, err);
+        if (r == 0) r = open_cage(&v->shrink, &picture, v->options, err);
     }
     free(params);
     free(ops);

@@ -13,7 +13,7 @@ struct sm_preview_options {
     int64_t tile;            /* side in pixels of the square that a picture is fitted into */
     const char *class_name;  /* NULL: round robin over all classes, so that the rare ones show */
     uint32_t epoch;
-    bool no_sandbox;
+    bool no_sandbox, no_fuse;
 };
 
 /* Each row: the source, then its copies, with class, file and what was drawn. A sample that cannot

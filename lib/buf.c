@@ -85,6 +85,20 @@ static int utf8_len(const unsigned char *s) {
     return n;
 }
 
+bool sm_utf8(const char *text) {
+    const unsigned char *s = (const unsigned char *)text;
+    for (int n; *s != 0; s += n)
+        if ((n = utf8_len(s)) == 0) return false;
+    return true;
+}
+
+bool sm_buf_quoted(struct sm_buf *b, const char *text) {
+    static const char safe[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
+    for (; *text != 0; text++)
+        sm_buf_printf(b, strchr(safe, *text) != NULL ? "%c" : "%%%02X", (unsigned char)*text);
+    return !b->full;
+}
+
 bool sm_buf_json(struct sm_buf *b, const char *text) {
     sm_buf_text(b, "\"");
     for (const unsigned char *s = (const unsigned char *)text; *s;) {

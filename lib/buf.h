@@ -20,5 +20,9 @@ bool sm_buf_text(struct sm_buf *b, const char *text);
 bool sm_buf_printf(struct sm_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Appends text as a JSON string, quotes included; bytes that are not UTF-8 become U+FFFD. */
 bool sm_buf_json(struct sm_buf *b, const char *text);
+/* Whether all of text is UTF-8. */
+bool sm_utf8(const char *text);
+/* Appends text with every byte that a URL's path may not hold as %XX (RFC 3986; '/' stays). */
+bool sm_buf_quoted(struct sm_buf *b, const char *text);
 /* Room for n more bytes at the end, which the caller fills and then adds to len; NULL when full. */
 void *sm_buf_room(struct sm_buf *b, size_t n);

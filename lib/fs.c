@@ -8,12 +8,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -225,6 +227,62 @@ void sm_fs_dirname(const char *path, char *dir, size_t dir_max) {
     memcpy(dir, path, n);
     if (n == 0) dir[n++] = '.';
     dir[n] = 0;
+}
+
+/* --- the scratch folder: its end may come in a signal handler, so only system calls here --- */
+
+static const int scratch_signals[] = {SIGINT, SIGTERM, SIGHUP};
+enum { SCRATCH_SIGNALS = sizeof scratch_signals / sizeof *scratch_signals };
+static char scratch[SM_MAX_PATH_BYTES];
+static struct sigaction scratch_before[SCRATCH_SIGNALS];
+
+static void scratch_remove(void) {
+    struct entry {
+        uint64_t inode, next;
+        uint16_t bytes;
+        uint8_t type;
+        char name[];
+    };
+    _Alignas(uint64_t) char list[4096];
+    int dir = open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (long n; dir >= 0 && (n = syscall(SYS_getdents64, dir, list, sizeof list)) > 0;)
+        for (long at = 0; at < n; at += ((struct entry *)(list + at))->bytes)
+            unlinkat(dir, ((struct entry *)(list + at))->name, 0);
+    if (dir >= 0) close(dir);
+    rmdir(scratch);
+}
+
+static void scratch_signal(int number) {
+    scratch_remove();
+    for (int i = 0; i < SCRATCH_SIGNALS; i++)
+        if (scratch_signals[i] == number) sigaction(number, &scratch_before[i], NULL);
+    raise(number);
+}
+
+int sm_fs_scratch_begin(char path[SM_MAX_PATH_BYTES], struct sm_err *err) {
+    const char *in = getenv("TMPDIR");
+    assert(scratch[0] == 0 && "one scratch folder at a time");
+    int n = snprintf(path, SM_MAX_PATH_BYTES, "%s/shardmill-XXXXXX", in && in[0] ? in : "/tmp");
+    if (n < 0 || n >= SM_MAX_PATH_BYTES)
+        return sm_fail(err, SM_E_USAGE, "the path in TMPDIR is too long");
+    if (mkdtemp(path) == NULL)
+        return sm_fail_errno(err, "cannot make the folder '%s' (hint: TMPDIR names another place)",
+                             path);
+    strcpy(scratch, path);
+    struct sigaction action = {.sa_handler = scratch_signal};
+    for (int i = 0; i < SCRATCH_SIGNALS; i++) {
+        sigaction(scratch_signals[i], NULL, &scratch_before[i]);
+        if (scratch_before[i].sa_handler == SIG_DFL) sigaction(scratch_signals[i], &action, NULL);
+    }
+    return 0;
+}
+
+void sm_fs_scratch_end(void) {
+    if (scratch[0] == 0) return;
+    scratch_remove();
+    for (int i = 0; i < SCRATCH_SIGNALS; i++)
+        sigaction(scratch_signals[i], &scratch_before[i], NULL);
+    scratch[0] = 0;
 }
 
 /* A temporary file whose writer is dead can be locked; where locks do not work, it must be a day

@@ -5,6 +5,7 @@
 
 #include "lib/buf.h"
 #include "lib/err.h"
+#include "lib/limits.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -38,5 +39,10 @@ int sm_fs_sync_dir(const char *path, struct sm_err *err);
 int sm_fs_rename(const char *from, const char *to, struct sm_err *err);
 /* Fills dir with the folder part of a path: "." when there is none. */
 void sm_fs_dirname(const char *path, char *dir, size_t dir_max);
+/* A folder under TMPDIR (without it /tmp) for files that nobody else needs; fills path. One at a
+ * time. The end removes it with the files in it, and so do SIGINT, SIGTERM and SIGHUP, which then
+ * end the process as they would have. */
+int sm_fs_scratch_begin(char path[SM_MAX_PATH_BYTES], struct sm_err *err);
+void sm_fs_scratch_end(void);
 /* Removes the temporary files in a folder that nobody holds open any more. */
 void sm_fs_sweep(const char *dir);

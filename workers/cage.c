@@ -133,7 +133,10 @@ static int spawn(struct sm_cage *c, int child_end, struct sm_err *err) {
     char parent[24], bytes[24], *environment[ENVIRONMENT_MAX];
     snprintf(parent, sizeof parent, "%ld", (long)getpid());
     snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)c->options.memory_bytes);
-    char *argv[] = {"shardmill", "cage", parent, c->options.no_sandbox ? "0" : "1", bytes, NULL};
+    char *argv[] = {"shardmill", "cage",
+                    parent,      c->options.no_sandbox ? "0" : "1",
+                    bytes,       c->options.no_fuse ? "0" : "1",
+                    NULL};
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
     sigset_t none, all;

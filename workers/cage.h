@@ -14,6 +14,7 @@ struct sm_cage; /* the shell's end; belongs to one thread */
 
 struct sm_cage_options {
     bool no_sandbox;
+    bool no_fuse;          /* SM_ENGINE_NO_FUSE */
     uint64_t memory_bytes; /* address space beside the shared memory; 0: SM_MAX_CAGE_MEMORY_BYTES */
     int64_t cpu_ms, wall_ms; /* 0: SM_MAX_SAMPLE_CPU_MS, SM_MAX_SAMPLE_WALL_MS */
 };

@@ -18,15 +18,15 @@
 static struct sm_cage_memory *memory;
 static uint64_t address_space;
 
-static int start(const char *argv0, bool sandbox, struct sm_pipeline *pipeline,
+static int start(const char *argv0, bool sandbox, unsigned flags, struct sm_pipeline *pipeline,
                  struct sm_engine **engine, struct sm_err *err);
 static void answer(uint64_t seq, int failed, const struct sm_engine_result *result,
                    const struct sm_err *err);
 static void serve(struct sm_engine *engine);
 
-/* argv: cage PARENT SANDBOX BYTES; see launch() in cage.c. */
+/* argv: cage PARENT SANDBOX BYTES FUSE; see spawn() in cage.c. */
 int sm_cage_main(int argc, char **argv) {
-    if (argc != 4) {
+    if (argc != 5) {
         fputs("shardmill cage is started by a worker, not by hand\n", stderr);
         return 2;
     }
@@ -40,7 +40,8 @@ int sm_cage_main(int argc, char **argv) {
     struct sm_engine *engine = NULL;
     struct sm_err err = {0};
     uint64_t seq = memory->page.request.seq;
-    int failed = start(argv[0], strcmp(argv[2], "1") == 0, &pipeline, &engine, &err);
+    unsigned flags = strcmp(argv[4], "0") == 0 ? SM_ENGINE_NO_FUSE : 0;
+    int failed = start(argv[0], strcmp(argv[2], "1") == 0, flags, &pipeline, &engine, &err);
     answer(seq, failed, NULL, &err);
     if (!failed) serve(engine);
     return failed ? 1 : 0;
@@ -54,7 +55,7 @@ static void on_abort(int signal_number) {
     _exit(128 + signal_number);
 }
 
-static int start(const char *argv0, bool sandbox, struct sm_pipeline *pipeline,
+static int start(const char *argv0, bool sandbox, unsigned flags, struct sm_pipeline *pipeline,
                  struct sm_engine **engine, struct sm_err *err) {
     signal(SIGABRT, on_abort);
     signal(SIGTRAP, on_abort);
@@ -65,7 +66,7 @@ static int start(const char *argv0, bool sandbox, struct sm_pipeline *pipeline,
     if (n > sizeof memory->pipeline) return sm_fail(err, SM_E_PIPELINE, "the pipeline is too long");
     if (sm_pipeline_parse(pipeline, "pipeline", memory->pipeline, n, sm_op_table(), err) != 0)
         return -1;
-    return sm_engine_new(engine, pipeline, 0, err);
+    return sm_engine_new(engine, pipeline, flags, err);
 }
 
 static void tell(void) {

@@ -126,6 +126,7 @@ static int take_index(struct sm_job *job, const Shardmill__IndexChunk *m,
 
 static int start_cage(struct sm_job *job, const struct sm_job_options *options) {
     struct sm_cage_options cage = {.no_sandbox = options->no_sandbox,
+                                   .no_fuse = options->no_fuse,
                                    .memory_bytes = options->cage_memory};
     return sm_cage_new(&job->lease.cage, job->spec->pipeline, &cage, &job->err);
 }

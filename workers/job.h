@@ -8,7 +8,7 @@
 #include <stdbool.h>
 
 struct sm_job_options {
-    bool no_sandbox;
+    bool no_sandbox, no_fuse;
     uint64_t cage_memory;
 };
 

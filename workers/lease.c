@@ -344,6 +344,11 @@ static void json_source(struct sm_buf *b, const struct sm_entry *e) {
     snprintf(name, sizeof name, "%s%s%s", e->file, e->member != NULL ? "!" : "",
              e->member != NULL ? e->member : "");
     sm_buf_json(b, name);
+    if (sm_utf8(name)) return;
+    sm_buf_text(b,
+                ",\"source_quoted\":\""); /* JSON has no bytes: the name as a URL would hold it */
+    sm_buf_quoted(b, name);
+    sm_buf_text(b, "\"");
 }
 
 /* What KEY.json says of a sample. */

@@ -99,8 +99,9 @@ int sm_worker_run(const struct sm_worker_options *options, const volatile sig_at
     mallopt(M_ARENA_MAX, 2); /* libzmq's threads and ours: more arenas only spread the heap */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error of write(), with a name */
-    struct worker w = {.options = options,
-                       .job_options = {options->no_sandbox, options->cage_memory}};
+    struct worker w = {
+        .options = options,
+        .job_options = {options->no_sandbox, options->no_fuse, options->cage_memory}};
     int failed = worker_open(&w, err);
     while (!failed && !*stop) {
         int sleep_ms = tick(&w, sm_now_ms(), err);

@@ -11,7 +11,7 @@
 struct sm_worker_options {
     const char *endpoint;       /* of the broker */
     const struct sm_keys *keys; /* NULL: none; kept */
-    bool no_sandbox;
+    bool no_sandbox, no_fuse;
     uint64_t cage_memory;              /* bytes; 0: SM_MAX_CAGE_MEMORY_BYTES */
     uint32_t heartbeat_ms;             /* 0: a second */
     const char *data_bind, *advertise; /* workers/data.h; NULL: loopback, what is bound */

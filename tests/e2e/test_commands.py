@@ -63,6 +63,25 @@ def test_doctor_proves_the_cage_on_this_machine():
     assert report["healthy"] is True
 
 
+def test_explain_says_why_there_is_no_index_and_uses_one_that_serve_keeps(photos, pipeline, tmp_path, start):
+    file = pipeline(photos)
+    file.write_text(file.read_text() + "output: {batch_size: 4}\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "tmp").mkdir()
+    own = {"env": {"TMPDIR": str(tmp_path / "tmp")}, "cwd": tmp_path}
+    wrong = run("explain", file, "--source", tmp_path / "empty", **own)
+    assert wrong.returncode == 1 and "no sub-folders" in wrong.stderr
+    assert "nothing at" not in wrong.stdout and "cannot be indexed" in wrong.stdout
+    assert "24 samples" in good("explain", file, **own).stdout
+    served = start("serve", file, "--bind", f"ipc://{tmp_path}/b", "--workers", 1, cwd=tmp_path)
+    assert served.process.stdout.readline().startswith("serving ")
+    kept = good("explain", file, **own).stdout
+    assert "24 samples" in kept and "--reindex" in kept
+    assert "--reindex" not in good("explain", file, "--reindex", **own).stdout
+    good("preview", file, "-o", tmp_path / "a.png", **own)
+    assert not list((tmp_path / "tmp").iterdir())
+
+
 def test_installed_files_are_where_packages_expect_them(tmp_path):
     build = SHARDMILL.rsplit("/", 1)[0]
     subprocess.run(["make", "-s", "install", f"DESTDIR={tmp_path}", "PREFIX=/usr", f"BUILD={build}"], cwd=ROOT, check=True,

@@ -6,10 +6,12 @@ import pathlib
 import re
 import shutil
 import subprocess
+import tarfile
+import urllib.parse
 
 import numpy
 import pytest
-from conftest import SANITIZED, SHARDMILL, decode, digests, good, leftovers, pictures, run, samples, wait_until
+from conftest import OPS, SANITIZED, SHARDMILL, decode, digests, good, leftovers, pictures, run, samples, wait_until
 
 
 def manifest(folder):
@@ -51,6 +53,58 @@ def test_the_bytes_do_not_depend_on_workers_or_leases(photos, pipeline, tmp_path
     good("expand", file, "-o", tmp_path / "one", "--workers", 1)
     good("expand", file, "-o", tmp_path / "other", *options)
     assert digests(tmp_path / "one") == digests(tmp_path / "other")
+
+
+@pytest.mark.parametrize("encode", ["jpeg", "tensor"])
+def test_short_cuts_of_the_engine_change_no_byte(photos, pipeline, tmp_path, encode):
+    file = pipeline(photos, ops=OPS + "  - Pad: {padding: 2}\n  - RandomAffine: {degrees: 9}\n", expand=f"encode: {encode}")
+    good("expand", file, "-o", tmp_path / "fused")
+    good("expand", file, "-o", tmp_path / "plain", "--no-fuse")
+    assert digests(tmp_path / "fused") == digests(tmp_path / "plain")
+    others = run("expand", file, "-o", tmp_path / "o", "--no-fuse", "--broker", f"ipc://{tmp_path}/b")
+    assert others.returncode == 2 and "worker --no-fuse" in others.stderr
+    good("preview", file, "-o", tmp_path / "a.png")
+    good("preview", file, "-o", tmp_path / "b.png", "--no-fuse")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_seed_that_is_too_large_is_refused_by_its_maximum(photos, pipeline, tmp_path):
+    file = pipeline(photos)
+    good("expand", file, "-o", tmp_path / "out", "--seed", 2**63 - 1)
+    assert manifest(tmp_path / "out")["seed"] == 2**63 - 1
+    for seed in (2**63, 2**64):
+        refused = run("expand", file, "-o", tmp_path / "o", "--seed", seed)
+        assert refused.returncode == 2 and "largest is 9223372036854775807" in refused.stderr, refused.stderr
+
+
+def test_a_name_that_is_not_utf_8_can_be_had_back(photos, pipeline, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(photos, folder)
+    name = os.fsencode(next((folder / "oak").iterdir()))
+    os.rename(name, os.path.dirname(name) + b"/a\xff% b.jpg")
+    good("expand", pipeline(folder, copies=1), "-o", tmp_path / "out")
+    quoted = [s["json"]["source_quoted"] for s in samples(tmp_path / "out") if "source_quoted" in s["json"]]
+    assert [urllib.parse.unquote_to_bytes(q) for q in quoted] == [b"oak/a\xff% b.jpg"]
+
+
+def test_images_in_a_webdataset_are_found_by_their_last_extension(photos, pipeline, tmp_path):
+    data = tmp_path / "data.tar"
+    paths = sorted(photos.glob("*/*"))[:3]
+    with tarfile.open(data, "w") as tar:
+        for i, path in enumerate(paths):
+            suffix = path.suffix
+            # key 0: one image under a compound extension; key 1: the plain one counts although it comes second
+            members = {f"{i}.left{suffix}": path} if i == 0 else {f"{i}.depth{suffix}": paths[0], f"{i}{suffix}": path}
+            for member, content in members.items():
+                tar.add(content, member)
+            label = tarfile.TarInfo(f"{i}.cls")
+            label.size = 1
+            tar.addfile(label, io.BytesIO(b"7"))
+    file = pipeline(data, copies=1, expand="originals: true")
+    file.write_text(file.read_text().replace("format: folder", "format: webdataset"))
+    good("expand", file, "-o", tmp_path / "out")
+    found = {s["json"]["sample"]: s["bytes"] for s in samples(tmp_path / "out")}
+    assert [found[i] for i in range(3)] == [p.read_bytes() for p in paths]
 
 
 def test_seed_and_epoch_change_the_bytes(photos, pipeline, tmp_path):

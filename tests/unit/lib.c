@@ -4,6 +4,7 @@
 #include "lib/buf.h"
 #include "lib/digest.h"
 #include "lib/err.h"
+#include "lib/fs.h"
 #include "lib/permutation.h"
 #include "lib/plan.h"
 #include "lib/rng.h"
@@ -12,8 +13,12 @@
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
+
+#include "tests/unit/scratch.h"
 
 static void philox_gives_random123s_published_vectors(void **state) {
     (void)state;
@@ -225,6 +230,34 @@ static void errors_keep_code_cause_and_context(void **state) {
     assert_false(sm_code_charges_sample(SM_E_IO));
 }
 
+static void a_scratch_folder_is_gone_after_its_end_and_after_ctrl_c(void **state) {
+    (void)state;
+    struct scratch s = scratch_make();
+    setenv("TMPDIR", s.dir, 1);
+    for (int ctrl_c = 0; ctrl_c < 2; ctrl_c++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            char dir[SM_MAX_PATH_BYTES], path[SM_MAX_PATH_BYTES + 8];
+            struct sm_err err;
+            if (sm_fs_scratch_begin(dir, &err) < 0) _exit(1);
+            snprintf(path, sizeof path, "%s/index", dir);
+            if (strncmp(dir, s.dir, strlen(s.dir)) != 0 || access(dir, F_OK) != 0) _exit(2);
+            if (sm_fs_write_file(path, "x", 1, &err) < 0) _exit(3);
+            if (ctrl_c) raise(SIGINT);
+            sm_fs_scratch_end();
+            _exit(0);
+        }
+        int status;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        if (ctrl_c)
+            assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT);
+        else
+            assert_int_equal(status, 0);
+    }
+    unsetenv("TMPDIR");
+    assert_int_equal(rmdir(s.dir), 0); /* so nothing is left in it */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_gives_random123s_published_vectors),
@@ -238,6 +271,7 @@ int main(void) {
         cmocka_unit_test(a_buffer_never_grows_beyond_its_maximum),
         cmocka_unit_test(an_arena_gives_zeroed_memory_up_to_its_maximum),
         cmocka_unit_test(errors_keep_code_cause_and_context),
+        cmocka_unit_test(a_scratch_folder_is_gone_after_its_end_and_after_ctrl_c),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* The `webdataset` source: tar shards in which the members of a sample share the name before their
- * first dot (its key): KEY.jpg beside KEY.cls or KEY.json. Called by scan.c; an entry says where in
- * which tar the image's bytes stand. */
+ * first dot (its key): KEY.jpg or KEY.left.jpg beside KEY.cls or KEY.json. Called by scan.c; an
+ * entry says where in which tar the image's bytes stand. */
 #include "workers/sources/scan.h"
 
 #include "lib/fs.h"
@@ -24,7 +24,7 @@ struct shard {
     struct sm_index_record entry;
     char key[SM_MAX_PATH_BYTES]; /* of the sample that is being collected; "" none yet */
     uint64_t header;             /* where it starts */
-    char image_extension[8];     /* "" no image yet */
+    char image_extension[SM_MAX_PATH_BYTES]; /* all after the key; "" no image yet */
     bool has_cls, has_json;
     char label[LABEL_BYTES];
 };
@@ -159,7 +159,10 @@ static int take_image(struct shard *t, const struct sm_tar_member *m, const char
                       struct sm_err *err) {
     if (strcasecmp(t->image_extension, extension) == 0)
         return unsound(t, m->header, "is there twice", m->name, err);
-    if (t->image_extension[0] != 0) return 0; /* the first image of a sample is its image */
+    /* the first image of a sample is its image; KEY.jpg goes before KEY.depth.png, wherever they
+     * stand */
+    bool plain = strchr(extension, '.') == NULL, before = strchr(t->image_extension, '.') == NULL;
+    if (t->image_extension[0] != 0 && (before || !plain)) return 0;
     snprintf(t->image_extension, sizeof t->image_extension, "%s", extension);
     t->entry.offset = m->offset;
     t->entry.length = m->length;
@@ -180,8 +183,7 @@ static int take_member(struct shard *t, const struct sm_tar_member *m, struct sm
         t->key[n] = 0;
         t->header = m->header;
     }
-    if (strchr(extension, '.') == NULL && sm_scan_is_image(t->scan, extension - 1))
-        return take_image(t, m, extension, err);
+    if (sm_scan_is_image(t->scan, extension - 1)) return take_image(t, m, extension, err);
     if (strcasecmp(extension, "cls") == 0) return read_cls(t, m, err);
     if (strcasecmp(extension, "json") == 0) return read_json(t, m, err);
     return 0;
