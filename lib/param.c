@@ -146,12 +146,10 @@ static bool in_range(const struct sm_param *p, double x) {
 /* The hint for 224.0 where a whole number is wanted. */
 static int fail_whole(const struct sm_param *p, const struct sm_value *v, struct sm_err *err) {
     char hint[80];
-    if (p->type == SM_T_INT && v->kind == SM_V_NUM && trunc(v->number) == v->number &&
-        fabs(v->number) >= 0x1p63) {
-        snprintf(hint, sizeof hint, "the %s is %" PRId64, v->number < 0 ? "smallest" : "largest",
-                 v->number < 0                     ? p->min > -0x1p63 ? (int64_t)p->min : INT64_MIN
-                 : has_range(p) && p->max < 0x1p63 ? (int64_t)p->max
-                                                   : INT64_MAX);
+    /* a limit at the end of the type is not in the type's text: see range_text */
+    if (p->type == SM_T_INT && v->kind == SM_V_NUM && v->number >= 0x1p63 &&
+        trunc(v->number) == v->number && (!has_range(p) || p->max >= 0x1p63)) {
+        snprintf(hint, sizeof hint, "the largest is %" PRId64, INT64_MAX);
         return fail_value(p, v, hint, err);
     }
     if (v->kind != SM_V_NUM || trunc(v->number) != v->number || fabs(v->number) > 1e15)
