@@ -1,0 +1,701 @@
+/* PCA: projects rows on the directions of largest variance, as scikit-learn's. Up to a few thousand
+ * columns by the eigenvectors of their covariance, beyond by subspace iteration with a few more
+ * directions than are wanted (Halko, Martinsson, Tropp 2011). Sign rule of scikit-learn >= 1.5: the
+ * entry of largest size of each component is positive. */
+#include "lib/limits.h"
+#include "workers/ops/columns.h"
+#include "workers/table/blas.h"
+
+#include <float.h>
+
+enum solver { AUTO, COVARIANCE_EIGH, RANDOMIZED };
+static const char *const solvers[] = {"auto", "covariance_eigh", "randomized", NULL};
+enum { COVARIANCE_COLUMNS_MAX = 4000 };
+
+struct params {
+    struct sm_any n_components;
+    bool whiten;
+    int svd_solver; /* enum solver */
+    int64_t n_oversamples, iterated_power;
+    struct sm_strs columns;
+};
+
+static const struct sm_param params[] = {
+    {.name = "n_components",
+     .type = SM_T_ANY,
+     .offset = offsetof(struct params, n_components),
+     .dflt = "null",
+     .null_ok = true,
+     .max = SM_MAX_FEATURES,
+     .doc = "how many, or (between 0 and 1) the share of the variance to keep; null: all"},
+    {.name = "whiten",
+     .type = SM_T_BOOL,
+     .offset = offsetof(struct params, whiten),
+     .dflt = "false",
+     .doc = "scale each component to variance 1"},
+    {.name = "svd_solver",
+     .type = SM_T_ENUM,
+     .offset = offsetof(struct params, svd_solver),
+     .dflt = "auto",
+     .choices = solvers,
+     .doc = "auto: covariance_eigh up to 4000 columns, beyond randomized"},
+    {.name = "n_oversamples",
+     .type = SM_T_INT,
+     .offset = offsetof(struct params, n_oversamples),
+     .dflt = "10",
+     .max = 1000,
+     .doc = "randomized: directions beside those that are wanted"},
+    {.name = "iterated_power",
+     .type = SM_T_INT,
+     .offset = offsetof(struct params, iterated_power),
+     .dflt = "7",
+     .min = 1,
+     .max = 100,
+     .doc = "randomized: rounds over the data"},
+    COLUMNS_PARAM(struct params, "all that hold numbers; the others come behind the components"),
+};
+
+static int check(const void *p_, struct sm_err *err) {
+    const struct params *p = p_;
+    const struct sm_any *n = &p->n_components;
+    if (n->kind == SM_ANY_NULL) return 0;
+    if (n->kind == SM_ANY_NUMBER && n->number > 0 &&
+        (n->number < 1 || trunc(n->number) == n->number))
+        return p->svd_solver != RANDOMIZED || n->number >= 1
+                   ? 0
+                   : sm_fail(err, SM_E_PIPELINE,
+                             "svd_solver: randomized needs a whole n_components");
+    return sm_fail(
+        err, SM_E_PIPELINE,
+        "'n_components' is a whole number of at least 1, a share between 0 and 1, or null");
+}
+
+/* --- what is summed --------------------------------------------------------------------------- */
+
+/* Every picked column of a block, without gaps, in a matrix of its own. */
+struct picked {
+    size_t n;
+    size_t *at;
+};
+
+static int picked_make(const struct sm_schema *in, const struct params *p, struct picked *picked,
+                       struct sm_err *err) {
+    uint8_t *marks = calloc(in->n + 1, 1);
+    *picked = (struct picked){.at = calloc(in->n + 1, sizeof *picked->at)};
+    if (marks == NULL || picked->at == NULL) {
+        free(marks);
+        free(picked->at);
+        return sm_fail(err, SM_E_MEMORY, "out of memory");
+    }
+    columns_pick(in, &p->columns, SM_COLUMN_NUMBER, marks);
+    for (size_t k = 0; k < in->n; k++)
+        if (marks[k]) picked->at[picked->n++] = k;
+    free(marks);
+    return 0;
+}
+
+static bool by_covariance(const struct params *p, size_t columns) {
+    return p->svd_solver == COVARIANCE_EIGH ||
+           (p->svd_solver == AUTO &&
+            (columns <= COVARIANCE_COLUMNS_MAX || p->n_components.kind != SM_ANY_NUMBER ||
+             p->n_components.number < 1));
+}
+
+/* The state: this head, then (randomized, from the second round on) mean[d] and Q[d][l]. */
+struct head {
+    uint64_t round, columns, directions;
+    double total; /* variance times (n - 1) of all columns together */
+};
+
+/* The partial: this head, mean[d], then the scatter [d][d], or W[d][l], or nothing but squares. */
+struct sums {
+    double n, squares;
+    uint64_t missing_column, missing; /* 1 + the first column with a missing cell; how many cells */
+};
+
+static struct head head_of(const struct sm_buf *state) {
+    struct head h;
+    memcpy(&h, state->data, sizeof h);
+    return h;
+}
+
+static const double *state_mean(const struct sm_buf *state) {
+    return (const double *)(const void *)(state->data + sizeof(struct head));
+}
+
+static double *sums_mean(void *partial) {
+    return (double *)(void *)((struct sums *)partial + 1);
+}
+
+static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm_err *err) {
+    const struct params *p = c->params;
+    struct picked picked;
+    if (columns_check(c->in, &p->columns, SM_COLUMN_NUMBER, err) != 0 ||
+        picked_make(c->in, p, &picked, err) != 0)
+        return -1;
+    free(picked.at);
+    const uint64_t most = picked.n < c->rows ? picked.n : c->rows;
+    struct head h = {.columns = picked.n};
+    const double wanted = p->n_components.kind == SM_ANY_NUMBER ? p->n_components.number : 0;
+    if (picked.n == 0) return sm_fail(err, SM_E_PIPELINE, "there is no column of numbers");
+    if (wanted >= 1 && wanted > (double)most)
+        return sm_fail(err, SM_E_DATASET,
+                       "n_components is %.0f, and %llu rows of %zu columns have at most %llu",
+                       wanted, (unsigned long long)c->rows, picked.n, (unsigned long long)most);
+    if (c->rows < 2) return sm_fail(err, SM_E_DATASET, "one row has no variance");
+    if (!by_covariance(p, picked.n)) {
+        h.directions = (uint64_t)wanted + (uint64_t)p->n_oversamples;
+        if (h.directions > most) h.directions = most;
+    }
+    return sm_buf_add(state, &h, sizeof h) ? 0 : sm_fail(err, SM_E_MEMORY, "out of memory");
+}
+
+static size_t partial_bytes(const struct sm_fit_context *c, const struct sm_buf *state) {
+    const struct head h = head_of(state);
+    (void)c;
+    size_t cells = h.columns;
+    if (h.directions == 0)
+        cells += h.columns * h.columns;
+    else if (h.round > 0)
+        cells = h.columns * h.directions;
+    return sizeof(struct sums) + cells * sizeof(double);
+}
+
+/* Copies the picked columns as double, less their means when they are given. */
+static void centre(const struct sm_rows *block, const struct picked *picked, const double *mean,
+                   double *out) {
+    for (size_t i = 0; i < block->n; i++)
+        for (size_t k = 0; k < picked->n; k++)
+            out[i * picked->n + k] = cell(block, i, picked->at[k]) - (mean != NULL ? mean[k] : 0);
+}
+
+/* Notes a missing cell; the sums are worth nothing then. */
+static bool has_missing(const struct sm_rows *block, const struct picked *picked, struct sums *s) {
+    const uint64_t before = s->missing;
+    for (size_t i = 0; i < block->n; i++)
+        for (size_t k = 0; k < picked->n; k++)
+            if (!isfinite(cell(block, i, picked->at[k])) && s->missing++ == 0)
+                s->missing_column = picked->at[k] + 1;
+    return s->missing > before;
+}
+
+/* total += block: Chan's formula for means and scatter. d: scratch of one row. */
+static void scatter_merge(struct sums *a, double *mean_a, double *scatter_a, double n_b,
+                          const double *mean_b, const double *scatter_b, size_t columns,
+                          double *d) {
+    if (n_b == 0) return;
+    const double n = a->n + n_b, f = a->n * n_b / n;
+    for (size_t k = 0; k < columns; k++) {
+        d[k] = mean_b[k] - mean_a[k];
+        mean_a[k] += d[k] * n_b / n;
+        a->squares += f * d[k] * d[k];
+    }
+    a->n = n;
+    for (size_t i = 0; scatter_a != NULL && i < columns; i++) {
+        const double fd = f * d[i];
+        double *row = scatter_a + i * columns;
+        const double *other = scatter_b + i * columns;
+        for (size_t k = 0; k <= i; k++) /* the lower half alone */
+            row[k] += other[k] + fd * d[k];
+    }
+}
+
+static void block_means(const double *x, size_t n, size_t columns, double *mean) {
+    memset(mean, 0, columns * sizeof *mean);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < columns; k++)
+            mean[k] += x[i * columns + k];
+    for (size_t k = 0; k < columns; k++)
+        mean[k] /= (double)n;
+}
+
+/* Float blocks go through ssyrk: centred first, a block is short, so the products keep what
+ * matters. */
+static int scatter_of(const struct sm_blas *blas, const struct sm_rows *block, double *x,
+                      size_t columns, double *scatter, struct sm_err *err) {
+    const blasint d = (blasint)columns, n = (blasint)block->n;
+    if (block->is_double) {
+        blas->dsyrk(CblasRowMajor, CblasLower, CblasTrans, d, n, 1, x, d, 0, scatter, d);
+        return 0;
+    }
+    float *f = malloc((block->n * columns + columns * columns) * sizeof *f);
+    if (f == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    float *s = f + block->n * columns;
+    for (size_t i = 0; i < block->n * columns; i++)
+        f[i] = (float)x[i];
+    blas->ssyrk(CblasRowMajor, CblasLower, CblasTrans, d, n, 1, f, d, 0, s, d);
+    for (size_t i = 0; i < columns; i++)
+        for (size_t k = 0; k <= i; k++)
+            scatter[i * columns + k] = (double)s[i * columns + k];
+    free(f);
+    return 0;
+}
+
+static int map_moments(const struct sm_fit_context *c, const struct sm_buf *state,
+                       const struct sm_rows *block, const struct picked *picked, double *x,
+                       void *partial, struct sm_err *err) {
+    const struct head h = head_of(state);
+    const struct sm_blas *blas = sm_blas(err);
+    const size_t columns = picked->n, square = h.directions == 0 ? columns * columns : 0;
+    double *mean = calloc(2 * columns + square + 1, sizeof *mean), *d = mean + columns,
+           *scatter = square > 0 ? d + columns : NULL;
+    (void)c;
+    if (blas == NULL || mean == NULL) {
+        free(mean);
+        return blas == NULL ? -1 : sm_fail(err, SM_E_MEMORY, "out of memory");
+    }
+    struct sums *total = partial;
+    block_means(x, block->n, columns, mean);
+    for (size_t i = 0; i < block->n; i++)
+        for (size_t k = 0; k < columns; k++) {
+            double *at = &x[i * columns + k];
+            *at -= mean[k];
+            total->squares += *at * *at;
+        }
+    int failed = scatter != NULL ? scatter_of(blas, block, x, columns, scatter, err) : 0;
+    if (!failed)
+        scatter_merge(total, sums_mean(partial), scatter ? sums_mean(partial) + columns : NULL,
+                      (double)block->n, mean, scatter, columns, d);
+    free(mean);
+    return failed;
+}
+
+/* W += X' (X Q), X centred. */
+static int map_power(const struct sm_buf *state, const struct sm_rows *block, double *x,
+                     void *partial, struct sm_err *err) {
+    const struct head h = head_of(state);
+    const struct sm_blas *blas = sm_blas(err);
+    const blasint d = (blasint)h.columns, l = (blasint)h.directions, n = (blasint)block->n;
+    double *y = malloc(block->n * h.directions * sizeof *y);
+    if (blas == NULL || y == NULL) {
+        free(y);
+        return blas == NULL ? -1 : sm_fail(err, SM_E_MEMORY, "out of memory");
+    }
+    const double *q = state_mean(state) + h.columns;
+    blas->dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, l, d, 1, x, d, q, l, 0, y, l);
+    blas->dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, d, l, n, 1, x, d, y, l, 1,
+                sums_mean(partial), l);
+    free(y);
+    return 0;
+}
+
+static int map(const struct sm_fit_context *c, const struct sm_buf *state,
+               const struct sm_rows *block, uint64_t first, void *partial, struct sm_err *err) {
+    const struct head h = head_of(state);
+    struct picked picked;
+    (void)first;
+    if (picked_make(c->in, c->params, &picked, err) != 0) return -1;
+    double *x = malloc(block->n * picked.n * sizeof *x);
+    int failed = x == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
+    if (!failed && !has_missing(block, &picked, partial)) {
+        centre(block, &picked, h.round > 0 ? state_mean(state) : NULL, x);
+        failed = h.round > 0 ? map_power(state, block, x, partial, err)
+                             : map_moments(c, state, block, &picked, x, partial, err);
+    }
+    free(x);
+    free(picked.at);
+    return failed;
+}
+
+static void merge(const struct sm_fit_context *c, const struct sm_buf *state, void *into,
+                  const void *other) {
+    const struct head h = head_of(state);
+    struct sums *a = into;
+    const struct sums *b = other;
+    double *va = sums_mean(into);
+    const double *vb = (const double *)(const void *)(b + 1);
+    (void)c;
+    if (a->missing == 0) a->missing_column = b->missing_column;
+    a->missing += b->missing;
+    if (h.round > 0) {
+        for (size_t i = 0; i < h.columns * h.directions; i++)
+            va[i] += vb[i];
+        return;
+    }
+    double *d = malloc(h.columns * sizeof *d);
+    if (d == NULL) abort(); /* a few KiB; there is no way to tell from here */
+    const bool square = h.directions == 0;
+    a->squares += b->squares;
+    scatter_merge(a, va, square ? va + h.columns : NULL, b->n, vb, square ? vb + h.columns : NULL,
+                  h.columns, d);
+    free(d);
+}
+
+/* --- what is learned -------------------------------------------------------------------------- */
+
+/* Eigenvalues (rising) and vectors of a symmetric matrix of which the lower half, row by row, is
+ * given: row i of a becomes the vector of value i. */
+static int eigen(double *a, size_t n, double *values, struct sm_err *err) {
+    const struct sm_blas *blas = sm_blas(err);
+    if (blas == NULL) return -1;
+    blasint d = (blasint)n, info = 0, lwork = -1, liwork = -1, isize = 0;
+    double size = 0;
+    /* row by row the lower half is column by column the upper one */
+    blas->dsyevd("V", "U", &d, a, &d, values, &size, &lwork, &isize, &liwork, &info);
+    lwork = (blasint)size;
+    liwork = isize;
+    double *work = malloc((size_t)lwork * sizeof *work);
+    blasint *iwork = malloc((size_t)liwork * sizeof *iwork);
+    if (work == NULL || iwork == NULL) {
+        free(work);
+        free(iwork);
+        return sm_fail(err, SM_E_MEMORY, "no memory for the eigenvectors of %zu columns", n);
+    }
+    blas->dsyevd("V", "U", &d, a, &d, values, work, &lwork, iwork, &liwork, &info);
+    free(work);
+    free(iwork);
+    return info == 0 ? 0 : sm_fail(err, SM_E_OP, "the eigenvectors were not found (%d)", (int)info);
+}
+
+/* The entry of largest size becomes positive; of equals the first decides. */
+static void sign_fix(double *component, size_t n) {
+    size_t at = 0;
+    for (size_t k = 1; k < n; k++)
+        if (fabs(component[k]) > fabs(component[at])) at = k;
+    if (component[at] < 0)
+        for (size_t k = 0; k < n; k++)
+            component[k] = -component[k];
+}
+
+/* How many components are kept, of `found` with these variances (falling). */
+static size_t kept(const struct params *p, const double *variance, size_t found, double total) {
+    const struct sm_any *n = &p->n_components;
+    if (n->kind != SM_ANY_NUMBER) return found;
+    if (n->number >= 1) return (size_t)n->number < found ? (size_t)n->number : found;
+    double sum = 0;
+    for (size_t k = 0; k < found; k++) {
+        sum += variance[k] / total;
+        if (sum > n->number) return k + 1;
+    }
+    return found;
+}
+
+struct result {
+    size_t columns, found; /* found rows of vectors */
+    double rows, total;    /* total: variance of all columns */
+    const double *mean;
+    double *vectors, *values; /* by falling value: variances */
+};
+
+static int learn(const struct params *p, struct result *r, struct sm_artifact *a,
+                 struct sm_arena *arena, struct sm_err *err) {
+    if (!(r->total > 0))
+        return sm_fail(err, SM_E_DATASET, "all rows are equal: there is no variance to find");
+    const size_t n = kept(p, r->values, r->found, r->total), d = r->columns;
+    double *extra = calloc(3 * n + 1, sizeof *extra), *ratio = extra, *singular = ratio + n;
+    if (extra == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    double sum = 0;
+    for (size_t k = 0; k < n; k++) {
+        sign_fix(r->vectors + k * d, d);
+        ratio[k] = r->values[k] / r->total;
+        singular[k] = sqrt(r->values[k] * (r->rows - 1));
+        sum += r->values[k];
+    }
+    const size_t most = d < (size_t)r->rows ? d : (size_t)r->rows;
+    const double noise = n < most ? (r->total - sum) / (double)(most - n) : 0;
+    int failed =
+        learned_add(a, arena, "components_", SM_ARRAY_F64, n, d, r->vectors, err) != 0 ||
+        learned_add(a, arena, "mean_", SM_ARRAY_F64, d, 0, r->mean, err) != 0 ||
+        learned_add(a, arena, "explained_variance_", SM_ARRAY_F64, n, 0, r->values, err) != 0 ||
+        learned_add(a, arena, "explained_variance_ratio_", SM_ARRAY_F64, n, 0, ratio, err) != 0 ||
+        learned_add(a, arena, "singular_values_", SM_ARRAY_F64, n, 0, singular, err) != 0 ||
+        learned_add(a, arena, "n_samples_", SM_ARRAY_F64, 1, 0, &r->rows, err) != 0 ||
+        learned_add(a, arena, "noise_variance_", SM_ARRAY_F64, 1, 0, &noise, err) != 0;
+    free(extra);
+    return failed ? -1 : 0;
+}
+
+/* Values fall, and none is below nothing. */
+static void turn_round(double *values, double *vectors, size_t n, size_t columns, double *scratch) {
+    for (size_t i = 0; i < n / 2; i++) {
+        const size_t j = n - 1 - i;
+        const double v = values[i];
+        values[i] = values[j];
+        values[j] = v;
+        memcpy(scratch, vectors + i * columns, columns * sizeof *scratch);
+        memcpy(vectors + i * columns, vectors + j * columns, columns * sizeof *scratch);
+        memcpy(vectors + j * columns, scratch, columns * sizeof *scratch);
+    }
+    for (size_t i = 0; i < n; i++)
+        if (values[i] < 0) values[i] = 0;
+}
+
+static int next_covariance(const struct sm_fit_context *c, const struct sums *s,
+                           struct sm_artifact *a, struct sm_arena *arena, struct sm_err *err) {
+    struct sums *own = (struct sums *)(uintptr_t)s; /* the merged partial is ours to change */
+    const struct params *p = c->params;
+    double *mean = sums_mean(own);
+    struct picked picked;
+    if (picked_make(c->in, p, &picked, err) != 0) return -1;
+    const size_t d = picked.n;
+    free(picked.at);
+    double *scatter = mean + d, *values = calloc(2 * d + 1, sizeof *values);
+    if (values == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    double total = 0;
+    for (size_t i = 0; i < d; i++) {
+        for (size_t k = 0; k <= i; k++)
+            scatter[i * d + k] /= s->n - 1;
+        total += scatter[i * d + i];
+    }
+    int failed = eigen(scatter, d, values, err);
+    if (!failed) {
+        turn_round(values, scatter, d, d, values + d);
+        struct result r = {.columns = d,
+                           .found = d < (size_t)s->n ? d : (size_t)s->n,
+                           .rows = s->n,
+                           .total = total,
+                           .mean = mean,
+                           .vectors = scatter,
+                           .values = values};
+        failed = learn(p, &r, a, arena, err);
+    }
+    free(values);
+    return failed;
+}
+
+/* Makes the columns of W (d x l, row by row) orthonormal. */
+static int orthonormal(double *w, size_t d, size_t l, struct sm_err *err) {
+    const struct sm_blas *blas = sm_blas(err);
+    const blasint m = (blasint)d, n = (blasint)l;
+    blasint lwork = -1, info = 0;
+    double size = 0;
+    if (blas == NULL) return -1;
+    double *columns = malloc((d * l + l) * sizeof *columns), *tau = columns + d * l;
+    if (columns == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t i = 0; i < d; i++)
+        for (size_t k = 0; k < l; k++)
+            columns[k * d + i] = w[i * l + k];
+    blas->dgeqrf(&m, &n, columns, &m, tau, &size, &lwork, &info);
+    lwork = (blasint)size + n;
+    double *work = malloc((size_t)lwork * sizeof *work);
+    if (work != NULL) {
+        blas->dgeqrf(&m, &n, columns, &m, tau, work, &lwork, &info);
+        blas->dorgqr(&m, &n, &n, columns, &m, tau, work, &lwork, &info);
+    }
+    for (size_t i = 0; work != NULL && i < d; i++)
+        for (size_t k = 0; k < l; k++)
+            w[i * l + k] = columns[k * d + i];
+    const bool ok = work != NULL && info == 0;
+    free(work);
+    free(columns);
+    return ok ? 0 : sm_fail(err, SM_E_OP, "the directions could not be made orthonormal");
+}
+
+/* Normal numbers by Box and Muller, each named by its place. */
+static void start_directions(const struct sm_fit_context *c, double *q, size_t d, size_t l) {
+    for (size_t i = 0; i < d; i++)
+        for (size_t k = 0; k < l; k++) {
+            struct sm_rng rng = sm_rng_op(c->seed, 0, i, (uint32_t)k, 0x50434100);
+            const double u = 1 - sm_rng_double(&rng), v = sm_rng_double(&rng);
+            q[i * l + k] = sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * v);
+        }
+}
+
+/* The first round of the randomized way gave means and squares; then W = C Q for a Q that turns
+ * towards the components; the last W gives the small problem Q' C Q. */
+static int next_randomized(const struct sm_fit_context *c, struct sm_buf *state,
+                           const struct sums *s, bool *done, struct sm_artifact *a,
+                           struct sm_arena *arena, struct sm_err *err) {
+    const struct params *p = c->params;
+    struct head h = head_of(state);
+    const size_t d = h.columns, l = h.directions;
+    const double *w = (const double *)(const void *)(s + 1);
+    if (h.round == 0) {
+        h.round = 1;
+        h.total = s->squares;
+        double *q = malloc(d * l * sizeof *q);
+        if (q == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+        start_directions(c, q, d, l);
+        int failed = orthonormal(q, d, l, err);
+        sm_buf_reset(state);
+        sm_buf_add(state, &h, sizeof h);
+        sm_buf_add(state, w, d * sizeof *w); /* the means */
+        sm_buf_add(state, q, d * l * sizeof *q);
+        free(q);
+        return failed;
+    }
+    double *q = (double *)(void *)(state->data + sizeof h) + d;
+    if (h.round <= (uint64_t)p->iterated_power) {
+        h.round++;
+        memcpy(state->data, &h, sizeof h);
+        memcpy(q, w, d * l * sizeof *q);
+        return orthonormal(q, d, l, err);
+    }
+    const struct sm_blas *blas = sm_blas(err);
+    double *small = calloc(l * l + l + l * d + d, sizeof *small), *values = small + l * l,
+           *vectors = values + l;
+    if (blas == NULL || small == NULL) {
+        free(small);
+        return blas == NULL ? -1 : sm_fail(err, SM_E_MEMORY, "out of memory");
+    }
+    const blasint bd = (blasint)d, bl = (blasint)l;
+    const double rows = (double)c->rows;
+    blas->dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, bl, bl, bd, 1 / (rows - 1), q, bl, w, bl,
+                0, small, bl);
+    int failed = eigen(small, l, values, err);
+    if (!failed) {
+        turn_round(values, small, l, l, vectors);
+        blas->dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, bl, bd, bl, 1, small, bl, q, bl, 0,
+                    vectors, bd);
+        struct result r = {.columns = d,
+                           .found = l,
+                           .rows = rows,
+                           .total = h.total / (rows - 1),
+                           .mean = state_mean(state),
+                           .vectors = vectors,
+                           .values = values};
+        failed = learn(p, &r, a, arena, err);
+    }
+    *done = true;
+    free(small);
+    return failed;
+}
+
+static int next(const struct sm_fit_context *c, struct sm_buf *state, const void *merged,
+                bool *done, struct sm_artifact *a, struct sm_arena *arena, struct sm_err *err) {
+    const struct sums *s = merged;
+    if (s->missing > 0)
+        return sm_fail(err, SM_E_DATASET,
+                       "column '%.80s' has missing or infinite cells (%llu in all columns), which "
+                       "it cannot use (hint: SimpleImputer before it)",
+                       c->in->columns[s->missing_column - 1].name, (unsigned long long)s->missing);
+    if (head_of(state).directions > 0) return next_randomized(c, state, s, done, a, arena, err);
+    *done = true;
+    return next_covariance(c, s, a, arena, err);
+}
+
+static const struct sm_fit fit = {begin, partial_bytes, map, merge, next};
+
+/* --- rows ------------------------------------------------------------------------------------- */
+
+static int schema(const void *params_, const struct sm_artifact *learned,
+                  const struct sm_schema *in, struct sm_schema *out, struct sm_arena *arena,
+                  struct sm_err *err) {
+    const struct params *p = params_;
+    enum { NAME = 24 };
+    *out = (struct sm_schema){.is_double = in->is_double};
+    if (columns_check(in, &p->columns, SM_COLUMN_NUMBER, err) != 0) return -1;
+    if (learned == NULL) return 0;
+    struct picked picked;
+    if (picked_make(in, p, &picked, err) != 0) return -1;
+    const struct sm_array *components = sm_artifact_find(learned, "components_");
+    int failed = components == NULL || components->ndim != 2 || components->shape[1] != picked.n
+                     ? learned_wrong(err)
+                     : 0;
+    const size_t n = failed ? 0 : (size_t)components->shape[0], rest = in->n - picked.n;
+    struct sm_schema made = {.n = n + rest, .is_double = in->is_double};
+    made.columns = calloc(made.n + 1, sizeof *made.columns);
+    char *names = calloc(n + 1, NAME);
+    if (!failed && (made.columns == NULL || names == NULL))
+        failed = sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t k = 0; !failed && k < n; k++) {
+        snprintf(names + k * NAME, NAME, "pca%zu", k);
+        made.columns[k] = (struct sm_column){.name = names + k * NAME};
+    }
+    for (size_t k = 0, at = n, next_picked = 0; !failed && k < in->n; k++) {
+        if (next_picked < picked.n && picked.at[next_picked] == k)
+            next_picked++;
+        else
+            made.columns[at++] = in->columns[k];
+    }
+    if (!failed) failed = sm_schema_copy(out, &made, arena, err);
+    free(made.columns);
+    free(names);
+    free(picked.at);
+    return failed;
+}
+
+struct projection {
+    size_t n;                 /* components */
+    const double *components; /* n x picked */
+    const double *mean, *variance;
+};
+
+static void project_float(const struct sm_blas *blas, const struct projection *t, size_t rows,
+                          size_t d, const double *x, bool whiten, double *y, float *scratch) {
+    float *fx = scratch, *fc = fx + rows * d, *fy = fc + t->n * d;
+    for (size_t i = 0; i < rows * d; i++)
+        fx[i] = (float)x[i];
+    for (size_t k = 0; k < t->n; k++) {
+        const double scale =
+            whiten ? 1 / sqrt(t->variance[k] > 0 ? t->variance[k] : DBL_EPSILON) : 1;
+        for (size_t i = 0; i < d; i++)
+            fc[k * d + i] = (float)(t->components[k * d + i] * scale);
+    }
+    blas->sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)t->n, (blasint)d,
+                1, fx, (blasint)d, fc, (blasint)d, 0, fy, (blasint)t->n);
+    for (size_t i = 0; i < rows * t->n; i++)
+        y[i] = (double)fy[i];
+}
+
+static void project_double(const struct sm_blas *blas, const struct projection *t, size_t rows,
+                           size_t d, const double *x, bool whiten, double *y) {
+    blas->dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)t->n, (blasint)d,
+                1, x, (blasint)d, t->components, (blasint)d, 0, y, (blasint)t->n);
+    for (size_t k = 0; whiten && k < t->n; k++) {
+        const double scale = sqrt(t->variance[k] > 0 ? t->variance[k] : DBL_EPSILON);
+        for (size_t i = 0; i < rows; i++)
+            y[i * t->n + k] /= scale;
+    }
+}
+
+static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
+                 const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
+                 struct sm_err *err) {
+    const struct params *p = params_;
+    const struct sm_blas *blas = sm_blas(err);
+    struct picked picked;
+    if (blas == NULL || picked_make(in, p, &picked, err) != 0) return -1;
+    const size_t d = picked.n, n = out->columns - (in->n - d);
+    const struct projection t = {
+        .n = n,
+        .components = learned_find(learned, "components_", SM_ARRAY_F64, n * d),
+        .mean = learned_find(learned, "mean_", SM_ARRAY_F64, d),
+        .variance = learned_find(learned, "explained_variance_", SM_ARRAY_F64, n)};
+    double *x = malloc((block->n * (d + n)) * sizeof *x), *y = x + block->n * d;
+    float *scratch =
+        block->is_double ? NULL : malloc((block->n * (d + n) + n * d) * sizeof *scratch);
+    int failed = t.components == NULL || t.mean == NULL || t.variance == NULL ? learned_wrong(err)
+                 : x == NULL || (scratch == NULL && !block->is_double)
+                     ? sm_fail(err, SM_E_MEMORY, "out of memory")
+                     : 0;
+    for (size_t i = 0; !failed && i < block->n; i++)
+        for (size_t k = 0; k < d; k++) {
+            const double v = cell(block, i, picked.at[k]);
+            if (!isfinite(v))
+                sm_row_fault(faults, i, "column '%.60s' is missing or infinite",
+                             in->columns[picked.at[k]].name);
+            x[i * d + k] = isfinite(v) ? v - t.mean[k] : 0;
+        }
+    if (!failed && block->is_double) project_double(blas, &t, block->n, d, x, p->whiten, y);
+    if (!failed && !block->is_double)
+        project_float(blas, &t, block->n, d, x, p->whiten, y, scratch);
+    for (size_t i = 0; !failed && i < block->n; i++) {
+        for (size_t k = 0; k < n; k++)
+            cell_set(out, i, k, y[i * n + k]);
+        for (size_t k = 0, at = n, next_picked = 0; k < in->n; k++) {
+            if (next_picked < d && picked.at[next_picked] == k)
+                next_picked++;
+            else
+                cell_set(out, i, at++, cell(block, i, k));
+        }
+    }
+    free(x);
+    free(scratch);
+    free(picked.at);
+    return failed;
+}
+
+static const struct sm_row_op rows = {schema, &fit, apply};
+
+const struct sm_op sm_op_pca = {
+    .info = {.name = "PCA",
+             .doc = "Projects rows on the directions of largest variance.",
+             .example = "PCA: {n_components: 0.95}",
+             .params = params,
+             .n_params = sizeof params / sizeof *params,
+             .params_size = sizeof(struct params),
+             .rows = true},
+    .check = check,
+    .rows = &rows,
+};
