@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include <cmocka.h>
 
@@ -84,7 +85,7 @@ static void ops_are_there_once_and_sorted_by_name(void **state) {
     assert_true(sm_ops_count >= 13);
     for (size_t i = 0; i < sm_ops_count; i++) {
         assert_one_line(sm_ops[i], "name", sm_ops[i]->info.name);
-        if (i > 0 && strcmp(sm_ops[i - 1]->info.name, sm_ops[i]->info.name) >= 0)
+        if (i > 0 && strcasecmp(sm_ops[i - 1]->info.name, sm_ops[i]->info.name) >= 0)
             fail_op(sm_ops[i], "comes after '%s'", sm_ops[i - 1]->info.name);
         assert_ptr_equal(sm_op_find(sm_ops[i]->info.name), sm_ops[i]);
     }
