@@ -1,0 +1,154 @@
+"""Row ops against scikit-learn, on the real tables that it ships: float64 to 1e-12, float32 to 1e-6, PCA's components to 1e-8."""
+import os
+import pathlib
+import subprocess
+
+import numpy as np
+import pytest
+
+datasets = pytest.importorskip("sklearn.datasets")
+from sklearn import decomposition, impute, preprocessing  # noqa: E402
+
+RUN = pathlib.Path(os.environ.get("BUILD", pathlib.Path(__file__).parents[2] / "build")) / "tools" / "rows_run"
+TABLES = {"iris": datasets.load_iris, "wine": datasets.load_wine, "breast_cancer": datasets.load_breast_cancer,
+          "digits": datasets.load_digits}
+TOLERANCE = {np.float64: 1e-12, np.float32: 1e-6}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run(ops, X) -> (what comes out, [what each op that learns has learned]); ops as lines of YAML."""
+
+    def rows_run(ops, X, check=True, seed=3):
+        pipeline, source, out, kept = (tmp_path / name for name in ("p.yaml", "in.npy", "out.npy", "artifacts"))
+        lines = "".join(f"  - {op}\n" for op in ops)
+        pipeline.write_text(f"version: 1\nseed: {seed}\nsource: {{format: npy, path: x}}\nops:\n{lines}")
+        np.save(source, np.ascontiguousarray(X))
+        done = subprocess.run([RUN, pipeline, source, out, kept], capture_output=True, text=True)
+        if not check:
+            return done
+        assert done.returncode == 0, done.stderr
+        learned = [dict(np.load(kept / f"{line.split()[1]}.npz")) for line in done.stdout.splitlines()
+                   if not line.startswith("bad row")]
+        return np.load(out), learned
+
+    return rows_run
+
+
+@pytest.fixture(params=TABLES)
+def table(request):
+    return TABLES[request.param]().data.astype(np.float64)
+
+
+def holed(X):
+    """One cell in ten is missing."""
+    X = X.copy()
+    X[np.random.default_rng(0).random(X.shape) < 0.1] = np.nan
+    return X
+
+
+def assert_close(ours, theirs, dtype):
+    assert ours.shape == theirs.shape and ours.dtype == dtype
+    assert (np.isnan(ours) == np.isnan(theirs)).all()
+    assert np.nanmax(np.abs(ours - theirs) / np.maximum(1, np.abs(theirs))) <= TOLERANCE[dtype]
+
+
+CHAINS = {
+    "StandardScaler": preprocessing.StandardScaler(),
+    "StandardScaler: {with_mean: false}": preprocessing.StandardScaler(with_mean=False),
+    "StandardScaler: {with_std: false}": preprocessing.StandardScaler(with_std=False),
+    "MinMaxScaler": preprocessing.MinMaxScaler(),
+    "MinMaxScaler: {feature_range: [-1, 1]}": preprocessing.MinMaxScaler(feature_range=(-1, 1)),
+    "RobustScaler": preprocessing.RobustScaler(),
+    "RobustScaler: {quantile_range: [10, 90]}": preprocessing.RobustScaler(quantile_range=(10, 90)),
+    "RobustScaler: {with_centering: false}": preprocessing.RobustScaler(with_centering=False),
+    "SimpleImputer": impute.SimpleImputer(),
+    "SimpleImputer: {strategy: median}": impute.SimpleImputer(strategy="median"),
+    "SimpleImputer: {strategy: constant, fill_value: -7}": impute.SimpleImputer(strategy="constant", fill_value=-7),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("op", CHAINS)
+def test_scalers_and_imputers_equal_scikit_learns(run, table, op, dtype):
+    X = holed(table).astype(dtype)
+    assert_close(run([op], X)[0], CHAINS[op].fit_transform(X).astype(dtype), dtype)
+
+
+def test_a_constant_column_is_only_shifted(run):
+    X = np.column_stack([np.full(100, 7.3), np.arange(100.0), np.zeros(100)])
+    for op, theirs in (("StandardScaler", preprocessing.StandardScaler()), ("MinMaxScaler", preprocessing.MinMaxScaler()),
+                       ("RobustScaler", preprocessing.RobustScaler())):
+        assert_close(run([op], X)[0], theirs.fit_transform(X), np.float64)
+
+
+def test_a_column_without_a_value_is_named(run):
+    X = np.arange(30.0).reshape(10, 3)
+    X[:, 1] = np.nan
+    for op in ("StandardScaler", "MinMaxScaler", "RobustScaler", "SimpleImputer", "SimpleImputer: {strategy: median}"):
+        done = run([op], X, check=False)
+        assert done.returncode == 1 and "'x1' has no value in 10 rows" in done.stderr, done.stderr
+
+
+def signed(components):
+    """scikit-learn >= 1.5: the largest entry of each component is positive."""
+    at = np.argmax(np.abs(components), axis=1)
+    return components * np.sign(components[np.arange(len(at)), at])[:, None]
+
+
+def test_pca_equals_scikit_learns(run, table):
+    X = preprocessing.StandardScaler().fit_transform(table)
+    theirs = decomposition.PCA(svd_solver="full").fit(X)
+    ours, [learned] = run(["PCA"], X)
+    clear = theirs.explained_variance_ratio_ > 1e-6  # directions without variance are anybody's
+    components = signed(theirs.components_)
+    assert np.abs(learned["components_"] - components)[clear].max() <= 1e-8
+    assert np.abs(learned["explained_variance_"] - theirs.explained_variance_).max() <= 1e-10
+    assert np.abs(learned["explained_variance_ratio_"] - theirs.explained_variance_ratio_).max() <= 1e-10
+    assert np.abs(learned["mean_"] - theirs.mean_).max() <= 1e-12
+    assert np.abs(learned["singular_values_"] - theirs.singular_values_)[clear].max() <= 1e-8
+    assert np.abs(ours - (X - theirs.mean_) @ components.T)[:, clear].max() <= 1e-7
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_a_share_of_the_variance_keeps_as_many_components(run, table, share):
+    X = preprocessing.StandardScaler().fit_transform(table)
+    want = decomposition.PCA(share, svd_solver="full").fit(X).n_components_
+    assert run([f"PCA: {{n_components: {share}}}"], X)[0].shape[1] == want
+
+
+def test_whitening_gives_each_component_variance_one(run, table):
+    X = preprocessing.StandardScaler().fit_transform(table)
+    ours = run(["PCA: {n_components: 3, whiten: true}"], X)[0]
+    assert np.abs(ours.var(axis=0, ddof=1) - 1).max() <= 1e-9
+
+
+def test_the_randomized_way_finds_the_same_components(run, table):
+    X = preprocessing.StandardScaler().fit_transform(table)
+    exact = run(["PCA: {n_components: 3}"], X)[1][0]
+    ours = run(["PCA: {n_components: 3, svd_solver: randomized, iterated_power: 20}"], X)[1][0]
+    assert np.abs(ours["explained_variance_"] - exact["explained_variance_"]).max() <= 1e-6
+    assert np.abs(ours["components_"] - exact["components_"]).max() <= 1e-4
+
+
+def test_pca_in_float32_is_near_float64(run, table):
+    X = preprocessing.StandardScaler().fit_transform(table)
+    ours, theirs = (run(["PCA: {n_components: 3}"], X.astype(dtype))[0] for dtype in (np.float32, np.float64))
+    assert np.abs(ours - theirs).max() <= 1e-3 * np.abs(theirs).max()
+
+
+def test_pca_says_what_it_cannot_use(run):
+    X = np.random.default_rng(1).normal(size=(20, 4))
+    X[3, 2] = np.nan
+    done = run(["PCA"], X, check=False)
+    assert "'x2' has missing or infinite cells (1 in all" in done.stderr
+    assert "at most 4" in run(["PCA: {n_components: 9}"], np.ones((20, 4)), check=False).stderr
+    assert "no variance" in run(["PCA"], np.ones((20, 4)), check=False).stderr
+
+
+def test_a_chain_learns_each_op_from_what_comes_before_it(run, table):
+    X = holed(table)
+    ours = run(["SimpleImputer", "StandardScaler", "PCA: {n_components: 2}"], X)[0]
+    filled = preprocessing.StandardScaler().fit_transform(impute.SimpleImputer().fit_transform(X))
+    theirs = decomposition.PCA(2, svd_solver="full").fit(filled)
+    assert np.abs(ours - (filled - theirs.mean_) @ signed(theirs.components_).T).max() <= 1e-8
