@@ -58,12 +58,13 @@ static void enum_write(const struct sm_param *p, struct sm_buf *out) {
 }
 
 static void any_write(const struct sm_param *p, struct sm_buf *out) {
+    const bool words = p->choices == NULL || p->choices[0] != NULL;
     sm_buf_text(out, "\"anyOf\": [{");
-    if (p->choices != NULL)
-        enum_write(p, out);
-    else
+    if (p->choices == NULL)
         sm_buf_text(out, "\"type\": \"string\"");
-    sm_buf_text(out, "}, {");
+    else if (words)
+        enum_write(p, out);
+    if (words) sm_buf_text(out, "}, {");
     number_write(p, p->integral, out);
     sm_buf_text(out, "}");
     if (p->map_ok) {

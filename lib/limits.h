@@ -31,6 +31,8 @@
     X(SHARD_SAMPLES, 1 << 20, "samples of one shard")                                              \
     X(JOB_SHARDS, 1 << 24, "shards of one job")                                                    \
     X(SHARD_PARTS, 1 << 15, "leases that one shard is cut into")                                   \
+    X(NEIGHBORS, 256, "neighbours of a row that SMOTE keeps")                                      \
+    X(NEIGHBOR_BYTES, 256 << 20, "bytes of rows and distances while neighbours are looked for")    \
     X(COPIES, 1 << 16, "copies of each sample")                                                    \
     X(JOBS, 256, "jobs that a broker holds")                                                       \
     X(WORKERS, 4096, "workers that a broker holds")                                                \

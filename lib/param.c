@@ -373,10 +373,12 @@ static void nums_text(const struct sm_param *p, struct sm_buf *out) {
 
 /* "one of auto, all, number in [0, 1], map of numbers or null" */
 static void any_text(const struct sm_param *p, struct sm_buf *out) {
+    const bool words = p->choices == NULL || p->choices[0] != NULL;
     if (p->choices == NULL) sm_buf_text(out, "text");
     for (size_t i = 0; p->choices != NULL && p->choices[i] != NULL; i++)
         sm_buf_printf(out, "%s%s", i ? ", " : "one of ", p->choices[i]);
-    sm_buf_text(out, p->integral ? ", whole number" : ", number");
+    if (words) sm_buf_text(out, ", ");
+    sm_buf_text(out, p->integral ? "whole number" : "number");
     range_text(p, out);
     if (p->map_ok) sm_buf_text(out, " or map of such numbers");
     if (p->null_ok) sm_buf_text(out, " or null");

@@ -9,6 +9,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Positions of an epoch; far beyond any dataset, and far below where products overflow. */
+#define SM_REBALANCE_TOTAL_MAX (INT64_C(1) << 40)
+
 enum sm_rebalance_method {
     SM_REBALANCE_COUNTS, /* a count for each class: all of it, then whole rounds of copies, the last
                             round a keyed choice that differs by epoch; or less than all of it */
@@ -33,7 +36,9 @@ struct sm_rebalance {
     bool replacement; /* COUNTS: each draw by itself, so a sample may come twice before another */
     uint32_t with_samples;                 /* classes that have any */
     uint32_t batch_classes, batch_samples; /* BATCHES */
-    const double *sums; /* ROWS: running sums of the rows' weights, lent; n = sums_n */
+    uint64_t round_batches; /* BATCHES: batches after which every class came equally often */
+    uint32_t *filled;       /* BATCHES: classes that have samples; owned */
+    const double *sums;     /* ROWS: running sums of the rows' weights, lent; n = sums_n */
     uint64_t sums_n;
 };
 
@@ -45,6 +50,13 @@ struct sm_drawn {
     bool synthetic; /* SMOTE: k is the number of the synthetic row within its class */
 };
 
+/* After the methods have filled method, present and drawn (BATCHES: batch_classes and
+ * batch_samples; ROWS: total and sums): running sums and totals. An epoch of BATCHES is the
+ * smallest number of whole rounds with at least as many positions as there are samples.
+ * SM_E_PIPELINE for an epoch of nothing or of more than SM_REBALANCE_TOTAL_MAX. */
+int sm_rebalance_lay(struct sm_rebalance *r, struct sm_err *err);
 /* What stands at a virtual sample v < total of an epoch. */
 struct sm_drawn sm_rebalance_at(const struct sm_rebalance *r, uint32_t epoch, uint64_t v);
+/* ROWS: how often row k of the part comes in an epoch. */
+uint64_t sm_rebalance_row_count(const struct sm_rebalance *r, uint32_t epoch, uint64_t k);
 void sm_rebalance_release(struct sm_rebalance *r);

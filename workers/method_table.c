@@ -23,6 +23,24 @@ const struct sm_method *sm_method_of(const struct sm_op_node *node) {
     return (const struct sm_method *)((const char *)node->info - offsetof(struct sm_method, info));
 }
 
+static const struct sm_any *shrinkage_of(const struct sm_op_node *node) {
+    const struct sm_method *m = sm_method_of(node);
+    const struct sm_any *s = m->shrinkage != NULL ? m->shrinkage(node->params) : NULL;
+    return s != NULL && s->kind != SM_ANY_NULL ? s : NULL;
+}
+
+bool sm_method_learns(const struct sm_op_node *node) {
+    return sm_method_of(node)->neighbours != NULL || shrinkage_of(node) != NULL;
+}
+
+double sm_method_shrinkage(const struct sm_op_node *node, const char *class_name) {
+    const struct sm_any *s = shrinkage_of(node);
+    if (s == NULL || s->kind == SM_ANY_NUMBER) return s != NULL ? s->number : 0;
+    for (size_t i = 0; i < s->count; i++)
+        if (strcmp(s->names[i], class_name) == 0) return s->values[i];
+    return 0;
+}
+
 static const struct sm_op_info *info_find(const char *name) {
     for (size_t i = 0; i < sm_methods_count; i++)
         if (strcmp(sm_methods[i]->info.name, name) == 0) return &sm_methods[i]->info;

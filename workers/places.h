@@ -18,14 +18,17 @@ struct sm_placed {
     uint32_t label;
     bool added; /* a copy that rebalancing added: augment_minority applies */
     bool synthetic;
-    uint64_t neighbour; /* sample of the index towards which a synthetic row lies */
+    uint64_t neighbour; /* sample of the index towards which a synthetic row lies; with shrinkage
+                           the parent itself */
     double gap;         /* 0 to 1: row = parent + gap x (neighbour - parent) */
+    uint64_t chance;    /* names the random stream of what is drawn when a synthetic row is made */
 };
 
 /* Checks and plans: classes against `rebalance:` (targets, k + 1 rows, weights…: SM_E_PIPELINE
  * naming class and count), the split against columns. part: enum sm_part_of; rebalancing is for
- * training only. Keeps p and index. neighbours: of SMOTE, NULL while they are not known yet (then
- * only counts may be asked). */
+ * training only. Keeps p, index and neighbours. neighbours: of methods that learn
+ * (workers/table/neighbours.h), NULL while they are not known yet (then only counts may be asked).
+ */
 int sm_places_new(struct sm_places **gives, const struct sm_pipeline *p,
                   const struct sm_index *index, int part, const struct sm_artifact *neighbours,
                   struct sm_err *err);
@@ -44,10 +47,14 @@ uint64_t sm_places_class_samples(const struct sm_places *p, uint32_t label);
 uint64_t sm_places_class_sample(const struct sm_places *p, uint32_t label, uint64_t k);
 /* NULL: no rebalancing. Lends. */
 const struct sm_rebalance *sm_places_rebalance(const struct sm_places *p);
+/* What the places were made from, lent. */
+const struct sm_pipeline *sm_places_pipeline(const struct sm_places *p);
+const struct sm_index *sm_places_index(const struct sm_places *p);
 
 /* The account of a class: in the dataset's part, per epoch, and of those how many distinct samples,
  * repeats and synthetic rows; log(share in the part) - log(share in an epoch); importance weight.
- */
+ * Of weights of rows and of draws with replacement the counts differ by epoch: these are of epoch
+ * 0. */
 struct sm_account {
     uint64_t present, drawn, distinct, repeated, synthetic;
     double log_prior_shift; /* log pi - log pi'; 0 where both are the same, NaN when nothing is

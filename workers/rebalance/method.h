@@ -7,6 +7,7 @@
 #include "lib/err.h"
 #include "lib/rebalance.h"
 #include "pipelines/lang/pipeline.h"
+#include "workers/table/rows.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -15,9 +16,8 @@
 struct sm_method_data {
     const char *const *classes; /* names, n of them */
     uint32_t n;
-    bool table;
-    size_t numbers, categories; /* columns of each kind */
-    uint64_t batch_size;        /* of output */
+    const struct sm_schema *schema; /* of a table; NULL: images */
+    uint64_t batch_size;            /* of output */
 };
 
 struct sm_method {
@@ -30,6 +30,11 @@ struct sm_method {
     /* SMOTE and SMOTENC: how many neighbours each row of a class that is added to needs; NULL for
      * methods that need none. */
     uint32_t (*neighbours)(const void *params);
+    bool mixed; /* SMOTENC: categories count in distances, and those of a new row are voted on */
+    /* Noise around added rows: a factor for all classes or for each, null: none. Optional. */
+    const struct sm_any *(*shrinkage)(const void *params);
+    /* The column of a table that holds the weight of each row, or NULL. Optional. */
+    const char *(*column)(const void *params);
 };
 
 /* The generated list, sorted by name. */
@@ -37,5 +42,10 @@ extern const struct sm_method *const sm_methods[];
 extern const size_t sm_methods_count;
 /* The method of a pipeline's `rebalance:`. */
 const struct sm_method *sm_method_of(const struct sm_op_node *node);
+/* Whether it learns from rows before it can place one: neighbours, or scales of noise
+ * (workers/table/neighbours.h). */
+bool sm_method_learns(const struct sm_op_node *node);
+/* The factor of noise of a class, 0 for none. */
+double sm_method_shrinkage(const struct sm_op_node *node, const char *class_name);
 /* The list for the pipeline's parser. */
 const struct sm_op_table *sm_method_table(void);

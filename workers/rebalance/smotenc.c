@@ -1,0 +1,31 @@
+/* SMOTENC: SMOTE for tables that hold categories too. A category that differs adds the median of
+ * the standard deviations of the numbers to a distance, as in the paper's section 6.1; a new row
+ * gets the category that most neighbours have. */
+#include "workers/sampling_strategy.h"
+
+static int plan(const void *p, const struct sm_method_data *data, struct sm_rebalance *r,
+                struct sm_err *err) {
+    size_t numbers = 0, n = data->schema != NULL ? data->schema->n : 0;
+    for (size_t i = 0; i < n; i++)
+        numbers += data->schema->columns[i].kind == SM_COLUMN_NUMBER;
+    if (n > 0 && (numbers == 0 || numbers == n))
+        return sm_fail(err, SM_E_PIPELINE,
+                       "SMOTENC works on numbers and categories, and all %zu columns hold %s%s", n,
+                       numbers == 0 ? "categories" : "numbers",
+                       numbers == 0 ? "" : " (hint: SMOTE, or source.categorical)");
+    return sm_smote_plan(p, "SMOTENC", data, r, err);
+}
+
+const struct sm_method sm_method_smotenc = {
+    .info = {.name = "SMOTENC",
+             .doc = "SMOTE for tables of numbers and categories: the numbers of an added row lie "
+                    "between those of two rows, its categories are the neighbours' most frequent.",
+             .example = "SMOTENC: {k_neighbors: 5}",
+             .params = sm_smote_params,
+             .n_params = SM_SMOTE_PARAMS,
+             .params_size = sizeof(struct sm_smote_params)},
+    .check = sm_smote_check,
+    .plan = plan,
+    .neighbours = sm_smote_neighbours,
+    .mixed = true,
+};
