@@ -247,7 +247,8 @@ static const char *spec_wrong(const Shardmill__JobSpec *s) {
     if (s->n_class_names != 0 && s->n_class_names != s->n_present)
         return "class_names: as many as there are counts, or none";
     if (s->kind == SHARDMILL__JOB_KIND__STREAM) return stream_wrong(s);
-    if (s->kind != SHARDMILL__JOB_KIND__EXPAND) return "kind: EXPAND or STREAM";
+    if (s->kind != SHARDMILL__JOB_KIND__EXPAND && s->kind != SHARDMILL__JOB_KIND__FIT)
+        return "kind: EXPAND, STREAM or FIT";
     if (s->copies == 0 || s->copies > SM_MAX_COPIES) return "copies: 1 to 65536";
     if (s->shard_samples == 0 || s->shard_samples > SM_MAX_SHARD_SAMPLES)
         return "shard_samples: 1 to 1048576";

@@ -71,6 +71,12 @@ static void session_json(struct sm_buf *b, const Shardmill__SessionStatus *s) {
     sm_json_text(b, "waits_for", s->waits_for, "}");
 }
 
+static const char *kind_word(Shardmill__JobKind kind) {
+    return kind == SHARDMILL__JOB_KIND__STREAM ? "stream"
+           : kind == SHARDMILL__JOB_KIND__FIT  ? "fit"
+                                               : "expand";
+}
+
 void sm_status_job_json(struct sm_buf *b, const Shardmill__JobStatus *j) {
     sm_buf_text(b, "{");
     sm_json_text(b, "job", j->job, ",");
@@ -88,7 +94,7 @@ void sm_status_job_json(struct sm_buf *b, const Shardmill__JobStatus *j) {
     sm_json_text(b, "text", j->text, ",");
     sm_json_text(b, "fingerprint", j->fingerprint, ",");
     sm_json_text(b, "waits_for", j->waits_for, ",");
-    sm_json_text(b, "kind", j->kind == SHARDMILL__JOB_KIND__STREAM ? "stream" : "expand", ",");
+    sm_json_text(b, "kind", kind_word(j->kind), ",");
     sm_buf_text(b, "\"sessions\":[");
     for (size_t i = 0; i < j->n_sessions; i++) {
         sm_buf_text(b, i > 0 ? "," : "");

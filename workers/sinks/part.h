@@ -10,8 +10,9 @@ struct sm_part {
     struct sm_newfile *file;
     struct sm_hash *sha;
     uint64_t bytes;
-    const struct sm_row_format *rows; /* NULL: tar members */
-    struct sm_buf text;               /* rows on their way into the file */
+    const struct sm_row_format *rows; /* NULL: tar members, or a fit's partial */
+    bool partial;
+    struct sm_buf text; /* rows on their way into the file */
 };
 
 int sm_part_put(struct sm_part *p, const void *bytes, size_t n, struct sm_err *err);

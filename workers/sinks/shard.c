@@ -38,7 +38,7 @@ enum sm_shard_format sm_shard_format(int encode) {
                                      : SM_SHARD_TAR;
 }
 
-const char *const sm_shard_words[] = {"tar", "csv", "npy"};
+const char *const sm_shard_words[] = {"tar", "csv", "npy", "partial"};
 static const size_t formats = sizeof sm_shard_words / sizeof *sm_shard_words;
 
 void sm_shard_file(uint64_t shard, enum sm_shard_format format, char name[SM_PART_NAME_MAX]) {
@@ -73,11 +73,17 @@ int sm_part_add(struct sm_part *p, const char *key, const char *extension, const
     return add_member(p, key, "json", json, json_n, err);
 }
 
+int sm_part_partial(struct sm_part *p, const void *bytes, size_t n, struct sm_err *err) {
+    p->partial = true;
+    return sm_part_put(p, bytes, n, err);
+}
+
 int sm_part_finish(struct sm_part **pp, bool last, uint64_t *bytes, char sha256[SM_SHA_HEX],
                    struct sm_err *err) {
     struct sm_part *p = *pp;
     static const uint8_t end[2 * BLOCK];
-    int failed = last && p->rows == NULL ? sm_part_put(p, end, sizeof end, err) : 0;
+    const bool archive = p->rows == NULL && !p->partial;
+    int failed = last && archive ? sm_part_put(p, end, sizeof end, err) : 0;
     if (!failed) {
         *bytes = p->bytes;
         sm_hash_end(&p->sha, sha256);

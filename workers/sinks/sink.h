@@ -19,10 +19,15 @@ struct sm_part_name {
 /* "shard-000000.00000000-64.g0.part" */
 enum { SM_PART_NAME_MAX = 96 };
 void sm_part_file(const struct sm_part_name *part, char name[SM_PART_NAME_MAX]);
-enum sm_shard_format { SM_SHARD_TAR, SM_SHARD_CSV, SM_SHARD_NPY };
+enum sm_shard_format {
+    SM_SHARD_TAR,
+    SM_SHARD_CSV,
+    SM_SHARD_NPY,
+    SM_SHARD_PARTIAL /* of a fit's range; not in files by users */
+};
 /* Of expand.encode (enum sm_encode): csv and npy hold rows, all others tar members. */
 enum sm_shard_format sm_shard_format(int encode);
-/* Their names, which are the extensions of files: "tar", "csv", "npy". */
+/* Their names, which are the extensions of files: "tar", "csv", "npy", "partial". */
 extern const char *const sm_shard_words[];
 /* "shard-000000.tar", ".csv", ".npy" */
 void sm_shard_file(uint64_t shard, enum sm_shard_format format, char name[SM_PART_NAME_MAX]);
@@ -66,6 +71,9 @@ int sm_part_open_rows(struct sm_part **gives, const char *dir, const struct sm_p
 /* Appends rows->n rows; records has as many. The rows' columns are the schema's. */
 int sm_part_rows(struct sm_part *p, const struct sm_rows *rows, const struct sm_row_record *records,
                  struct sm_err *err);
+
+/* The whole of a partial: bytes as a fit left them. */
+int sm_part_partial(struct sm_part *p, const void *bytes, size_t n, struct sm_err *err);
 
 /* last: this part ends its shard, so the end-of-archive blocks of a tar are written. fsync, rename,
  * fsync of the folder. Frees. */

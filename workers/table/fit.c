@@ -49,29 +49,48 @@ uint64_t sm_fit_range_rows(const struct sm_fit_context *c, size_t partial_bytes)
     return (blocks + ranges - 1) / ranges * block;
 }
 
-static uint64_t ranges_of(const struct sm_fit_context *c, size_t partial_bytes) {
+uint64_t sm_fit_ranges(const struct sm_fit_context *c, size_t partial_bytes) {
     const uint64_t rows = sm_fit_range_rows(c, partial_bytes);
     return (c->rows + rows - 1) / rows;
 }
 
-int sm_fit_map(const struct sm_fit *fit, const struct sm_fit_context *c, const struct sm_buf *state,
-               const struct sm_fit_rows *rows, uint64_t range, void *partial, struct sm_err *err) {
-    const size_t bytes = fit->partial_bytes(c, state), block_rows = sm_fit_block_rows(c);
+int sm_fit_map_begin(struct sm_fit_cursor *cursor, const struct sm_fit *fit,
+                     const struct sm_fit_context *c, const struct sm_buf *state, uint64_t range,
+                     void *partial, struct sm_err *err) {
+    const size_t bytes = fit->partial_bytes(c, state);
     const uint64_t length = sm_fit_range_rows(c, bytes), first = range * length,
                    end = first + length < c->rows ? first + length : c->rows;
-    struct sm_rows block;
     assert(first < c->rows);
     memset(partial, 0, bytes);
-    if (sm_rows_alloc(&block, block_rows, c->in->n, c->in->is_double, err) != 0) return -1;
-    int failed = 0;
-    for (uint64_t at = first; !failed && at < end; at += block_rows) {
-        struct sm_rows used = block;
-        used.n = end - at < block_rows ? (size_t)(end - at) : block_rows;
-        failed = rows->read(rows->context, at, &used, err);
-        if (!failed) failed = fit->map(c, state, &used, at, partial, err);
-    }
-    sm_rows_free(&block);
-    return failed;
+    *cursor = (struct sm_fit_cursor){.at = first, .end = end};
+    return sm_rows_alloc(&cursor->block, sm_fit_block_rows(c), c->in->n, c->in->is_double, err);
+}
+
+int sm_fit_map_step(struct sm_fit_cursor *cursor, const struct sm_fit *fit,
+                    const struct sm_fit_context *c, const struct sm_buf *state,
+                    const struct sm_fit_rows *rows, void *partial, struct sm_err *err) {
+    struct sm_rows used = cursor->block;
+    const uint64_t left = cursor->end - cursor->at;
+    if (left < used.n) used.n = (size_t)left;
+    if (rows->read(rows->context, cursor->at, &used, err) != 0 ||
+        fit->map(c, state, &used, cursor->at, partial, err) != 0)
+        return -1;
+    cursor->at += used.n;
+    return cursor->at == cursor->end;
+}
+
+void sm_fit_map_end(struct sm_fit_cursor *cursor) {
+    sm_rows_free(&cursor->block);
+}
+
+int sm_fit_map(const struct sm_fit *fit, const struct sm_fit_context *c, const struct sm_buf *state,
+               const struct sm_fit_rows *rows, uint64_t range, void *partial, struct sm_err *err) {
+    struct sm_fit_cursor cursor;
+    int r = sm_fit_map_begin(&cursor, fit, c, state, range, partial, err);
+    while (r == 0)
+        r = sm_fit_map_step(&cursor, fit, c, state, rows, partial, err);
+    sm_fit_map_end(&cursor);
+    return r < 0 ? -1 : 0;
 }
 
 /* --- the tree --------------------------------------------------------------------------------- */
@@ -172,7 +191,7 @@ static int rounds_run(const struct sm_fit *fit, const struct sm_fit_context *c,
         if (round == SM_MAX_FIT_ROUNDS)
             return sm_fail(err, SM_E_INTERNAL, "a fit that does not end");
         struct tree tree = {fit, c, state, fit->partial_bytes(c, state), {NULL}};
-        const uint64_t ranges = ranges_of(c, tree.bytes);
+        const uint64_t ranges = sm_fit_ranges(c, tree.bytes);
         int failed = executor != NULL ? round_there(&tree, executor, ranges, err)
                                       : round_here(&tree, rows, ranges, err);
         uint8_t *whole = failed ? NULL : tree_end(&tree);

@@ -51,7 +51,23 @@ struct sm_fit_rows {
     void *context;
 };
 
-/* One range of one round: what a FIT lease does. partial: partial_bytes of memory. */
+/* How many ranges a round has whose partials have so many bytes. */
+uint64_t sm_fit_ranges(const struct sm_fit_context *c, size_t partial_bytes);
+
+/* One range of one round, block after block: what a FIT lease does. partial: partial_bytes of
+ * memory. step gives 1 when the range is through, 0 when there is more, or -1. */
+struct sm_fit_cursor {
+    uint64_t at, end;
+    struct sm_rows block; /* owned */
+};
+int sm_fit_map_begin(struct sm_fit_cursor *cursor, const struct sm_fit *fit,
+                     const struct sm_fit_context *c, const struct sm_buf *state, uint64_t range,
+                     void *partial, struct sm_err *err);
+int sm_fit_map_step(struct sm_fit_cursor *cursor, const struct sm_fit *fit,
+                    const struct sm_fit_context *c, const struct sm_buf *state,
+                    const struct sm_fit_rows *rows, void *partial, struct sm_err *err);
+void sm_fit_map_end(struct sm_fit_cursor *cursor);
+/* All of that at once. */
 int sm_fit_map(const struct sm_fit *fit, const struct sm_fit_context *c, const struct sm_buf *state,
                const struct sm_fit_rows *rows, uint64_t range, void *partial, struct sm_err *err);
 
