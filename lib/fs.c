@@ -44,7 +44,7 @@ static int open_temporary(struct sm_newfile *f, struct sm_err *err) {
                          (unsigned long long)unique, base);
         if (n < 0) f->temporary = NULL;
         if (n < 0) return sm_fail(err, SM_E_MEMORY, "out of memory");
-        f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+        f->fd = open(f->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
         if (f->fd < 0 && errno != EEXIST) break;
         if (f->fd < 0) continue;
         flock(f->fd, LOCK_EX); /* a filesystem without locks: the sweep goes by age */
@@ -86,6 +86,10 @@ int sm_newfile_add(struct sm_newfile *f, const void *bytes, size_t n, struct sm_
     if (n > 0) memcpy(f->buffer + f->used, bytes, n);
     f->used += n;
     return 0;
+}
+
+int sm_newfile_fd(struct sm_newfile *f, struct sm_err *err) {
+    return flush(f, err) != 0 ? -1 : f->fd;
 }
 
 int sm_newfile_commit(struct sm_newfile **fp, struct sm_err *err) {

@@ -18,6 +18,9 @@
 struct sm_newfile;
 int sm_newfile_open(struct sm_newfile **gives, const char *path, struct sm_err *err);
 int sm_newfile_add(struct sm_newfile *f, const void *bytes, size_t n, struct sm_err *err);
+/* For a writer that goes back: writes what is buffered and lends the descriptor, for pread and
+ * pwrite below what was added; -1 with err. */
+int sm_newfile_fd(struct sm_newfile *f, struct sm_err *err);
 /* Writes what is buffered, fsync, rename, fsync of the folder. Takes *f in any case; after a
  * failure no file has the name (one that had it before is gone too when only the fsync of the
  * folder failed). */

@@ -12,6 +12,15 @@ uint64_t sm_index_strings(const struct sm_index_header *h, uint64_t total) {
         h->version != SM_INDEX_VERSION)
         return 0;
     uint64_t rest = total - fixed;
+    if (h->kind == SM_INDEX_TABLE) {
+        const uint64_t least = SM_INDEX_MATRIX + SM_INDEX_TRAILER;
+        if (h->samples == 0 || h->samples > SM_MAX_TABLE_ROWS || h->classes == 0 ||
+            h->classes > SM_MAX_CLASSES || h->string_bytes == 0 || total < least ||
+            h->string_bytes > total - least)
+            return 0;
+        return total - SM_INDEX_TRAILER - h->string_bytes;
+    }
+    if (h->kind != SM_INDEX_IMAGES) return 0;
     if (h->samples == 0 || h->samples > rest / per_sample) return 0;
     rest -= h->samples * per_sample;
     if (h->classes == 0 || h->classes > SM_MAX_CLASSES ||

@@ -1,5 +1,7 @@
-/* A dataset's index as it lies in its file: the header, entries, classes, samples by class,
- * strings, XXH3-128 (canonical) of all that. Numbers are little-endian. workers/sources/ writes and
+/* A dataset's index as it lies in its file. Of images: the header, entries, classes, samples by
+ * class, strings, XXH3-128 (canonical) of all that. Of a table: the header, struct sm_index_table,
+ * of a csv its rows as a matrix, the tables that struct sm_index_table counts, strings, XXH3-128.
+ * Numbers are little-endian. workers/sources/ writes and
  * maps it; a trainer asks its broker for the one piece that has the classes' names. If you change
  * it, raise SM_INDEX_VERSION; an index of another version is built anew. */
 #pragma once
@@ -10,9 +12,11 @@
 enum { SM_INDEX_VERSION = 1, SM_INDEX_TRAILER = 16 };
 #define SM_INDEX_NONE UINT64_MAX /* as a string's offset: there is none */
 
+enum sm_index_kind { SM_INDEX_IMAGES, SM_INDEX_TABLE };
+
 struct sm_index_header {
     char magic[8];
-    uint32_t version, reserved;
+    uint32_t version, kind; /* enum sm_index_kind */
     uint64_t samples, classes, string_bytes, ignored;
     char dataset_digest[40]; /* hex and NULs */
 };
@@ -26,6 +30,35 @@ struct sm_index_record { /* an entry; file and member are offsets into the strin
 struct sm_index_class_record {
     uint64_t name;
     uint64_t first, samples; /* of its samples in the table by class */
+};
+
+/* Follows the header of a table. The matrix begins at SM_INDEX_MATRIX, row after row, and ends
+ * before `tables`, where these stand one after the other: classes, files, columns, categories
+ * (uint64_t: strings), bad rows, groups (uint64_t for each row, or none), labels and rows by class
+ * (uint32_t for each row); then the strings. */
+enum { SM_INDEX_MATRIX = 4096, SM_INDEX_TABLES_ALIGNED = 64 };
+
+struct sm_index_table {
+    uint64_t files, columns, categories, bad_rows, tables;
+    uint32_t is_double, has_groups, has_matrix, reserved;
+};
+
+struct sm_index_file { /* rows `first` to `first + rows - 1` of the source, bad ones counted */
+    uint64_t name, first, rows, file_bytes;
+    int64_t mtime_ns;
+    uint64_t data;           /* npy: where its elements begin */
+    uint32_t type, columns;  /* npy: enum sm_npy_type, elements of a row */
+    uint32_t skip, reserved; /* npy: the column that is no feature, or UINT32_MAX */
+};
+
+struct sm_index_column {
+    uint64_t name, first_category;
+    uint32_t kind, categories;
+};
+
+struct sm_index_bad_row {
+    uint64_t row, line, offset, text;
+    uint32_t file, code;
 };
 
 /* Where the strings begin in a file of `total` bytes, or 0 when this is no header of one. The first

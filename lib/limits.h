@@ -2,6 +2,8 @@
  * and a reason. PROTOCOL.md and `shardmill doctor` print this table. */
 #pragma once
 
+#include <stdint.h>
+
 #define SM_LIMITS(X)                                                                               \
     X(YAML_BYTES, 1 << 20, "bytes of a pipeline file")                                             \
     X(YAML_DEPTH, 16, "levels of nesting in a pipeline file")                                      \
@@ -13,6 +15,15 @@
     X(CLASS_NAMES_BYTES, 64 << 20, "bytes of all classes' names, for a trainer")                   \
     X(PATH_BYTES, 4096, "bytes of a path")                                                         \
     X(LIST_LINE_BYTES, 8192, "bytes of a line in a list file")                                     \
+    X(CSV_FIELD_BYTES, 1 << 20, "bytes of a field of a CSV file")                                  \
+    X(CSV_ROW_BYTES, 8 << 20, "bytes of a row of a CSV file")                                      \
+    X(NPY_HEADER_BYTES, 64 << 10, "bytes of the header of an .npy file")                           \
+    X(TABLE_FILES, 1 << 16, "files of a table")                                                    \
+    X(TABLE_COLUMNS, 1 << 16, "columns of a table")                                                \
+    X(TABLE_ROWS, INT32_MAX, "rows of a table")                                                    \
+    X(TABLE_BAD_ROWS, 100000, "rows of a table that cannot be read")                               \
+    X(TABLE_CATEGORIES, 1 << 20, "categories of a column")                                         \
+    X(TABLE_STRINGS_BYTES, 1 << 30, "bytes of a table's categories and reasons")                   \
     X(SAMPLE_BYTES, 64 << 20, "bytes of one encoded sample")                                       \
     X(IMAGE_SIDE, 32768, "pixels of an image's side")                                              \
     X(IMAGE_PIXELS, 100000000, "pixels of an image")                                               \

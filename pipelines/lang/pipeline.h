@@ -80,6 +80,7 @@ struct sm_pipeline_source {
     struct sm_strs missing; /* csv: cells that mean "missing", beside the empty one */
     struct sm_strs categorical; /* columns that are categories even where every cell is a number */
     bool float64;               /* elements of the matrix; else float32 */
+    const char *group;          /* split.by, so that the index keeps the groups; set by the parser */
 };
 enum sm_csv_header { SM_HEADER_AUTO, SM_HEADER_TRUE, SM_HEADER_FALSE };
 

@@ -4,6 +4,7 @@
 #include "workers/sources/scan.h"
 
 #include "lib/fs.h"
+#include "workers/sources/table_build.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -13,6 +14,7 @@
 #include <strings.h>
 #include <xxhash.h>
 
+static int build_images(struct sm_scan *s, const char *index_path, struct sm_err *err);
 static int collect(struct sm_scan *s, struct sm_err *err);
 static int number_classes(struct sm_scan *s, struct sm_err *err);
 static int count_classes(struct sm_scan *s, struct sm_err *err);
@@ -24,13 +26,10 @@ int sm_index_build(const struct sm_pipeline_source *source, const char *index_pa
                    struct sm_err *err) {
     struct sm_scan s = {.source = source};
     int failed = sm_source_root(source, s.root, err);
-    if (!failed) failed = collect(&s, err);
-    if (!failed) failed = number_classes(&s, err);
-    if (!failed) {
-        qsort_r(s.entries, s.n_entries, sizeof *s.entries, compare_entries, &s);
-        failed = count_classes(&s, err);
-    }
-    if (!failed) failed = write_index(&s, index_path, err);
+    if (!failed)
+        failed = source->format == SM_SOURCE_CSV   ? sm_scan_csv(&s, index_path, err)
+                 : source->format == SM_SOURCE_NPY ? sm_scan_npy(&s, index_path, err)
+                                                   : build_images(&s, index_path, err);
     free(s.entries);
     free(s.strings);
     free(s.labels);
@@ -39,15 +38,21 @@ int sm_index_build(const struct sm_pipeline_source *source, const char *index_pa
     return failed;
 }
 
-/* The folder of the part before the first brace. */
-static void root_of_tars(const char *path, char root[SM_MAX_PATH_BYTES]) {
+static int build_images(struct sm_scan *s, const char *index_path, struct sm_err *err) {
+    if (collect(s, err) != 0 || number_classes(s, err) != 0) return -1;
+    qsort_r(s->entries, s->n_entries, sizeof *s->entries, compare_entries, s);
+    return count_classes(s, err) != 0 ? -1 : write_index(s, index_path, err);
+}
+
+/* The folder itself, or that of the part before the first brace or wildcard. */
+static void root_of_files(const char *path, char root[SM_MAX_PATH_BYTES]) {
     struct stat st;
     if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
         strcpy(root, path);
         return;
     }
     char fixed[SM_MAX_PATH_BYTES];
-    size_t n = strcspn(path, "{");
+    size_t n = stat(path, &st) == 0 ? strlen(path) : strcspn(path, "{*?[");
     memcpy(fixed, path, n);
     fixed[n] = 0;
     sm_fs_dirname(fixed, root, SM_MAX_PATH_BYTES);
@@ -66,7 +71,7 @@ int sm_source_root(const struct sm_pipeline_source *source, char root[SM_MAX_PAT
     else if (source->format == SM_SOURCE_LIST)
         sm_fs_dirname(path, root, SM_MAX_PATH_BYTES);
     else
-        root_of_tars(path, root);
+        root_of_files(path, root);
     return 0;
 }
 
@@ -250,18 +255,28 @@ static int name_classes(struct sm_scan *s, const struct label *labels, bool nume
     return 0;
 }
 
-static int number_classes(struct sm_scan *s, struct sm_err *err) {
+int sm_scan_classes(struct sm_scan *s, uint32_t **class_of, struct sm_err *err) {
     bool numeric;
     struct label *labels = sort_labels(s, &numeric);
-    uint32_t *class_of = calloc(s->n_labels, sizeof *class_of);
-    int failed = labels == NULL || class_of == NULL
+    *class_of = calloc(s->n_labels, sizeof **class_of);
+    int failed = labels == NULL || *class_of == NULL
                      ? sm_fail(err, SM_E_MEMORY, "out of memory")
-                     : name_classes(s, labels, numeric, class_of, err);
-    for (uint64_t i = 0; i < s->n_entries && !failed; i++)
-        s->entries[i].label = class_of[s->entries[i].label];
+                     : name_classes(s, labels, numeric, *class_of, err);
     free(labels);
-    free(class_of);
+    if (failed) {
+        free(*class_of);
+        *class_of = NULL;
+    }
     return failed;
+}
+
+static int number_classes(struct sm_scan *s, struct sm_err *err) {
+    uint32_t *class_of;
+    if (sm_scan_classes(s, &class_of, err) != 0) return -1;
+    for (uint64_t i = 0; i < s->n_entries; i++)
+        s->entries[i].label = class_of[s->entries[i].label];
+    free(class_of);
+    return 0;
 }
 
 static int compare_entries(const void *a, const void *b, void *scan) {

@@ -28,6 +28,9 @@ struct sm_scan {
 uint64_t sm_scan_string(struct sm_scan *s, const char *text);
 /* The number of a label's name, made when it is new; -1 with err. */
 int64_t sm_scan_label(struct sm_scan *s, const char *name, struct sm_err *err);
+/* Numbers the classes when all labels are known: fills s->classes (names only). Gives the class of
+ * each label. */
+int sm_scan_classes(struct sm_scan *s, uint32_t **class_of, struct sm_err *err);
 /* Adds an entry. */
 int sm_scan_add(struct sm_scan *s, const struct sm_index_record *entry, struct sm_err *err);
 /* Size and time of a file as the index records them. */

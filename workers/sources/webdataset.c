@@ -4,6 +4,7 @@
 #include "workers/sources/scan.h"
 
 #include "lib/fs.h"
+#include "workers/sources/files.h"
 #include "workers/sources/tar.h"
 
 #include <dirent.h>
@@ -29,7 +30,7 @@ struct shard {
     char label[LABEL_BYTES];
 };
 
-static int scan_brace(struct sm_scan *s, const char *path, struct sm_err *err);
+static int scan_one(void *scan, const char *name, struct sm_err *err);
 static int scan_dir(struct sm_scan *s, struct sm_err *err);
 static int scan_tar(struct sm_scan *s, const char *name, struct sm_err *err);
 static int read_members(struct shard *t, struct sm_tar *tar, struct sm_err *err);
@@ -47,35 +48,11 @@ int sm_scan_webdataset(struct sm_scan *s, struct sm_err *err) {
     const char *name = strncmp(path, s->root, strlen(s->root)) == 0 && slash != NULL
                            ? path + strlen(s->root) + (strcmp(s->root, "/") != 0)
                            : path;
-    if (strchr(path, '{') != NULL) return scan_brace(s, name, err);
-    return scan_tar(s, name, err);
+    return sm_files_brace(name, "name-{000000..000123}.tar", scan_one, s, err);
 }
 
-/* Expands the first range {first..last} and goes on with the rest. */
-static int scan_brace(struct sm_scan *s, const char *path, struct sm_err *err) {
-    const char *open = strchr(path, '{');
-    if (open == NULL) return scan_tar(s, path, err);
-    char *after;
-    uint64_t first = strtoull(open + 1, &after, 10), last = 0;
-    int width = (int)(after - open - 1);
-    const char *second = after + 2;
-    bool ok = width > 0 && width < 16 && strncmp(after, "..", 2) == 0;
-    if (ok) last = strtoull(second, &after, 10);
-    ok = ok && after > second && *after == '}' && last >= first && last - first < SM_MAX_CLASSES;
-    if (!ok)
-        return sm_fail(err, SM_E_USAGE,
-                       "'%s' is no range of tars (hint: name-{000000..000123}.tar)",
-                       s->source->path);
-    if (open[1] != '0') width = 1;
-    for (uint64_t i = first; i <= last; i++) {
-        char one[SM_MAX_PATH_BYTES];
-        int n = snprintf(one, sizeof one, "%.*s%0*llu%s", (int)(open - path), path, width,
-                         (unsigned long long)i, after + 1);
-        if (n < 0 || (size_t)n >= sizeof one)
-            return sm_fail(err, SM_E_USAGE, "the path is too long");
-        if (scan_brace(s, one, err) != 0) return -1;
-    }
-    return 0;
+static int scan_one(void *scan, const char *name, struct sm_err *err) {
+    return scan_tar(scan, name, err);
 }
 
 static int scan_dir(struct sm_scan *s, struct sm_err *err) {

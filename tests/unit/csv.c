@@ -1,0 +1,302 @@
+/* Cells and rows of CSV, by hand: what each fault gets, that reading goes on behind it, and that
+ * numbers are rounded as strtod rounds them. test_csv.py compares with Python on generated tables.
+ */
+#include "workers/sources/csv.h"
+#include "tests/unit/scratch.h"
+#include "workers/sources/csv_cell.h"
+#include "workers/sources/csv_scan.h"
+#include "workers/sources/number.h"
+
+#include "lib/limits.h"
+#include "lib/rng.h"
+
+#include <float.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+/* Rows as text: fields between bars, a row on a line, a bad one as its line, offset and reason. */
+static char *rows_of(const void *bytes, size_t n, char delimiter, size_t buffer) {
+    static char out[1 << 16];
+    struct scratch s = scratch_make();
+    struct sm_err err;
+    struct sm_csv *csv;
+    struct sm_csv_row row;
+    scratch_write(&s, "t.csv", bytes, n);
+    assert_int_equal(sm_csv_open_sized(&csv, scratch_path(&s, "t.csv"), delimiter, buffer, &err),
+                     0);
+    size_t used = 0;
+    int got;
+    out[0] = 0;
+    while ((got = sm_csv_next(csv, &row, &err)) == 1) {
+        if (row.code != SM_E_OK)
+            used += (size_t)sprintf(out + used, "!%d %d %s\n", (int)row.line, (int)row.offset,
+                                    row.text);
+        for (size_t i = 0; i < row.n; i++)
+            used += (size_t)sprintf(out + used, "%.*s%s", (int)row.fields[i].n, row.fields[i].s,
+                                    i + 1 < row.n ? "|" : "\n");
+    }
+    assert_int_equal(got, 0);
+    assert_int_equal(sm_csv_bytes(csv), n);
+    sm_csv_close(&csv);
+    scratch_remove(&s);
+    return out;
+}
+
+static void assert_rows(const char *text, const char *want) {
+    for (size_t buffer = 1; buffer < 40; buffer++)
+        assert_string_equal(rows_of(text, strlen(text), ',', buffer), want);
+    assert_string_equal(rows_of(text, strlen(text), ',', 1 << 16), want);
+}
+
+static void quotes_newlines_and_marks_are_read_as_rfc_4180_says(void **state) {
+    (void)state;
+    assert_rows("a,b\n1,2\n", "a|b\n1|2\n");
+    assert_rows("a,b\r\n1,2", "a|b\n1|2\n");
+    assert_rows("a,b\r1,2\r", "a|b\n1|2\n");
+    assert_rows("\xEF\xBB\xBF\"a\",b\n", "a|b\n");
+    assert_rows("a,\n,\n", "a|\n|\n");
+    assert_rows("\n\n\r\n a \n\n", " a \n");
+    assert_rows("\"x\ny\",\"z\r\n\",\"\"\n", "x\ny|z\r\n|\n");
+    assert_rows("\"a\"\"b\",\"\"\"\",c\"d\"\n", "a\"b|\"|c\"d\"\n");
+    assert_rows("\"a,b\",c", "a,b|c\n");
+    assert_rows("", "");
+    assert_rows("a,\"b\"", "a|b\n");
+    assert_string_equal(rows_of("a;b,c\t", 6, ';', 64), "a|b,c\t\n");
+}
+
+static void each_fault_has_line_and_offset_and_reading_goes_on(void **state) {
+    (void)state;
+    assert_rows("a,b\n\"x\"y,1\n2,3\n",
+                "a|b\n!2 4 a quoted field goes on behind its closing quote\n"
+                "2|3\n");
+    assert_rows("a,b\n\"x\n\"y,1\n2,3\n",
+                "a|b\n!2 4 a quoted field goes on behind its closing quote\n2|3\n");
+    assert_rows("a,b\n1,\"x\n2,3\n4,5\n", "a|b\n!2 4 a quote is never closed\n2|3\n4|5\n");
+    assert_rows("a\n\xFF,1\n\xC3\xA9\n", "a\n!2 2 the row is not UTF-8\n\xC3\xA9\n");
+    assert_string_equal(rows_of("a\r\nb\0c\r\nd", 9, ',', 64),
+                        "a\n!2 3 a NUL stands in the row\nd\n");
+}
+
+static void a_row_or_field_beyond_the_limit_is_a_bad_row_and_memory_stays_bounded(void **state) {
+    (void)state;
+    size_t n = (size_t)SM_MAX_CSV_ROW_BYTES * 2;
+    char *text = malloc(n + 64);
+    memset(text, 'x', n + 64);
+    memcpy(text, "1,2\n\"", 5);
+    memcpy(text + n, "\n3,4\n", 5);
+    assert_string_equal(rows_of(text, n + 5, ',', 1 << 16),
+                        "1|2\n!2 4 a row longer than a row may be, or a quote never closed\n3|4\n");
+    size_t field = SM_MAX_CSV_FIELD_BYTES + 1;
+    memset(text, 'x', field);
+    memcpy(text + field, "\n3,4\n", 5);
+    assert_string_equal(rows_of(text, field + 5, ',', 1 << 16),
+                        "!1 0 a field longer than a field may be\n3|4\n");
+    memset(text, ',', SM_MAX_TABLE_COLUMNS);
+    memcpy(text + SM_MAX_TABLE_COLUMNS, "\n3,4\n", 5);
+    assert_string_equal(rows_of(text, SM_MAX_TABLE_COLUMNS + 5, ',', 1 << 16),
+                        "!1 0 more fields than a table may have columns\n3|4\n");
+    free(text);
+}
+
+static void marks_equal_the_reference_at_every_length_and_place(void **state) {
+    (void)state;
+    struct sm_rng rng = sm_rng_op(7, 0, 0, 0, 0);
+    static char bytes[400];
+    static uint32_t fast[400], plain[400];
+    static const char some[] = ",\"\r\n;ab\x80\xFF\0\x7F ";
+    for (int i = 0; i < 3000; i++) {
+        size_t n = (size_t)i % sizeof bytes;
+        bool odd = i % 3 == 0, is_plain[2];
+        for (size_t k = 0; k < n; k++)
+            bytes[k] = odd ? some[sm_rng_u32(&rng) % sizeof some] : some[sm_rng_u32(&rng) % 7];
+        size_t found = sm_csv_marks(bytes, n, ',', fast, &is_plain[0]);
+        assert_int_equal(sm_csv_marks_reference(bytes, n, ',', plain, &is_plain[1]), found);
+        assert_memory_equal(fast, plain, found * sizeof *fast);
+        assert_int_equal(is_plain[0], is_plain[1]);
+    }
+}
+
+static void what_is_not_utf8_is_told_from_what_is(void **state) {
+    (void)state;
+    static const char *const good[] = {"",
+                                       "abcdefghij",
+                                       "\xC2\x80",
+                                       "\xDF\xBF",
+                                       "\xE0\xA0\x80",
+                                       "\xED\x9F\xBF",
+                                       "\xEE\x80\x80",
+                                       "\xF0\x90\x80\x80",
+                                       "\xF4\x8F\xBF\xBF",
+                                       "abcdefgh\xC3\xA9xxxxxxxx"};
+    static const char *const bad[] = {"\x80",
+                                      "\xC0\x80",
+                                      "\xC1\xBF",
+                                      "\xC2",
+                                      "\xC2x",
+                                      "\xE0\x9F\x80",
+                                      "\xED\xA0\x80",
+                                      "\xF0\x8F\x80\x80",
+                                      "\xF4\x90\x80\x80",
+                                      "\xF5\x80\x80\x80",
+                                      "\xE2\x82",
+                                      "abcdefgh\xFF",
+                                      "\xE2\x82x"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        assert_null(sm_csv_text_fault(good[i], strlen(good[i])));
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_non_null(sm_csv_text_fault(bad[i], strlen(bad[i])));
+    assert_non_null(sm_csv_text_fault("a\0b", 3));
+}
+
+static void assert_number(const char *text) {
+    double fast = -7, plain = -7;
+    int a = (int)sm_number_parse(text, strlen(text), &fast);
+    int b = (int)sm_number_parse_reference(text, strlen(text), &plain);
+    if (a != b || memcmp(&fast, &plain, sizeof fast) != 0)
+        fail_msg("'%s': %d %.17g, strtod: %d %.17g", text, a, fast, b, plain);
+}
+
+static void numbers_are_strtods_in_every_form(void **state) {
+    (void)state;
+    static const char *const forms[] = {"0",
+                                        "-0",
+                                        "+1",
+                                        "1.",
+                                        ".5",
+                                        "-.5e-3",
+                                        "00012.500",
+                                        "1e5",
+                                        "1E+05",
+                                        "1e",
+                                        "e5",
+                                        ".",
+                                        "-",
+                                        "",
+                                        "+",
+                                        "1.2.3",
+                                        "1e5.5",
+                                        "0x10",
+                                        "1_000",
+                                        "1,5",
+                                        " 7 ",
+                                        "\t8",
+                                        "1 2",
+                                        "nan",
+                                        "NaN",
+                                        "inf",
+                                        "-Infinity",
+                                        "infinit",
+                                        "+inf",
+                                        "1e400",
+                                        "-1e400",
+                                        "1e-400",
+                                        "4.9e-324",
+                                        "2.4e-324",
+                                        "1.7976931348623157e308",
+                                        "1.7976931348623159e308",
+                                        "9007199254740993",
+                                        "9007199254740992.5",
+                                        "18446744073709551615",
+                                        "18446744073709551616",
+                                        "9999999999999999999",
+                                        "10000000000000000000",
+                                        "0.00000000000000000001234567890123456789",
+                                        "123456789012345678901234567890",
+                                        "1e19",
+                                        "1e23",
+                                        "8.5e22",
+                                        "9007199254740993e-3",
+                                        "0.1",
+                                        "0.30000000000000004",
+                                        "5e-324",
+                                        "2.2250738585072014e-308",
+                                        "100000000000000000000000000000000000e-35",
+                                        "0000000000000000000000000000001",
+                                        "1e0000000000001",
+                                        "1e-99999999999",
+                                        "0e99999999999",
+                                        "12345678",
+                                        "123456789",
+                                        "1234567x",
+                                        "--1",
+                                        "1-"};
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+        assert_number(forms[i]);
+    char text[1100];
+    memset(text, '9', sizeof text);
+    text[1000] = 0;
+    assert_number(text);
+    text[1000] = '9';
+    text[1001] = 0;
+    assert_number(text);
+}
+
+static void random_numbers_are_rounded_as_strtod_rounds_them(void **state) {
+    (void)state;
+    struct sm_rng rng = sm_rng_op(11, 0, 0, 0, 0);
+    char text[64];
+    for (int i = 0; i < 200000; i++) {
+        uint64_t bits = (uint64_t)sm_rng_u32(&rng) << 32 | sm_rng_u32(&rng);
+        uint64_t digits = bits >> (sm_rng_u32(&rng) % 64);
+        int exponent = (int)(sm_rng_u32(&rng) % 50) - 25;
+        snprintf(text, sizeof text, "%llue%d", (unsigned long long)digits, exponent);
+        assert_number(text);
+        double v;
+        memcpy(&v, &bits, sizeof v);
+        snprintf(text, sizeof text, "%.*g", (int)(sm_rng_u32(&rng) % 18) + 1, v);
+        assert_number(text);
+        snprintf(text, sizeof text, "%.*f", (int)(sm_rng_u32(&rng) % 20),
+                 (double)(int32_t)bits / 65536);
+        assert_number(text);
+        /* halfway between two doubles, and a little to both sides */
+        uint64_t odd = ((uint64_t)1 << 53) + 1 + 2 * (bits % 1000000);
+        snprintf(text, sizeof text, "%llu.%s", (unsigned long long)odd,
+                 i % 3 == 0   ? "0"
+                 : i % 3 == 1 ? "1"
+                              : "");
+        assert_number(text);
+    }
+}
+
+static void words_for_missing_cells_are_pandas_or_the_users(void **state) {
+    (void)state;
+    struct sm_missing m;
+    struct sm_pipeline_source source = {0};
+    double v;
+    sm_missing_init(&m, &source);
+    static const char *const missing[] = {"", " ", "NA", "nan", "-NaN", "None", " N/A ", "<NA>"};
+    for (size_t i = 0; i < sizeof missing / sizeof *missing; i++) {
+        struct sm_csv_field f = {.s = missing[i], .n = strlen(missing[i])};
+        assert_int_equal(sm_cell_number(&m, &f, &v), SM_CELL_MISSING);
+    }
+    struct sm_csv_field na = {.s = "NA", .n = 2}, n = {.s = "N", .n = 1},
+                        nine = {.s = "-9 ", .n = 3};
+    struct sm_csv_field big = {.s = "1e999", .n = 5}, inf = {.s = "-inf", .n = 4};
+    assert_int_equal(sm_cell_number(&m, &n, &v), SM_CELL_WORD);
+    assert_int_equal(sm_cell_number(&m, &nine, &v), SM_CELL_NUMBER);
+    assert_int_equal(sm_cell_number(&m, &big, &v), SM_CELL_OVERFLOW);
+    assert_int_equal(sm_cell_number(&m, &inf, &v), SM_CELL_OVERFLOW);
+    static const char *const own[] = {"?", "-9"};
+    source.missing = (struct sm_strs){.v = own, .count = 2};
+    sm_missing_init(&m, &source);
+    assert_int_equal(sm_cell_number(&m, &na, &v), SM_CELL_WORD);
+    assert_int_equal(sm_cell_number(&m, &nine, &v), SM_CELL_MISSING);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(quotes_newlines_and_marks_are_read_as_rfc_4180_says),
+        cmocka_unit_test(each_fault_has_line_and_offset_and_reading_goes_on),
+        cmocka_unit_test(a_row_or_field_beyond_the_limit_is_a_bad_row_and_memory_stays_bounded),
+        cmocka_unit_test(marks_equal_the_reference_at_every_length_and_place),
+        cmocka_unit_test(what_is_not_utf8_is_told_from_what_is),
+        cmocka_unit_test(numbers_are_strtods_in_every_form),
+        cmocka_unit_test(random_numbers_are_rounded_as_strtod_rounds_them),
+        cmocka_unit_test(words_for_missing_cells_are_pandas_or_the_users),
+    };
+    return cmocka_run_group_tests_name("csv", tests, NULL, NULL);
+}

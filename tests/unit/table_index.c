@@ -1,0 +1,444 @@
+/* Tables from file to rows: kinds of columns, classes, rows that cannot be read, what a table that
+ * cannot be used gets, and that nothing in a damaged index is believed. */
+#include "lib/fs.h"
+#include "tests/unit/scratch.h"
+#include "workers/sources/source.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+struct table {
+    struct scratch s;
+    char path[512];
+    struct sm_pipeline_source source;
+    struct sm_index *index;
+    struct sm_table *rows;
+};
+
+static struct table table_make(void) {
+    struct table t = {.s = scratch_make(), .source = {.format = SM_SOURCE_CSV}};
+    return t;
+}
+
+static void table_close(struct table *t) {
+    sm_table_close(&t->rows);
+    sm_index_close(&t->index);
+}
+
+static void table_open(struct table *t, const char *name) {
+    struct sm_err err = {0};
+    char root[SM_MAX_PATH_BYTES];
+    table_close(t);
+    snprintf(t->path, sizeof t->path, "%s/%s", t->s.dir, name);
+    t->source.path = t->path;
+    if (sm_index_build(&t->source, scratch_path(&t->s, "index"), &err) != 0 ||
+        sm_index_open(&t->index, scratch_path(&t->s, "index"), &err) != 0 ||
+        sm_source_root(&t->source, root, &err) != 0 ||
+        sm_table_open(&t->rows, t->index, root, &err) != 0)
+        fail_msg("%s", err.text);
+}
+
+static void table_done(struct table *t) {
+    table_close(t);
+    scratch_remove(&t->s);
+}
+
+static void refuse(struct table *t, const char *name, int code, const char *part) {
+    struct sm_err err = {0};
+    snprintf(t->path, sizeof t->path, "%s/%s", t->s.dir, name);
+    t->source.path = t->path;
+    assert_int_equal(sm_index_build(&t->source, scratch_path(&t->s, "index"), &err), -1);
+    if (strstr(err.text, part) == NULL) fail_msg("'%s' is not in: %s", part, err.text);
+    assert_string_equal(sm_code_word((int)err.code), sm_code_word(code));
+}
+
+static double cell(struct table *t, uint64_t sample, size_t column) {
+    struct sm_err err;
+    struct sm_rows r;
+    const struct sm_schema *s = sm_index_schema(t->index);
+    assert_int_equal(sm_rows_alloc(&r, 1, s->n, s->is_double, &err), 0);
+    if (sm_table_read(t->rows, NULL, sample, 1, &r, &err) != 0) fail_msg("%s", err.text);
+    double v = r.is_double ? r.f64[column] : r.f32[column];
+    sm_rows_free(&r);
+    return v;
+}
+
+static void kinds_names_and_classes_come_from_the_whole_table(void **state) {
+    (void)state;
+    struct table t = table_make();
+    scratch_text(&t.s, "t.csv",
+                 "age,colour,size,y\n1,red,NA,dog\n2.5,blue,3,cat\n,,-4,dog\n"
+                 "7,\"green\",5,ant\n");
+    t.source.label = "y";
+    table_open(&t, "t.csv");
+    const struct sm_schema *s = sm_index_schema(t.index);
+    assert_true(sm_index_is_table(t.index));
+    assert_int_equal(s->n, 3);
+    assert_false(s->is_double);
+    assert_string_equal(s->columns[1].name, "colour");
+    assert_int_equal(s->columns[0].kind, SM_COLUMN_NUMBER);
+    assert_int_equal(s->columns[1].kind, SM_COLUMN_CATEGORY);
+    assert_int_equal(s->columns[1].n_categories, 3);
+    assert_string_equal(s->columns[1].categories[0], "blue");
+    assert_string_equal(s->columns[1].categories[2], "red");
+    assert_int_equal(sm_index_samples(t.index), 4);
+    assert_int_equal(sm_index_classes(t.index), 3);
+    assert_string_equal(sm_index_class(t.index, 0), "ant");
+    assert_int_equal(sm_index_label(t.index, 0), 2);
+    assert_int_equal(sm_index_class_samples(t.index, 2), 2);
+    assert_int_equal(sm_index_class_sample(t.index, 2, 1), 2);
+    assert_int_equal(sm_index_class_rank(t.index, 2), 1);
+    assert_true(cell(&t, 0, 0) == 1 && cell(&t, 1, 0) == 2.5 && isnan(cell(&t, 2, 0)));
+    assert_true(cell(&t, 0, 1) == 2 && cell(&t, 1, 1) == 0 && isnan(cell(&t, 2, 1)) &&
+                cell(&t, 3, 1) == 1);
+    assert_true(isnan(cell(&t, 0, 2)) && cell(&t, 2, 2) == -4);
+    assert_string_equal(sm_index_entry(t.index, 3).file, "t.csv");
+    assert_int_equal(sm_index_entry(t.index, 3).label, 0);
+    table_done(&t);
+}
+
+static void a_header_is_recognised_by_the_rule_or_forced(void **state) {
+    (void)state;
+    struct table t = table_make();
+    scratch_text(&t.s, "numbers.csv", "1,2\n3,4\n");
+    table_open(&t, "numbers.csv");
+    assert_int_equal(sm_index_samples(t.index), 2);
+    assert_string_equal(sm_index_schema(t.index)->columns[1].name, "x1");
+    assert_int_equal(sm_index_classes(t.index), 1);
+    assert_string_equal(sm_index_class(t.index, 0), "");
+    t.source.header = SM_HEADER_TRUE;
+    table_open(&t, "numbers.csv");
+    assert_int_equal(sm_index_samples(t.index), 1);
+    assert_string_equal(sm_index_schema(t.index)->columns[1].name, "2");
+    t.source.header = SM_HEADER_AUTO;
+    scratch_text(&t.s, "pandas.csv", ",a,b\n0,1,2\n");
+    table_open(&t, "pandas.csv");
+    assert_int_equal(sm_index_samples(t.index), 1);
+    assert_string_equal(sm_index_schema(t.index)->columns[0].name, "x0");
+    scratch_text(&t.s, "twice.csv", "a,a\nb,c\n");
+    table_open(&t, "twice.csv");
+    assert_int_equal(sm_index_samples(t.index), 2);
+    t.source.header = SM_HEADER_TRUE;
+    refuse(&t, "twice.csv", SM_E_DATASET, "the same name");
+    t.source.header = SM_HEADER_FALSE;
+    scratch_text(&t.s, "words.csv", "a,b\nc,d\n");
+    table_open(&t, "words.csv");
+    assert_int_equal(sm_index_samples(t.index), 2);
+    table_done(&t);
+}
+
+static void a_word_after_thousands_of_numbers_still_makes_a_category(void **state) {
+    (void)state;
+    struct table t = table_make();
+    char *text = calloc(1, 1 << 20);
+    size_t n = (size_t)sprintf(text, "a,b,y\n");
+    for (int i = 0; i < 30000; i++)
+        n += (size_t)sprintf(text + n, "%d,%s,%d\n", i % 7,
+                             i == 29990 ? "word"
+                             : i == 5   ? "1e99"
+                                        : "8",
+                             i % 3);
+    scratch_text(&t.s, "t.csv", text);
+    t.source.label = "2";
+    t.source.on_error = SM_ON_ERROR_FAIL; /* 1e99 is a word here, no overflow */
+    table_open(&t, "t.csv");
+    const struct sm_schema *s = sm_index_schema(t.index);
+    assert_int_equal(sm_index_samples(t.index), 30000);
+    assert_int_equal(s->columns[0].kind, SM_COLUMN_NUMBER);
+    assert_int_equal(s->columns[1].n_categories, 3);
+    assert_string_equal(s->columns[1].categories[2], "word");
+    assert_true(cell(&t, 29990, 1) == 2 && cell(&t, 29991, 1) == 1 && cell(&t, 5, 1) == 0);
+    assert_true(cell(&t, 29991, 0) == 29991 % 7);
+    struct sm_rows all;
+    struct sm_err err;
+    uint64_t some[] = {29999, 5, 5, 6, 7, 0};
+    assert_int_equal(sm_rows_alloc(&all, 6, 2, false, &err), 0);
+    assert_int_equal(sm_table_read(t.rows, some, 0, 6, &all, &err), 0);
+    for (int i = 0; i < 6; i++)
+        assert_true(all.f32[2 * i] == (float)(some[i] % 7));
+    sm_rows_free(&all);
+    free(text);
+    table_done(&t);
+}
+
+static void rows_that_cannot_be_read_are_listed_and_the_others_keep_their_numbers(void **state) {
+    (void)state;
+    struct table t = table_make();
+    static const char text[] =
+        "a,b,y\n1,2,0\n1,2\n3,\"4\"x,1\n5,1e999,1\n1e39,1,0\n6,7,\n8,\xFF,1\n"
+        "9,10,1\n";
+    scratch_text(&t.s, "t.csv", text);
+    t.source.label = "y";
+    t.source.header = SM_HEADER_TRUE;
+    table_open(&t, "t.csv");
+    static const struct {
+        uint64_t row, line;
+        const char *text;
+    } want[] = {{1, 3, "2 fields where 3 are expected"},
+                {2, 4, "a quoted field goes on behind its closing quote"},
+                {3, 5, "'1e999' in column 'b' overflows a number"},
+                {4, 6, "'1e39' in column 'a' overflows float32 (hint: source.float64: true)"},
+                {5, 7, "the label is missing"},
+                {6, 8, "the row is not UTF-8"}};
+    assert_int_equal(sm_index_samples(t.index), 2);
+    assert_int_equal(sm_index_bad_rows(t.index), 6);
+    const char *line = text;
+    for (uint64_t i = 0, l = 1; i < 6; i++) {
+        struct sm_bad_row b = sm_index_bad_row(t.index, i);
+        for (; l < want[i].line; l++)
+            line = strchr(line, '\n') + 1;
+        assert_int_equal(b.row, want[i].row);
+        assert_int_equal(b.line, want[i].line);
+        assert_int_equal(b.offset, line - text);
+        assert_string_equal(b.text, want[i].text);
+        assert_string_equal(b.file, "t.csv");
+        assert_true(sm_code_charges_sample((int)b.code));
+    }
+    assert_int_equal(sm_index_row(t.index, 0), 0);
+    assert_int_equal(sm_index_row(t.index, 1), 7);
+    assert_true(cell(&t, 1, 0) == 9 && cell(&t, 1, 1) == 10);
+    t.source.float64 = true;
+    table_open(&t, "t.csv");
+    assert_int_equal(sm_index_samples(t.index), 3);
+    assert_true(cell(&t, 1, 0) == 1e39);
+    t.source.on_error = SM_ON_ERROR_FAIL;
+    refuse(&t, "t.csv", SM_E_DATASET, "row 1, line 3, byte 12: 2 fields where 3 are expected");
+    table_done(&t);
+}
+
+static void a_table_that_cannot_be_used_is_refused_by_name(void **state) {
+    (void)state;
+    struct table t = table_make();
+    refuse(&t, "none.csv", SM_E_MISSING, "is not there");
+    scratch_text(&t.s, "empty.csv", "");
+    refuse(&t, "empty.csv", SM_E_DATASET, "is empty");
+    scratch_text(&t.s, "head.csv", "a,b\n");
+    refuse(&t, "head.csv", SM_E_DATASET, "it has none");
+    scratch_text(&t.s, "bad.csv", "a,b\n1\n2,3,4\n");
+    refuse(&t, "bad.csv", SM_E_DATASET, "1 field where 2 are expected");
+    scratch_text(&t.s, "t.csv", "alpha,beta\n1,2\n");
+    t.source.label = "bet";
+    refuse(&t, "t.csv", SM_E_PIPELINE, "did you mean 'beta'?");
+    t.source.label = "2";
+    refuse(&t, "t.csv", SM_E_PIPELINE, "no such column");
+    t.source.label = "beta";
+    t.source.group = "gamma";
+    refuse(&t, "t.csv", SM_E_PIPELINE, "split.by 'gamma'");
+    t.source.group = "alpha";
+    refuse(&t, "t.csv", SM_E_DATASET, "no column beside the label");
+    t.source.group = NULL;
+    t.source.delimiter = "ab";
+    refuse(&t, "t.csv", SM_E_PIPELINE, "source.delimiter 'ab'");
+    t.source.delimiter = "\"";
+    refuse(&t, "t.csv", SM_E_PIPELINE, "source.delimiter");
+    table_done(&t);
+}
+
+static void several_files_are_one_table_and_must_have_one_header(void **state) {
+    (void)state;
+    struct table t = table_make();
+    scratch_text(&t.s, "d/b.csv", "x,y\n3,1\nbad\n4,0\n");
+    scratch_text(&t.s, "d/a.csv", "x,y\n1,0\n2,1\n");
+    scratch_text(&t.s, "d/notes.txt", "no");
+    t.source.label = "y";
+    static const char *const paths[] = {"d", "d/*.csv"};
+    for (int i = 0; i < 2; i++) {
+        table_open(&t, paths[i]);
+        assert_int_equal(sm_index_samples(t.index), 4);
+        for (uint64_t k = 0; k < 4; k++)
+            assert_true(cell(&t, k, 0) == (double)k + 1);
+        assert_string_equal(sm_index_entry(t.index, 1).file, "a.csv");
+        assert_string_equal(sm_index_entry(t.index, 3).file, "b.csv");
+        assert_int_equal(sm_index_row(t.index, 3), 4);
+        assert_string_equal(sm_index_bad_row(t.index, 0).file, "b.csv");
+        assert_int_equal(sm_index_bad_row(t.index, 0).line, 3);
+    }
+    scratch_text(&t.s, "r-08.csv", "x,y\n8,1\n");
+    scratch_text(&t.s, "r-09.csv", "x,y\n9,1\n");
+    scratch_text(&t.s, "r-10.csv", "x,y\n10,0\n");
+    table_open(&t, "r-{08..10}.csv");
+    assert_int_equal(sm_index_samples(t.index), 3);
+    assert_true(cell(&t, 2, 0) == 10);
+    refuse(&t, "r-{08..11}.csv", SM_E_MISSING, "r-11.csv");
+    scratch_text(&t.s, "d/c.csv", "x,z\n1,0\n");
+    refuse(&t, "d", SM_E_DATASET, "is not that of");
+    table_done(&t);
+}
+
+static void number_labels_are_class_indices_and_groups_follow_their_text(void **state) {
+    (void)state;
+    struct table t = table_make();
+    scratch_text(&t.s, "t.csv", "g,x,y\np1,1,10\np2,2,9\np1,3,9\n");
+    t.source.label = "y";
+    t.source.group = "g";
+    table_open(&t, "t.csv");
+    assert_int_equal(sm_index_classes(t.index), 11);
+    assert_int_equal(sm_index_label(t.index, 0), 10);
+    assert_int_equal(sm_index_class_samples(t.index, 9), 2);
+    assert_int_equal(sm_index_schema(t.index)->n, 1);
+    assert_true(sm_index_group(t.index, 0) == sm_index_group(t.index, 2));
+    assert_true(sm_index_group(t.index, 0) != sm_index_group(t.index, 1));
+    table_done(&t);
+}
+
+static void categorical_makes_categories_of_numbers(void **state) {
+    (void)state;
+    struct table t = table_make();
+    static const char *const columns[] = {"zip"};
+    scratch_text(&t.s, "t.csv", "zip,x\n10,1\n9,2\n10,3\n");
+    t.source.categorical = (struct sm_strs){.v = columns, .count = 1};
+    table_open(&t, "t.csv");
+    assert_int_equal(sm_index_schema(t.index)->columns[0].n_categories, 2);
+    assert_true(cell(&t, 0, 0) == 0 && cell(&t, 1, 0) == 1 && cell(&t, 2, 0) == 0);
+    table_done(&t);
+}
+
+static void the_dataset_digest_follows_content_and_not_name_or_time(void **state) {
+    (void)state;
+    struct table t = table_make();
+    char digest[4][SM_XXH_HEX];
+    static const char *const files[] = {"a.csv", "b.csv", "c.csv", "a.csv"};
+    scratch_text(&t.s, "a.csv", "x,y\n1,2\n3,4\n");
+    scratch_text(&t.s, "b.csv", "x,y\n1,2\n3,4\n");
+    scratch_text(&t.s, "c.csv", "x,y\n1,2\n3,5\n");
+    for (int i = 0; i < 4; i++) {
+        t.source.label = i == 3 ? "y" : NULL;
+        table_open(&t, files[i]);
+        strcpy(digest[i], sm_index_dataset_digest(t.index));
+    }
+    assert_string_equal(digest[0], digest[1]);
+    assert_string_not_equal(digest[0], digest[2]);
+    assert_string_not_equal(digest[0], digest[3]);
+    table_done(&t);
+}
+
+/* With its checksum put right, so that the checks behind it are reached. */
+static void seal(uint8_t *bytes, size_t n) {
+    char hex[SM_XXH_HEX];
+    sm_xxh(bytes, n - 16, hex);
+    for (size_t i = 0; i < 16; i++) {
+        unsigned byte;
+        sscanf(hex + 2 * i, "%2x", &byte);
+        bytes[n - 16 + i] = (uint8_t)byte;
+    }
+}
+
+/* Whatever stands in an index that opens, its rows can be asked for without leaving it. */
+static void walk_index(const struct sm_index *x) {
+    uint64_t sum = 0;
+    for (uint64_t i = 0; i < sm_index_samples(x); i++) {
+        uint32_t label = sm_index_label(x, i);
+        sum += sm_index_row(x, i) + sm_index_group(x, i) + sm_index_class_rank(x, i);
+        sum += strlen(sm_index_entry(x, i).file) + strlen(sm_index_class(x, label));
+    }
+    for (uint64_t i = 0; i < sm_index_bad_rows(x); i++)
+        sum += strlen(sm_index_bad_row(x, i).text) + strlen(sm_index_bad_row(x, i).file);
+    const struct sm_schema *s = sm_index_is_table(x) ? sm_index_schema(x) : NULL;
+    for (size_t c = 0; s != NULL && c < s->n; c++)
+        for (uint32_t k = 0; k < s->columns[c].n_categories; k++)
+            sum += strlen(s->columns[c].categories[k]);
+    assert_true(sum > 0);
+}
+
+static void no_byte_of_a_damaged_index_leads_outside(void **state) {
+    (void)state;
+    struct table t = table_make();
+    struct sm_buf buf;
+    struct sm_err err;
+    struct sm_index *x;
+    sm_buf_init(&buf, 1 << 20);
+    scratch_text(&t.s, "t.csv", "g,c,x,y\na,red,1,0\nb,blue,2,2\nbad\na,red,3,0\n");
+    t.source.label = "y";
+    t.source.group = "g";
+    table_open(&t, "t.csv");
+    assert_int_equal(sm_fs_read_file(scratch_path(&t.s, "index"), 1 << 20, &buf, &err), 0);
+    size_t n = buf.len, opened = 0;
+    uint8_t *bytes = aligned_alloc(64, (n + 63) / 64 * 64);
+    memcpy(bytes, buf.data, n);
+    assert_int_equal(sm_index_open_bytes(&x, bytes, n, &err), 0);
+    assert_string_equal(sm_index_digest(x), sm_index_digest(t.index));
+    walk_index(x);
+    sm_index_close(&x);
+    for (size_t i = 0; i < n - 16; i = i == 320 ? 4096 : i + 1) {
+        bytes[i] ^= 1;
+        assert_int_equal(sm_index_open_bytes(&x, bytes, n, NULL), -1);
+        bytes[i] ^= 1;
+        for (int v = 0; v < 3; v++) {
+            uint8_t was = bytes[i];
+            bytes[i] = v == 0 ? (uint8_t)~was : v == 1 ? (uint8_t)(was + 1) : 0x80;
+            seal(bytes, n);
+            if (sm_index_open_bytes(&x, bytes, n, NULL) == 0) {
+                walk_index(x);
+                sm_index_close(&x);
+                opened++;
+            }
+            bytes[i] = was;
+        }
+    }
+    seal(bytes, n);
+    for (size_t cut = 0; cut < n; cut += cut < 4096 ? 512 : 1)
+        assert_int_equal(sm_index_open_bytes(&x, bytes, cut, NULL), -1);
+    assert_true(opened > 0); /* letters of names, the matrix */
+    free(bytes);
+    sm_buf_release(&buf);
+    table_done(&t);
+}
+
+/* Bytes of a table are changed at random: whatever comes out is an index or a sentence. */
+static void mutated_tables_never_break_the_reader(void **state) {
+    (void)state;
+    struct table t = table_make();
+    static const char seed[] = "id,colour,w,y\n1,red,0.5,a\n2,\"bl\"\"ue\",1e3,b\n3,,NA,a\n"
+                               "4,\"x\ny\",-7.25,b\n5,\xC3\xA9,1e400,c\n";
+    static const char soup[] = "\",\n\r\0\xFF 9e.-";
+    char text[sizeof seed];
+    uint64_t random = 12345;
+    int sound = 0;
+    t.source.label = "3";
+    t.source.header = SM_HEADER_TRUE;
+    for (int i = 0; i < 400; i++) {
+        memcpy(text, seed, sizeof seed);
+        for (int k = 0; k < 1 + i % 6; k++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            text[(random >> 33) % (sizeof seed - 1)] = soup[(random >> 20) % (sizeof soup - 1)];
+        }
+        scratch_write(&t.s, "t.csv", text, sizeof seed - 1);
+        snprintf(t.path, sizeof t.path, "%s/t.csv", t.s.dir);
+        t.source.path = t.path;
+        struct sm_err err = {0};
+        struct sm_index *x;
+        if (sm_index_build(&t.source, scratch_path(&t.s, "index"), &err) != 0) {
+            assert_true(strlen(err.text) > 0);
+            continue;
+        }
+        if (sm_index_open(&x, scratch_path(&t.s, "index"), &err) != 0) fail_msg("%s", err.text);
+        walk_index(x);
+        sm_index_close(&x);
+        sound++;
+    }
+    assert_true(sound > 100);
+    table_done(&t);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(kinds_names_and_classes_come_from_the_whole_table),
+        cmocka_unit_test(a_header_is_recognised_by_the_rule_or_forced),
+        cmocka_unit_test(a_word_after_thousands_of_numbers_still_makes_a_category),
+        cmocka_unit_test(rows_that_cannot_be_read_are_listed_and_the_others_keep_their_numbers),
+        cmocka_unit_test(a_table_that_cannot_be_used_is_refused_by_name),
+        cmocka_unit_test(several_files_are_one_table_and_must_have_one_header),
+        cmocka_unit_test(number_labels_are_class_indices_and_groups_follow_their_text),
+        cmocka_unit_test(categorical_makes_categories_of_numbers),
+        cmocka_unit_test(the_dataset_digest_follows_content_and_not_name_or_time),
+        cmocka_unit_test(no_byte_of_a_damaged_index_leads_outside),
+        cmocka_unit_test(mutated_tables_never_break_the_reader),
+    };
+    return cmocka_run_group_tests_name("table_index", tests, NULL, NULL);
+}

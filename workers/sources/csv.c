@@ -1,0 +1,318 @@
+/* See csv.h. The buffer's delimiters, quotes and newlines are found 64 bytes at a time and listed;
+ * the walk from one to the next then cuts rows into fields without looking at other bytes. */
+#include "workers/sources/csv.h"
+
+#include "lib/fs.h"
+#include "lib/limits.h"
+#include "workers/sources/csv_scan.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+enum { BUFFER_BYTES = 256 << 10, FIELDS = 256 };
+
+struct field_place {
+    uint32_t from, to; /* in the buffer */
+    bool doubled;      /* has doubled quotes */
+};
+
+struct sm_csv {
+    int fd;
+    char *path, delimiter;
+    char *buffer; /* cap bytes and a byte more */
+    size_t cap, used;
+    bool eof, skipping; /* the rest of a line is to be passed over */
+    bool plain;         /* every byte of the buffer is ASCII and none is NUL */
+    uint64_t base;      /* offset in the file of the buffer's first byte */
+    uint32_t *marks;    /* places of delimiters, quotes and newlines; the last is `used` */
+    size_t next;        /* mark at or behind `at` */
+    size_t at;          /* where the next row begins */
+    uint64_t line;      /* number of the line there */
+    struct field_place *places;
+    struct sm_csv_field *fields;
+    size_t n_fields, fields_cap;
+    size_t longest; /* field of the row, in bytes */
+    XXH3_state_t *hash;
+};
+
+/* How the walk over a row ends. */
+enum walk { WALK_ROW, WALK_MORE, WALK_BAD_QUOTE, WALK_UNENDED, WALK_NO_MEMORY };
+
+static int refill(struct sm_csv *c, struct sm_err *err);
+static int skip_line(struct sm_csv *c, struct sm_err *err);
+static enum walk walk_row(struct sm_csv *c, size_t *end, size_t *mark, uint64_t *line);
+static int give_row(struct sm_csv *c, size_t end, struct sm_csv_row *row);
+
+int sm_csv_open(struct sm_csv **gives, const char *path, char delimiter, struct sm_err *err) {
+    return sm_csv_open_sized(gives, path, delimiter, BUFFER_BYTES, err);
+}
+
+int sm_csv_open_sized(struct sm_csv **gives, const char *path, char delimiter, size_t buffer_bytes,
+                      struct sm_err *err) {
+    *gives = NULL;
+    assert(delimiter > 0 && strchr("\"\r\n", delimiter) == NULL);
+    struct sm_csv *c = calloc(1, sizeof *c);
+    if (c == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    *c = (struct sm_csv){.fd = -1, .delimiter = delimiter, .line = 1, .cap = buffer_bytes};
+    c->path = strdup(path);
+    c->buffer = malloc(c->cap + 1);
+    c->marks = calloc(1, (c->cap + 1) * sizeof *c->marks);
+    c->hash = XXH3_createState();
+    int failed = 0;
+    if (c->path == NULL || c->buffer == NULL || c->marks == NULL || c->hash == NULL)
+        failed = sm_fail(err, SM_E_MEMORY, "out of memory");
+    if (!failed) c->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (!failed && c->fd < 0) failed = sm_fail_errno(err, "cannot open '%s'", path);
+    struct stat st;
+    if (!failed && (fstat(c->fd, &st) != 0 || !S_ISREG(st.st_mode)))
+        failed = sm_fail(err, SM_E_DATASET, "'%s' is not a file", path);
+    if (!failed) {
+        XXH3_128bits_reset(c->hash);
+        failed = refill(c, err);
+        while (!failed && c->used < 3 && !c->eof)
+            failed = refill(c, err);
+    }
+    if (failed) {
+        sm_csv_close(&c);
+        return -1;
+    }
+    if (c->used >= 3 && memcmp(c->buffer, "\xEF\xBB\xBF", 3) == 0) c->at = 3;
+    *gives = c;
+    return 0;
+}
+
+void sm_csv_close(struct sm_csv **cp) {
+    struct sm_csv *c = *cp;
+    if (c == NULL) return;
+    if (c->fd >= 0) close(c->fd);
+    XXH3_freeState(c->hash);
+    free(c->path);
+    free(c->buffer);
+    free(c->marks);
+    free(c->places);
+    free(c->fields);
+    free(c);
+    *cp = NULL;
+}
+
+uint64_t sm_csv_bytes(const struct sm_csv *c) {
+    return c->base + c->used;
+}
+
+void sm_csv_digest(const struct sm_csv *c, uint8_t digest[16]) {
+    XXH128_canonical_t sum;
+    XXH128_canonicalFromHash(&sum, XXH3_128bits_digest(c->hash));
+    memcpy(digest, sum.digest, 16);
+}
+
+static int is_bad(struct sm_csv_row *row, enum sm_code code, const char *text) {
+    row->code = code;
+    snprintf(row->text, sizeof row->text, "%s", text);
+    row->n = 0;
+    return 1;
+}
+
+/* What stopped the walk is the row's fault. */
+static int give_bad(struct sm_csv *c, enum walk how, size_t mark, uint64_t line,
+                    struct sm_csv_row *row) {
+    c->skipping = true;
+    if (how == WALK_BAD_QUOTE) { /* go on behind the line in which it stands */
+        c->at = c->marks[mark - 1];
+        c->next = mark;
+        c->line = line;
+        return is_bad(row, SM_E_DECODE, "a quoted field goes on behind its closing quote");
+    }
+    if (how == WALK_UNENDED) return is_bad(row, SM_E_DECODE, "a quote is never closed");
+    return is_bad(row, SM_E_TOO_LARGE, "a row longer than a row may be, or a quote never closed");
+}
+
+int sm_csv_next(struct sm_csv *c, struct sm_csv_row *row, struct sm_err *err) {
+    for (;;) {
+        if (c->skipping && skip_line(c, err) != 0) return -1;
+        if (c->at == c->used && c->eof) return 0;
+        *row = (struct sm_csv_row){.line = c->line, .offset = c->base + c->at};
+        size_t end = 0, mark = 0;
+        uint64_t line = c->line;
+        enum walk how = walk_row(c, &end, &mark, &line);
+        if (how == WALK_NO_MEMORY) return sm_fail(err, SM_E_MEMORY, "out of memory");
+        if (how == WALK_MORE && c->used - c->at < SM_MAX_CSV_ROW_BYTES) {
+            if (refill(c, err) != 0) return -1;
+            continue;
+        }
+        if (how != WALK_ROW) return give_bad(c, how, mark, line, row);
+        bool empty = c->at < c->used && (c->buffer[c->at] == '\n' || c->buffer[c->at] == '\r');
+        size_t was = c->at;
+        int got = empty ? 0 : give_row(c, end, row);
+        assert(c->marks[mark] >= end && end > was);
+        c->at = end;
+        c->next = mark;
+        c->line = line;
+        if (!empty) return got;
+    }
+}
+
+/* Keeps what is not used up, reads on and finds the marks anew. */
+static int refill(struct sm_csv *c, struct sm_err *err) {
+    if (c->eof) return 0;
+    memmove(c->buffer, c->buffer + c->at, c->used - c->at);
+    c->base += c->at;
+    c->used -= c->at;
+    c->at = c->next = 0;
+    if (c->used > c->cap / 2) {
+        size_t cap = c->cap * 2;
+        char *buffer = realloc(c->buffer, cap + 1);
+        if (buffer != NULL) c->buffer = buffer;
+        uint32_t *marks = buffer == NULL ? NULL : reallocarray(c->marks, cap + 1, sizeof *c->marks);
+        if (marks == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+        c->marks = marks;
+        c->cap = cap;
+    }
+    ssize_t n = sm_fs_pread(c->fd, c->buffer + c->used, c->cap - c->used, c->base + c->used);
+    if (n < 0) return sm_fail_errno(err, "cannot read '%s'", c->path);
+    XXH3_128bits_update(c->hash, c->buffer + c->used, (size_t)n);
+    c->used += (size_t)n;
+    c->eof = c->used < c->cap;
+    c->buffer[c->used] = '\n'; /* so that the byte behind can be looked at */
+    size_t marks = sm_csv_marks(c->buffer, c->used, c->delimiter, c->marks, &c->plain);
+    c->marks[marks] = (uint32_t)c->used;
+    return 0;
+}
+
+/* Passes over the rest of the line at `at`, its newline included. */
+static int skip_line(struct sm_csv *c, struct sm_err *err) {
+    for (;;) {
+        size_t k = c->next, at;
+        while ((at = c->marks[k]) < c->used && c->buffer[at] != '\n' && c->buffer[at] != '\r')
+            k++;
+        bool whole = at < c->used && (c->buffer[at] == '\n' || at + 1 < c->used || c->eof);
+        if (whole) {
+            bool two = c->buffer[at] == '\r' && at + 1 < c->used && c->buffer[at + 1] == '\n';
+            c->at = at + 1 + two;
+            c->next = k + 1 + two;
+            c->line++;
+            break;
+        }
+        c->at = at;
+        c->next = k;
+        if (c->eof) break;
+        if (refill(c, err) != 0) return -1;
+    }
+    c->skipping = false;
+    return 0;
+}
+
+static bool add_field(struct sm_csv *c, size_t from, size_t to, bool doubled) {
+    if (c->n_fields == c->fields_cap && c->fields_cap <= SM_MAX_TABLE_COLUMNS) {
+        size_t cap = c->fields_cap == 0 ? FIELDS : c->fields_cap * 2;
+        struct field_place *places = reallocarray(c->places, cap, sizeof *places);
+        if (places != NULL) c->places = places;
+        struct sm_csv_field *fields =
+            places == NULL ? NULL : reallocarray(c->fields, cap, sizeof *fields);
+        if (fields == NULL) return false;
+        c->fields = fields;
+        c->fields_cap = cap;
+    }
+    if (c->n_fields < c->fields_cap)
+        c->places[c->n_fields] =
+            (struct field_place){.from = (uint32_t)from, .to = (uint32_t)to, .doubled = doubled};
+    if (to - from > c->longest) c->longest = to - from;
+    c->n_fields++;
+    return true;
+}
+
+/* From the quote at marks[*k] to its closing one, whose place it fills in. */
+static enum walk walk_quoted(const struct sm_csv *c, size_t *k, size_t *close, bool *doubled,
+                             uint64_t *line) {
+    const char *b = c->buffer;
+    for (size_t i = *k + 1;; i++) {
+        size_t at = c->marks[i];
+        if (at + 1 >= c->used && !c->eof) return WALK_MORE;
+        if (at == c->used) return WALK_UNENDED;
+        if (b[at] == '"') {
+            if (at + 1 < c->used && b[at + 1] == '"') {
+                *doubled = true;
+                i++;
+                continue;
+            }
+            *close = at;
+            *k = i + 1;
+            return WALK_ROW;
+        }
+        *line += b[at] == '\n' || (b[at] == '\r' && b[at + 1] != '\n');
+    }
+}
+
+/* Cuts the row at `at` into places; end: where the next one begins, mark: the first mark from there
+ * on, line: its number. Of WALK_BAD_QUOTE: mark is behind the closing quote. */
+static enum walk walk_row(struct sm_csv *c, size_t *end, size_t *mark, uint64_t *line) {
+    const char *b = c->buffer;
+    size_t s = c->at, k = c->next;
+    c->n_fields = c->longest = 0;
+    for (;;) {
+        size_t from = s, to = c->marks[k];
+        bool doubled = false;
+        if (to == s && b[s] == '"' && s < c->used) {
+            enum walk how = walk_quoted(c, &k, &to, &doubled, line);
+            if (how != WALK_ROW) return how;
+            from = s + 1;
+            s = to + 1;
+            *mark = k;
+            if (s < c->used && b[s] != c->delimiter && b[s] != '\n' && b[s] != '\r')
+                return WALK_BAD_QUOTE;
+        } else {
+            while (b[to] == '"' && to < c->used)
+                to = c->marks[++k];
+            s = to;
+        }
+        if (s >= c->used && !c->eof) return WALK_MORE;
+        if (!add_field(c, from, to, doubled)) return WALK_NO_MEMORY;
+        *end = s;
+        *mark = k;
+        if (s >= c->used) return WALK_ROW;
+        k++;
+        if (b[s++] == c->delimiter) continue;
+        if (b[s - 1] == '\r' && s >= c->used && !c->eof) return WALK_MORE;
+        bool two = b[s - 1] == '\r' && s < c->used && b[s] == '\n';
+        *end = s + two;
+        *mark = k + two;
+        (*line)++;
+        return WALK_ROW;
+    }
+}
+
+/* Makes two quotes one, in place. */
+static size_t undouble(char *s, size_t n) {
+    size_t out = 0;
+    for (size_t i = 0; i < n; i++) {
+        s[out++] = s[i];
+        i += s[i] == '"';
+    }
+    return out;
+}
+
+static int give_row(struct sm_csv *c, size_t end, struct sm_csv_row *row) {
+    if (!c->plain) {
+        const char *why = sm_csv_text_fault(c->buffer + c->at, end - c->at);
+        if (why != NULL) return is_bad(row, SM_E_DECODE, why);
+    }
+    if (c->longest > SM_MAX_CSV_FIELD_BYTES)
+        return is_bad(row, SM_E_TOO_LARGE, "a field longer than a field may be");
+    if (c->n_fields > SM_MAX_TABLE_COLUMNS)
+        return is_bad(row, SM_E_TOO_LARGE, "more fields than a table may have columns");
+    for (size_t i = 0; i < c->n_fields; i++) {
+        const struct field_place *p = &c->places[i];
+        char *s = c->buffer + p->from;
+        size_t n = p->to - p->from;
+        c->fields[i] = (struct sm_csv_field){.s = s, .n = p->doubled ? undouble(s, n) : n};
+    }
+    row->fields = c->fields;
+    row->n = c->n_fields;
+    return 1;
+}

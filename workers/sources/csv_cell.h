@@ -1,0 +1,21 @@
+/* What a cell of a CSV means: a number, a missing cell, or a word. Private to the sources. */
+#pragma once
+
+#include "pipelines/lang/pipeline.h"
+#include "workers/sources/csv.h"
+
+enum sm_cell { SM_CELL_MISSING, SM_CELL_NUMBER, SM_CELL_OVERFLOW, SM_CELL_WORD };
+
+struct sm_missing {
+    const char *const *words;
+    size_t n;
+    bool starts[256]; /* bytes that a word starts with */
+    bool numbers;     /* some word is a number */
+};
+
+/* The words of source.missing; when it is null, those that pandas' read_csv takes for missing. */
+void sm_missing_init(struct sm_missing *m, const struct sm_pipeline_source *source);
+/* Blanks around a cell do not count. An empty cell, quoted or not, is missing. */
+bool sm_cell_is_missing(const struct sm_missing *m, const struct sm_csv_field *f);
+/* SM_CELL_OVERFLOW: it has no finite double. */
+enum sm_cell sm_cell_number(const struct sm_missing *m, const struct sm_csv_field *f, double *out);

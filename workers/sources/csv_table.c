@@ -1,0 +1,379 @@
+/* The `csv` source: rows of fields (csv.h) become rows of a matrix. The kinds of the columns are
+ * guessed from the first rows and held against every row; when a later row shows that a column of
+ * numbers has words, the files are read once more with what is known by then. Called by scan.c;
+ * table_build.c writes the index. */
+#include "lib/param.h"
+#include "workers/sources/csv_cell.h"
+#include "workers/sources/files.h"
+#include "workers/sources/number.h"
+#include "workers/sources/table_build.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+enum { GUESS_ROWS = 1000, BLOCK_BYTES = 256 << 10, SHOWN = 40 };
+static const size_t NO_FIELD = SIZE_MAX;
+
+struct csv_table {
+    struct sm_table_build b;
+    const struct sm_pipeline_source *source;
+    struct sm_files files;
+    struct sm_missing missing;
+    bool header;
+    char **names; /* of all fields */
+    size_t n_fields, label, group;
+    size_t *field;              /* of a column */
+    size_t *numbers, n_numbers; /* columns of this kind */
+    size_t *words, n_words;
+    bool contradicted; /* a column of numbers has words: this pass only finds more of those */
+    bool again;        /* the second pass */
+    uint8_t *block;    /* rows that wait to be written */
+    size_t block_n, block_max;
+    uint64_t row; /* data rows so far */
+};
+
+static int open_table(struct csv_table *t, struct sm_err *err);
+static int guess_kinds(struct csv_table *t, struct sm_csv *csv, struct sm_csv_row *row,
+                       struct sm_err *err);
+static int read_files(struct csv_table *t, struct sm_err *err);
+static int read_file(struct csv_table *t, size_t i, struct sm_err *err);
+static int take_row(struct csv_table *t, size_t file, const struct sm_csv_row *row,
+                    struct sm_err *err);
+static void release(struct csv_table *t);
+
+int sm_scan_csv(struct sm_scan *s, const char *index_path, struct sm_err *err) {
+    struct csv_table t = {.source = s->source,
+                          .b = {.scan = s, .index_path = index_path, .has_matrix = true}};
+    t.b.is_double = s->source->float64;
+    sm_missing_init(&t.missing, s->source);
+    int failed = sm_files_list(&t.files, s->source->path, ".csv", err);
+    if (!failed) failed = sm_table_files(&t.b, &t.files, err);
+    if (!failed) failed = open_table(&t, err);
+    if (!failed) failed = read_files(&t, err);
+    if (!failed && (t.again = t.contradicted)) failed = read_files(&t, err);
+    if (!failed && t.contradicted)
+        failed = sm_fail(err, SM_E_CHANGED, "'%s' changed while it was read", s->source->path);
+    if (!failed) failed = sm_table_finish(&t.b, err);
+    release(&t);
+    return failed;
+}
+
+static void release(struct csv_table *t) {
+    sm_table_release(&t->b);
+    sm_files_release(&t->files);
+    for (size_t i = 0; i < t->n_fields && t->names != NULL; i++)
+        free(t->names[i]);
+    free(t->names);
+    free(t->field);
+    free(t->numbers);
+    free(t->words);
+    free(t->block);
+}
+
+static char delimiter(const struct csv_table *t) {
+    const char *d = t->source->delimiter;
+    return d == NULL || *d == 0 ? ',' : *d;
+}
+
+static int check_delimiter(const struct csv_table *t, struct sm_err *err) {
+    const char *d = t->source->delimiter;
+    if (d == NULL || *d == 0) return 0;
+    if (d[1] == 0 && *d > 0 && strchr("\"\r\n", *d) == NULL) return 0;
+    return sm_fail(err, SM_E_PIPELINE,
+                   "source.delimiter '%s' cannot be: one ASCII character, no quote, no newline", d);
+}
+
+/* The name that a header gives to a field; of an empty one, or without a header, x and its place.
+ */
+static char *name_of(const struct csv_table *t, const struct sm_csv_field *f, size_t i) {
+    char *name = NULL;
+    if (t->header && f->n > 0) return strndup(f->s, f->n);
+    return asprintf(&name, "x%zu", i) < 0 ? NULL : name;
+}
+
+/* auto: the first row is a header when no cell of it is a number, not all are empty, and those that
+ * are not empty differ from each other. */
+static bool is_header(const struct csv_table *t, const struct sm_csv_row *row, bool *distinct) {
+    struct sm_words seen = {.max = UINT32_MAX};
+    size_t filled = 0, numbers = 0;
+    bool memory = true;
+    for (size_t i = 0; i < row->n; i++) {
+        double v;
+        numbers += sm_number_parse(row->fields[i].s, row->fields[i].n, &v) != SM_NUMBER_NONE;
+        if (row->fields[i].n == 0) continue;
+        filled++;
+        memory = memory && sm_words_add(&seen, row->fields[i].s, row->fields[i].n, "", NULL) >= 0;
+    }
+    *distinct = memory && seen.n == filled;
+    sm_words_release(&seen);
+    if (t->source->header != SM_HEADER_AUTO) return t->source->header == SM_HEADER_TRUE;
+    return numbers == 0 && filled > 0 && *distinct;
+}
+
+static int name_fields(struct csv_table *t, const struct sm_csv_row *row, struct sm_err *err) {
+    const char *path = t->files.paths[0];
+    if (row->code != SM_E_OK)
+        return sm_fail(err, SM_E_DATASET, "the first row of '%s' cannot be read: %s", path,
+                       row->text);
+    bool distinct;
+    t->header = is_header(t, row, &distinct);
+    if (t->header && !distinct)
+        return sm_fail(err, SM_E_DATASET,
+                       "two columns of '%s' have the same name (hint: rename one, or "
+                       "source.header: false)",
+                       path);
+    t->names = calloc(row->n, sizeof *t->names);
+    if (t->names == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    t->n_fields = row->n;
+    for (size_t i = 0; i < row->n; i++)
+        if ((t->names[i] = name_of(t, &row->fields[i], i)) == NULL)
+            return sm_fail(err, SM_E_MEMORY, "out of memory");
+    return 0;
+}
+
+/* A field by its name or its number. */
+static int find_field(const struct csv_table *t, const char *what, const char *name, size_t *field,
+                      struct sm_err *err) {
+    for (*field = 0; *field < t->n_fields; ++*field)
+        if (strcmp(t->names[*field], name) == 0) return 0;
+    size_t digits = strspn(name, "0123456789");
+    if (digits > 0 && digits < 9 && name[digits] == 0) *field = strtoul(name, NULL, 10);
+    if (digits > 0 && name[digits] == 0 && *field < t->n_fields) return 0;
+    const char *near = sm_nearest(name, (const char *const *)t->names, t->n_fields);
+    return sm_fail(err, SM_E_PIPELINE, "%s '%s': '%s' has no such column (hint: %s%s%s)", what,
+                   name, t->files.paths[0],
+                   near == NULL ? "a name of the header" : "did you mean '",
+                   near == NULL ? "" : near, near == NULL ? ", or a number from 0" : "'?");
+}
+
+/* Which fields are columns; what source.categorical says of them. */
+static int choose_columns(struct csv_table *t, struct sm_err *err) {
+    const struct sm_pipeline_source *s = t->source;
+    t->label = t->group = NO_FIELD;
+    if (s->label != NULL && find_field(t, "source.label", s->label, &t->label, err) != 0) return -1;
+    if (s->group != NULL && find_field(t, "split.by", s->group, &t->group, err) != 0) return -1;
+    t->b.has_groups = t->group != NO_FIELD;
+    t->b.columns = calloc(t->n_fields, sizeof *t->b.columns);
+    t->field = calloc(t->n_fields, sizeof *t->field);
+    t->numbers = calloc(t->n_fields, sizeof *t->numbers);
+    t->words = calloc(t->n_fields, sizeof *t->words);
+    if (t->b.columns == NULL || t->field == NULL || t->numbers == NULL || t->words == NULL)
+        return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t i = 0; i < t->n_fields; i++) {
+        if (i == t->label || i == t->group) continue;
+        struct sm_table_column *c = &t->b.columns[t->b.n_columns];
+        t->field[t->b.n_columns++] = i;
+        if ((c->name = strdup(t->names[i])) == NULL)
+            return sm_fail(err, SM_E_MEMORY, "out of memory");
+    }
+    if (t->b.n_columns == 0)
+        return sm_fail(err, SM_E_DATASET,
+                       "'%s' has no column beside the label (hint: is "
+                       "source.delimiter right?)",
+                       t->files.paths[0]);
+    for (size_t k = 0; k < s->categorical.count; k++) {
+        size_t field;
+        if (find_field(t, "source.categorical", s->categorical.v[k], &field, err) != 0) return -1;
+        for (size_t i = 0; i < t->b.n_columns; i++)
+            if (t->field[i] == field) t->b.columns[i].kind = SM_COLUMN_CATEGORY;
+    }
+    return 0;
+}
+
+/* Looks at the beginning of the first file. */
+static int open_table(struct csv_table *t, struct sm_err *err) {
+    if (check_delimiter(t, err) != 0) return -1;
+    struct sm_csv *csv;
+    if (sm_csv_open(&csv, t->files.paths[0], delimiter(t), err) != 0) return -1;
+    struct sm_csv_row row;
+    int got = sm_csv_next(csv, &row, err);
+    if (got == 0) got = sm_fail(err, SM_E_DATASET, "'%s' is empty", t->files.paths[0]);
+    int failed = got < 0 ? -1 : name_fields(t, &row, err);
+    if (!failed) failed = choose_columns(t, err);
+    if (!failed) failed = guess_kinds(t, csv, &row, err);
+    sm_csv_close(&csv);
+    if (failed) return -1;
+    size_t bytes = t->b.n_columns * (t->b.is_double ? sizeof(double) : sizeof(float));
+    t->block_max = BLOCK_BYTES / bytes + 1;
+    t->block = malloc(t->block_max * bytes);
+    return t->block == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
+}
+
+/* Makes a column of words of each column of numbers in which the row has a word. */
+static bool contradict(struct csv_table *t, const struct sm_csv_row *row) {
+    bool any = false;
+    for (size_t i = 0; i < t->b.n_columns; i++) {
+        double v;
+        if (t->b.columns[i].kind != SM_COLUMN_NUMBER ||
+            sm_cell_number(&t->missing, &row->fields[t->field[i]], &v) != SM_CELL_WORD)
+            continue;
+        t->b.columns[i].kind = SM_COLUMN_CATEGORY;
+        any = true;
+    }
+    return any;
+}
+
+static void sort_by_kind(struct csv_table *t) {
+    t->n_numbers = t->n_words = 0;
+    for (size_t i = 0; i < t->b.n_columns; i++)
+        if (t->b.columns[i].kind == SM_COLUMN_NUMBER)
+            t->numbers[t->n_numbers++] = i;
+        else
+            t->words[t->n_words++] = i;
+}
+
+static int guess_kinds(struct csv_table *t, struct sm_csv *csv, struct sm_csv_row *row,
+                       struct sm_err *err) {
+    int got = t->header ? sm_csv_next(csv, row, err) : 1;
+    for (int i = 0; i < GUESS_ROWS && got == 1; i++) {
+        if (row->code == SM_E_OK && row->n == t->n_fields) contradict(t, row);
+        got = sm_csv_next(csv, row, err);
+    }
+    return got < 0 ? -1 : 0;
+}
+
+static int flush_block(struct csv_table *t, struct sm_err *err) {
+    size_t bytes = t->b.n_columns * (t->b.is_double ? sizeof(double) : sizeof(float));
+    size_t n = t->block_n;
+    t->block_n = 0;
+    return sm_newfile_add(t->b.file, t->block, n * bytes, err);
+}
+
+static int read_files(struct csv_table *t, struct sm_err *err) {
+    sort_by_kind(t);
+    t->contradicted = false;
+    t->block_n = 0;
+    t->row = 0;
+    if (sm_table_start(&t->b, err) != 0) return -1;
+    for (size_t i = 0; i < t->files.n; i++)
+        if (read_file(t, i, err) != 0) return -1;
+    return flush_block(t, err);
+}
+
+/* Every file of a table begins with the same header. */
+static int check_header(const struct csv_table *t, size_t i, const struct sm_csv_row *row,
+                        struct sm_err *err) {
+    bool same = row->code == SM_E_OK && row->n == t->n_fields;
+    for (size_t k = 0; k < t->n_fields && same; k++) {
+        char *name = name_of(t, &row->fields[k], k);
+        same = name != NULL && strcmp(name, t->names[k]) == 0;
+        free(name);
+    }
+    return same ? 0
+                : sm_fail(err, SM_E_DATASET, "the header of '%s' is not that of '%s'",
+                          t->files.paths[i], t->files.paths[0]);
+}
+
+static int read_file(struct csv_table *t, size_t i, struct sm_err *err) {
+    const char *path = t->files.paths[i];
+    struct sm_index_file *file = &t->b.files[i];
+    struct stat st;
+    struct sm_csv *csv;
+    if (stat(path, &st) != 0) return sm_fail_errno(err, "cannot read '%s'", path);
+    if (sm_csv_open(&csv, path, delimiter(t), err) != 0) return -1;
+    struct sm_csv_row row;
+    int failed = 0, got = 1;
+    if (t->header) {
+        got = sm_csv_next(csv, &row, err);
+        if (got == 1) failed = check_header(t, i, &row, err);
+    }
+    file->first = t->row;
+    while (!failed && got == 1 && (got = sm_csv_next(csv, &row, err)) == 1) {
+        failed = take_row(t, i, &row, err);
+        t->row++;
+    }
+    file->rows = t->row - file->first;
+    file->file_bytes = sm_csv_bytes(csv);
+    file->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    sm_csv_digest(csv, t->b.digests[i]);
+    sm_csv_close(&csv);
+    return failed || got < 0 ? -1 : 0;
+}
+
+static inline void put(struct csv_table *t, size_t column, double v) {
+    size_t at = t->block_n * t->b.n_columns + column;
+    if (t->b.is_double)
+        ((double *)t->block)[at] = v;
+    else
+        ((float *)t->block)[at] = (float)v;
+}
+
+/* The first column of numbers whose cell has no element is told in text. */
+static bool take_numbers(struct csv_table *t, const struct sm_csv_row *row, char text[160]) {
+    bool sound = true;
+    for (size_t k = 0; k < t->n_numbers; k++) {
+        size_t i = t->numbers[k];
+        const struct sm_csv_field *f = &row->fields[t->field[i]];
+        double v = NAN;
+        enum sm_cell cell = sm_cell_number(&t->missing, f, &v);
+        if (cell == SM_CELL_WORD && t->b.columns[i].kind == SM_COLUMN_NUMBER)
+            t->contradicted |= contradict(t, row);
+        if (cell == SM_CELL_WORD) v = NAN;
+        if (cell == SM_CELL_MISSING) v = NAN;
+        if (sound && (cell == SM_CELL_OVERFLOW || (!t->b.is_double && isinf((float)v)))) {
+            sound = false;
+            snprintf(text, 160, "'%.*s' in column '%.*s' overflows %s",
+                     f->n < SHOWN ? (int)f->n : SHOWN, f->s, SHOWN, t->b.columns[i].name,
+                     cell == SM_CELL_OVERFLOW ? "a number"
+                                              : "float32 (hint: source.float64: true)");
+        }
+        put(t, i, v);
+    }
+    return sound;
+}
+
+static int take_words(struct csv_table *t, const struct sm_csv_row *row, struct sm_err *err) {
+    for (size_t k = 0; k < t->n_words; k++) {
+        struct sm_table_column *c = &t->b.columns[t->words[k]];
+        const struct sm_csv_field *f = &row->fields[t->field[t->words[k]]];
+        double v = NAN;
+        if (!sm_cell_is_missing(&t->missing, f)) {
+            int64_t word = sm_words_add(&c->words, f->s, f->n, "a column", err);
+            if (word < 0) return sm_err_context(err, "column '%s'", c->name);
+            v = (double)word;
+        }
+        put(t, t->words[k], v);
+    }
+    return 0;
+}
+
+static int bad_row(struct csv_table *t, size_t file, const struct sm_csv_row *row, int code,
+                   const char *text, struct sm_err *err) {
+    const struct sm_index_bad_row bad = {.row = t->row,
+                                         .line = row->line,
+                                         .offset = row->offset,
+                                         .file = (uint32_t)file,
+                                         .code = (uint32_t)code};
+    return t->contradicted ? 0 : sm_table_bad(&t->b, &bad, text, err);
+}
+
+static int take_row(struct csv_table *t, size_t file, const struct sm_csv_row *row,
+                    struct sm_err *err) {
+    char text[160];
+    if (row->code != SM_E_OK) return bad_row(t, file, row, (int)row->code, row->text, err);
+    if (row->n != t->n_fields) {
+        snprintf(text, sizeof text, "%zu field%s where %zu are expected", row->n,
+                 row->n == 1 ? "" : "s", t->n_fields);
+        return bad_row(t, file, row, SM_E_DECODE, text, err);
+    }
+    const struct sm_csv_field none = {.s = ""};
+    const struct sm_csv_field *label = t->label == NO_FIELD ? &none : &row->fields[t->label];
+    bool sound = take_numbers(t, row, text);
+    if (t->contradicted) return 0;
+    if (t->label != NO_FIELD && sm_cell_is_missing(&t->missing, label))
+        return bad_row(t, file, row, SM_E_DECODE, "the label is missing", err);
+    if (!sound && !t->again && t->source->on_error == SM_ON_ERROR_FAIL) {
+        t->contradicted = true; /* it is no fault if the column turns out to have words */
+        return 0;
+    }
+    if (!sound) return bad_row(t, file, row, SM_E_DECODE, text, err);
+    if (take_words(t, row, err) != 0) return -1;
+    const struct sm_csv_field *group = t->group == NO_FIELD ? &none : &row->fields[t->group];
+    if (sm_table_row(&t->b, label->s, label->n, XXH3_64bits(group->s, group->n), err) != 0)
+        return -1;
+    return ++t->block_n == t->block_max ? flush_block(t, err) : 0;
+}

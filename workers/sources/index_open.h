@@ -1,0 +1,45 @@
+/* An index that is open. Private to index.c, table_index.c (what only tables have) and
+ * table_read.c.
+ */
+#pragma once
+
+#include "lib/arena.h"
+#include "lib/index.h"
+#include "workers/sources/source.h"
+
+struct sm_index {
+    const uint8_t *bytes; /* of a table in a file: the first SM_INDEX_MATRIX */
+    uint64_t n;           /* of the whole file */
+    void *map;            /* owned; NULL: the bytes are someone else's */
+    size_t map_n;
+    int fd; /* of a table in a file: its matrix is read, not mapped; else -1 */
+    const struct sm_index_header *header;
+    const struct sm_index_record *entries; /* of images */
+    const struct sm_index_class_record *classes;
+    const uint64_t *by_class;
+    const char *strings;
+    char digest[SM_XXH_HEX];
+    /* of tables */
+    const struct sm_index_table *table;
+    const uint8_t *tables; /* from table->tables to the file's end */
+    void *tables_map;      /* owned, or NULL */
+    size_t tables_map_n;
+    const struct sm_index_file *files;
+    const struct sm_index_column *columns;
+    const uint64_t *categories;
+    const struct sm_index_bad_row *bad;
+    const uint64_t *groups;
+    const uint32_t *labels, *rows_by_class;
+    const uint8_t *matrix; /* in memory, or NULL: at SM_INDEX_MATRIX in fd */
+    struct sm_schema schema;
+    struct sm_arena arena;
+};
+
+/* Finds a table's tables, whose header has been checked; every offset is held against its bounds.
+ * False: they cannot be. */
+bool sm_table_lay_out(struct sm_index *x);
+bool sm_table_is_sound(const struct sm_index *x);
+/* The schema, whose strings are the index's. */
+int sm_table_make_schema(struct sm_index *x, struct sm_err *err);
+/* The file of a row that is counted with the bad ones. */
+const struct sm_index_file *sm_table_file(const struct sm_index *x, uint64_t row);

@@ -1,0 +1,278 @@
+/* Text to double, correctly rounded. Up to 19 digits are an integer of 64 bits; with a power of ten
+ * of up to 10^19 the product or quotient is computed exactly in 128 bits and rounded once. All
+ * else, a handful of cells in a real table, goes to strtod. */
+#include "workers/sources/number.h"
+
+#include <locale.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum { TEXT_BYTES = 1000, DIGITS = 19, POWERS = 20, EXACT_POWERS = 23 };
+
+struct decimal { /* digits x 10^exponent */
+    uint64_t digits;
+    int exponent;
+    bool negative, exact; /* exact: digits holds all of them */
+};
+
+static enum sm_number word_parse(const char *s, size_t n, double *out);
+static const char *decimal_parse(const char *s, const char *end, struct decimal *d);
+static bool decimal_round(const struct decimal *d, double *out);
+static enum sm_number slow_parse(const char *s, size_t n, double *out);
+
+static bool is_blank(char c) {
+    return c == ' ' || c == '\t';
+}
+
+static void trim(const char **s, const char **end) {
+    while (*s < *end && is_blank(**s))
+        ++*s;
+    while (*end > *s && is_blank((*end)[-1]))
+        --*end;
+}
+
+enum sm_number sm_number_parse(const char *s, size_t n, double *out) {
+    const char *end = s + n;
+    trim(&s, &end);
+    struct decimal d;
+    const char *stop = decimal_parse(s, end, &d);
+    if (stop == NULL) return word_parse(s, (size_t)(end - s), out);
+    if (stop != end || end - s > TEXT_BYTES) return SM_NUMBER_NONE;
+    if (d.exact && decimal_round(&d, out)) return SM_NUMBER_FINITE;
+    return slow_parse(s, (size_t)(end - s), out);
+}
+
+static enum sm_number word_parse(const char *s, size_t n, double *out) {
+    bool negative = n > 0 && *s == '-';
+    if (n > 0 && (*s == '-' || *s == '+')) s++, n--;
+    if (!(n == 3 && strncasecmp(s, "inf", 3) == 0) &&
+        !(n == 8 && strncasecmp(s, "infinity", 8) == 0))
+        return SM_NUMBER_NONE;
+    *out = negative ? -INFINITY : INFINITY;
+    return SM_NUMBER_INFINITE;
+}
+
+/* Whether eight bytes are digits, and what number they make (little-endian, the first is the
+ * highest): pairs, then fours, then eight. After D. Lemire, "Number parsing at a gigabyte per
+ * second" (2021). */
+static inline bool eight_digits(const char *s, uint32_t *value) {
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    uint64_t v;
+    memcpy(&v, s, 8);
+    if (((v & 0xF0F0F0F0F0F0F0F0u) | (((v + 0x0606060606060606u) & 0xF0F0F0F0F0F0F0F0u) >> 4)) !=
+        0x3333333333333333u)
+        return false;
+    v -= 0x3030303030303030u;
+    v = v * 10 + (v >> 8);
+    v = ((v & 0x000000FF000000FFu) * 0x000F424000000064u +
+         ((v >> 16) & 0x000000FF000000FFu) * 0x0000271000000001u) >>
+        32;
+    *value = (uint32_t)v;
+    return true;
+#else
+    (void)s, (void)value;
+    return false;
+#endif
+}
+
+/* Takes in digits; overflow of 64 bits is noticed by the count alone. */
+static inline const char *digits_parse(const char *s, const char *end, uint64_t *digits) {
+    uint32_t eight;
+    while (end - s >= 8 && eight_digits(s, &eight)) {
+        *digits = *digits * 100000000 + eight;
+        s += 8;
+    }
+    for (unsigned c; s < end && (c = (unsigned)(*s - '0')) < 10; s++)
+        *digits = *digits * 10 + c;
+    return s;
+}
+
+static const char *exponent_parse(const char *s, const char *end, int *exponent) {
+    const char *p = s + 1;
+    bool negative = p < end && *p == '-';
+    if (p < end && (*p == '-' || *p == '+')) p++;
+    if (p == end || *p < '0' || *p > '9') return s;
+    int e = 0;
+    for (; p < end && *p >= '0' && *p <= '9'; p++)
+        if (e < 100000) e = e * 10 + (*p - '0');
+    *exponent += negative ? -e : e;
+    return p;
+}
+
+/* Where the number that begins at s ends; NULL when none does. */
+static const char *decimal_parse(const char *s, const char *end, struct decimal *d) {
+    *d = (struct decimal){.negative = s < end && *s == '-'};
+    if (s < end && (*s == '-' || *s == '+')) s++;
+    const char *whole = s;
+    while (s < end && *s == '0')
+        s++;
+    const char *first = s; /* digit that counts */
+    s = digits_parse(s, end, &d->digits);
+    size_t n = (size_t)(s - first), seen = (size_t)(s - whole);
+    if (s < end && *s == '.') {
+        const char *point = ++s;
+        if (n == 0)
+            while (s < end && *s == '0')
+                s++;
+        first = s;
+        s = digits_parse(s, end, &d->digits);
+        n += (size_t)(s - first);
+        seen += (size_t)(s - point);
+        d->exponent = -(int)(s - point < TEXT_BYTES ? s - point : TEXT_BYTES);
+    }
+    if (seen == 0) return NULL;
+    d->exact = n <= DIGITS;
+    if (s < end && (*s == 'e' || *s == 'E')) s = exponent_parse(s, end, &d->exponent);
+    return s;
+}
+
+/* 10^k, shifted so that its highest bit is set, and floor((2^128 - 1) / it) - 2^64: with these a
+ * division of 128 by 64 bits is two multiplications (N. Möller and T. Granlund, "Improved division
+ * by invariant integers", 2011, algorithm 4). */
+struct power {
+    uint64_t value, shifted, inverse;
+    int shift;
+};
+#define SHIFT(p) __builtin_clzll(p)
+#define SHIFTED(p) ((uint64_t)(p) << SHIFT(p))
+#define POWER(p)                                                                            \
+    {                                                                                       \
+        (p), SHIFTED(p),                                                                    \
+            (uint64_t)((((unsigned __int128)~SHIFTED(p) << 64) | UINT64_MAX) / SHIFTED(p)), \
+            SHIFT(p)                                                                        \
+    }
+static const struct power powers[POWERS] = {
+    POWER(1ull),
+    POWER(10ull),
+    POWER(100ull),
+    POWER(1000ull),
+    POWER(10000ull),
+    POWER(100000ull),
+    POWER(1000000ull),
+    POWER(10000000ull),
+    POWER(100000000ull),
+    POWER(1000000000ull),
+    POWER(10000000000ull),
+    POWER(100000000000ull),
+    POWER(1000000000000ull),
+    POWER(10000000000000ull),
+    POWER(100000000000000ull),
+    POWER(1000000000000000ull),
+    POWER(10000000000000000ull),
+    POWER(100000000000000000ull),
+    POWER(1000000000000000000ull),
+    POWER(10000000000000000000ull),
+};
+
+/* The quotient of (high, low) by a power, high < p->shifted. */
+static inline uint64_t divide(uint64_t high, uint64_t low, const struct power *p, uint64_t *rest) {
+    unsigned __int128 q = (unsigned __int128)p->inverse * high;
+    q += ((unsigned __int128)high << 64) | low;
+    uint64_t quotient = (uint64_t)(q >> 64) + 1;
+    uint64_t r = low - quotient * p->shifted;
+    if (r > (uint64_t)q) {
+        quotient--;
+        r += p->shifted;
+    }
+    if (r >= p->shifted) {
+        quotient++;
+        r -= p->shifted;
+    }
+    *rest = r;
+    return quotient;
+}
+
+/* bits x 2^exponent, and a little more when sticky, to the nearest double. bits >= 2^62. The result
+ * is far from the ends of the range of a double. */
+static inline double round_bits(uint64_t bits, int exponent, bool sticky) {
+    int drop = 11 - __builtin_clzll(bits); /* to 53 bits */
+    uint64_t kept = bits >> drop, lost = bits & (((uint64_t)1 << drop) - 1);
+    uint64_t half = (uint64_t)1 << (drop - 1);
+    bool up = lost > half || (lost == half && (sticky || (kept & 1) != 0));
+    kept += up; /* 2^53 is exact too */
+    uint64_t scale = (uint64_t)(1023 + exponent + drop) << 52;
+    double power_of_two;
+    memcpy(&power_of_two, &scale, sizeof scale);
+    return (double)kept * power_of_two;
+}
+
+static double quotient_round(uint64_t digits, const struct power *p) {
+    int shift = __builtin_clzll(digits);
+    uint64_t n = digits << shift, rest;
+    uint64_t q = divide(n >> 1, n << 63, p, &rest); /* n 2^63 / shifted: in [2^62, 2^64) */
+    return round_bits(q, p->shift - shift - 63, rest != 0);
+}
+
+static double product_round(uint64_t digits, const struct power *p) {
+    unsigned __int128 v = (unsigned __int128)digits * p->value;
+    uint64_t high = (uint64_t)(v >> 64);
+    if (high == 0) return (double)(uint64_t)v; /* rounds once, to nearest */
+    int shift = __builtin_clzll(high);
+    v <<= shift;
+    return round_bits((uint64_t)(v >> 64), 64 - shift, (uint64_t)v != 0);
+}
+
+/* False: the power is out of range. */
+static bool decimal_round(const struct decimal *d, double *out) {
+    static const double exact[EXACT_POWERS] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                               1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                               1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    int e = d->exponent;
+    double v;
+    if (d->digits == 0)
+        v = 0;
+    else if (d->digits <= (uint64_t)1 << 53 && e > -EXACT_POWERS && e < EXACT_POWERS)
+        v = e < 0 ? (double)d->digits / exact[-e] : (double)d->digits * exact[e];
+    else if (e > -POWERS && e < POWERS)
+        v = e < 0 ? quotient_round(d->digits, &powers[-e]) : product_round(d->digits, &powers[e]);
+    else
+        return false;
+    *out = d->negative ? -v : v;
+    return true;
+}
+
+static locale_t c_locale;
+
+static void make_locale(void) {
+    c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    if (c_locale == (locale_t)0) abort(); /* the C locale needs no file: memory is out */
+}
+
+/* Of a text that is known to be a number. */
+static enum sm_number slow_parse(const char *s, size_t n, double *out) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_locale);
+    char text[TEXT_BYTES + 1];
+    memcpy(text, s, n);
+    text[n] = 0;
+    *out = strtod_l(text, NULL, c_locale);
+    return isinf(*out) ? SM_NUMBER_INFINITE : SM_NUMBER_FINITE;
+}
+
+static bool is_decimal(const char *s, const char *end) {
+    if (s < end && (*s == '-' || *s == '+')) s++;
+    bool digit = false, point = false;
+    for (; s < end && ((*s >= '0' && *s <= '9') || (*s == '.' && !point)); s++)
+        *s == '.' ? (point = true) : (digit = true);
+    if (!digit) return false;
+    if (s == end) return true;
+    if (*s != 'e' && *s != 'E') return false;
+    if (++s < end && (*s == '-' || *s == '+')) s++;
+    if (s == end) return false;
+    while (s < end && *s >= '0' && *s <= '9')
+        s++;
+    return s == end;
+}
+
+enum sm_number sm_number_parse_reference(const char *s, size_t n, double *out) {
+    const char *end = s + n;
+    trim(&s, &end);
+    if (!is_decimal(s, end)) return word_parse(s, (size_t)(end - s), out);
+    if (end - s > TEXT_BYTES) return SM_NUMBER_NONE;
+    return slow_parse(s, (size_t)(end - s), out);
+}

@@ -1,0 +1,27 @@
+/* Words that occur again and again in a table (categories, classes), each kept once and numbered in
+ * the order of first use. Private to the sources. */
+#pragma once
+
+#include "lib/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct sm_words {
+    char *text; /* the words, each ended by NUL */
+    size_t n_text, text_cap;
+    uint64_t *at; /* where they begin */
+    uint32_t n, cap, max;
+    uint32_t *slots; /* open addressing: number + 1 */
+    uint64_t n_slots;
+};
+
+/* Zeroed words with a maximum set are empty ones. The number of a word; -1 with err (of what). */
+int64_t sm_words_add(struct sm_words *w, const char *s, size_t n, const char *what,
+                     struct sm_err *err);
+static inline const char *sm_words_text(const struct sm_words *w, uint32_t i) {
+    return w->text + w->at[i];
+}
+/* Fills order with the words' numbers sorted as bytes. */
+void sm_words_sort(const struct sm_words *w, uint32_t *order);
+void sm_words_release(struct sm_words *w);
