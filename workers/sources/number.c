@@ -21,7 +21,7 @@ struct decimal { /* digits x 10^exponent */
 };
 
 static enum sm_number word_parse(const char *s, size_t n, double *out);
-static const char *decimal_parse(const char *s, const char *end, struct decimal *d);
+static inline const char *decimal_parse(const char *s, const char *end, struct decimal *d);
 static bool decimal_round(const struct decimal *d, double *out);
 static enum sm_number slow_parse(const char *s, size_t n, double *out);
 
@@ -29,7 +29,7 @@ static bool is_blank(char c) {
     return c == ' ' || c == '\t';
 }
 
-static void trim(const char **s, const char **end) {
+static inline void trim(const char **s, const char **end) {
     while (*s < *end && is_blank(**s))
         ++*s;
     while (*end > *s && is_blank((*end)[-1]))
@@ -60,36 +60,55 @@ static enum sm_number word_parse(const char *s, size_t n, double *out) {
 /* Whether eight bytes are digits, and what number they make (little-endian, the first is the
  * highest): pairs, then fours, then eight. After D. Lemire, "Number parsing at a gigabyte per
  * second" (2021). */
-static inline bool eight_digits(const char *s, uint32_t *value) {
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    uint64_t v;
-    memcpy(&v, s, 8);
+static inline bool eight_digits(uint64_t v, uint64_t *value) {
     if (((v & 0xF0F0F0F0F0F0F0F0u) | (((v + 0x0606060606060606u) & 0xF0F0F0F0F0F0F0F0u) >> 4)) !=
         0x3333333333333333u)
         return false;
     v -= 0x3030303030303030u;
     v = v * 10 + (v >> 8);
-    v = ((v & 0x000000FF000000FFu) * 0x000F424000000064u +
-         ((v >> 16) & 0x000000FF000000FFu) * 0x0000271000000001u) >>
-        32;
-    *value = (uint32_t)v;
+    *value = (uint32_t)(((v & 0x000000FF000000FFu) * 0x000F424000000064u +
+                         ((v >> 16) & 0x000000FF000000FFu) * 0x0000271000000001u) >>
+                        32);
     return true;
-#else
-    (void)s, (void)value;
-    return false;
-#endif
 }
+
+static const bool little_endian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
 
 /* Takes in digits; overflow of 64 bits is noticed by the count alone. */
 static inline const char *digits_parse(const char *s, const char *end, uint64_t *digits) {
-    uint32_t eight;
-    while (end - s >= 8 && eight_digits(s, &eight)) {
+    uint64_t v, eight;
+    while (little_endian && end - s >= 8) {
+        memcpy(&v, s, 8);
+        if (!eight_digits(v, &eight)) break;
         *digits = *digits * 100000000 + eight;
         s += 8;
     }
     for (unsigned c; s < end && (c = (unsigned)(*s - '0')) < 10; s++)
         *digits = *digits * 10 + c;
     return s;
+}
+
+/* The same for a fraction, which mostly goes on to the end of the text: its last 1 to 7 digits are
+ * the end of the text's last eight bytes, the rest of which are taken for zeros. */
+static inline const char *fraction_parse(const char *start, const char *s, const char *end,
+                                         uint64_t *digits) {
+    static const uint32_t tens[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000};
+    uint64_t v, eight;
+    if (little_endian && end - s >= 8) {
+        memcpy(&v, s, 8);
+        if (!eight_digits(v, &eight)) return digits_parse(s, end, digits);
+        *digits = *digits * 100000000 + eight;
+        s += 8;
+    }
+    size_t rest = (size_t)(end - s);
+    if (!little_endian || rest == 0 || rest > 7 || end - start < 8)
+        return digits_parse(s, end, digits);
+    memcpy(&v, end - 8, 8);
+    unsigned cut = 64 - 8 * (unsigned)rest;
+    if (!eight_digits((v >> cut << cut) | (0x3030303030303030u >> (64 - cut)), &eight))
+        return digits_parse(s, end, digits);
+    *digits = *digits * tens[rest] + eight;
+    return end;
 }
 
 static const char *exponent_parse(const char *s, const char *end, int *exponent) {
@@ -104,30 +123,32 @@ static const char *exponent_parse(const char *s, const char *end, int *exponent)
     return p;
 }
 
+/* Zeros before the first digit that counts. */
+static size_t leading_zeros(const char *s, const char *end) {
+    size_t n = 0;
+    for (s += *s == '-' || *s == '+'; s < end && (*s == '0' || *s == '.'); s++)
+        n += *s == '0';
+    return n;
+}
+
 /* Where the number that begins at s ends; NULL when none does. */
-static const char *decimal_parse(const char *s, const char *end, struct decimal *d) {
+static inline const char *decimal_parse(const char *s, const char *end, struct decimal *d) {
+    const char *start = s;
     *d = (struct decimal){.negative = s < end && *s == '-'};
-    if (s < end && (*s == '-' || *s == '+')) s++;
+    s += s < end && (*s == '-' || *s == '+');
     const char *whole = s;
-    while (s < end && *s == '0')
-        s++;
-    const char *first = s; /* digit that counts */
-    s = digits_parse(s, end, &d->digits);
-    size_t n = (size_t)(s - first), seen = (size_t)(s - whole);
+    for (unsigned c; s < end && (c = (unsigned)(*s - '0')) < 10; s++)
+        d->digits = d->digits * 10 + c;
+    size_t n = (size_t)(s - whole);
     if (s < end && *s == '.') {
         const char *point = ++s;
-        if (n == 0)
-            while (s < end && *s == '0')
-                s++;
-        first = s;
-        s = digits_parse(s, end, &d->digits);
-        n += (size_t)(s - first);
-        seen += (size_t)(s - point);
+        s = fraction_parse(start, s, end, &d->digits);
+        n += (size_t)(s - point);
         d->exponent = -(int)(s - point < TEXT_BYTES ? s - point : TEXT_BYTES);
     }
-    if (seen == 0) return NULL;
-    d->exact = n <= DIGITS;
+    if (n == 0) return NULL;
     if (s < end && (*s == 'e' || *s == 'E')) s = exponent_parse(s, end, &d->exponent);
+    d->exact = n <= DIGITS || n - leading_zeros(start, s) <= DIGITS;
     return s;
 }
 
