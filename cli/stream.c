@@ -4,12 +4,18 @@
 
 #include "cli/shape.h"
 #include "lib/fs.h"
+#include "workers/features.h"
+#include "workers/places.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static int batch_describe(struct sm_stream *s, const char *file, struct sm_err *err);
+static int batch_lay_out(struct sm_stream *s, const char *file, const struct sm_features *f,
+                         struct sm_err *err);
+static int epoch_describe(struct sm_stream *s, const char *file, struct sm_err *err);
 static int spec_describe(struct sm_stream *s, uint32_t epochs, struct sm_err *err);
 
 int sm_stream_open(struct sm_stream *s, const char *file, const struct sm_stream_options *options,
@@ -25,12 +31,14 @@ int sm_stream_open(struct sm_stream *s, const char *file, const struct sm_stream
         return sm_fail(err, SM_E_USAGE, "the path of '%s' is too long", s->state);
     if (sm_dataset_open(&s->data, &s->pipeline.source, s->state, options->reindex, err) < 0)
         return -1;
+    if (epoch_describe(s, file, err) < 0) return -1;
     return spec_describe(s, options->epochs, err);
 }
 
 void sm_stream_release(struct sm_stream *s) {
     free(s->counts);
     free(s->names);
+    sm_places_free(&s->places);
     sm_dataset_close(&s->data);
     sm_buf_release(&s->json);
     sm_pipeline_release(&s->pipeline);
@@ -41,27 +49,25 @@ uint64_t sm_stream_steps(const Shardmill__JobSpec *spec, uint32_t world_size) {
     return spec->drop_last ? spec->samples / step : (spec->samples + step - 1) / step;
 }
 
-/* The shape of a batch, from the ops alone: nothing is read for it. */
+/* What the file alone tells: of images also the shape of a batch. */
 static int batch_describe(struct sm_stream *s, const char *file, struct sm_err *err) {
     const struct sm_pipeline_output *output = &s->pipeline.output;
     struct sm_shape shape;
     if (sm_cli_compile(&s->pipeline, file, &shape, NULL, err) < 0) return -1;
-    if (shape.width <= 0 || shape.height <= 0)
-        return sm_fail(err, SM_E_PIPELINE,
-                       "%s: its samples have sizes of their own, and a batch is one tensor (hint: "
-                       "add a Resize or crop with two sides)",
-                       file);
     if (output->batch_size > SM_MAX_BATCH_SAMPLES)
         return sm_fail(err, SM_E_PIPELINE, "%s: output.batch_size is %" PRId64 ", at most %d", file,
                        output->batch_size, SM_MAX_BATCH_SAMPLES);
-    s->batch.count = (uint32_t)output->batch_size;
-    s->batch.dtype = (uint32_t)output->dtype;
-    s->batch.layout = (uint32_t)output->layout;
-    s->batch.channels = (uint32_t)shape.channels;
-    s->batch.height = (uint32_t)shape.height;
-    s->batch.width = (uint32_t)shape.width;
-    if (sm_batch_layout(&s->batch, err) == 0) return 0;
+    return sm_pipeline_is_rows(&s->pipeline) ? 0 : batch_lay_out(s, file, NULL, err);
+}
+
+static int batch_lay_out(struct sm_stream *s, const char *file, const struct sm_features *f,
+                         struct sm_err *err) {
+    if (sm_features_layout(&s->pipeline, f, (uint32_t)s->pipeline.output.batch_size, &s->batch,
+                           err) == 0)
+        return 0;
+    bool large = err->code == SM_E_TOO_LARGE;
     err->code = SM_E_PIPELINE;
+    if (!large) return sm_err_context(err, "%s", file);
     return sm_err_context(err, "%s: output.batch_size %u", file, s->batch.count);
 }
 
@@ -89,9 +95,30 @@ static int counts_describe(struct sm_stream *s, struct sm_err *err) {
     s->spec.present = s->counts;
     s->spec.drawn = s->counts + n;
     s->spec.n_present = s->spec.n_drawn = n;
-    for (uint32_t c = 0; c < n; c++)
-        s->spec.present[c] = s->spec.drawn[c] = sm_index_class_samples(s->data.index, c);
+    for (uint32_t c = 0; c < n; c++) {
+        const struct sm_account account = sm_places_account(s->places, c);
+        s->spec.present[c] = account.present;
+        s->spec.drawn[c] = account.drawn;
+    }
     return names_describe(s, n, err);
+}
+
+/* What needs the dataset: how many samples an epoch has, and of rows the columns of a batch. */
+static int epoch_describe(struct sm_stream *s, const char *file, struct sm_err *err) {
+    const struct sm_pipeline *p = &s->pipeline;
+    if (sm_places_new(&s->places, p, s->data.index, p->part, NULL, err) < 0)
+        return sm_err_context(err, "%s", file);
+    if (!sm_pipeline_is_rows(p)) return 0;
+    struct sm_features *f = NULL;
+    char artifacts[PATH_MAX + 16];
+    snprintf(artifacts, sizeof artifacts, "%s/" SM_ARTIFACTS_NAME, s->state);
+    int r = sm_features_new(&f, p, p->n_ops, s->data.index, artifacts, err);
+    if (r == 0)
+        r = batch_lay_out(s, file, f, err);
+    else
+        sm_err_context(err, "%s", file);
+    sm_features_free(&f);
+    return r;
 }
 
 static int spec_describe(struct sm_stream *s, uint32_t epochs, struct sm_err *err) {
@@ -108,7 +135,7 @@ static int spec_describe(struct sm_stream *s, uint32_t epochs, struct sm_err *er
     s->spec.index_path = s->data.index_path;
     s->spec.index_digest = (char *)sm_index_digest(s->data.index);
     s->spec.source_root = s->data.root;
-    s->spec.samples = sm_index_samples(s->data.index);
+    s->spec.samples = sm_places_samples(s->places);
     s->spec.copies = 1; /* an epoch of training sees each sample once */
     s->spec.shuffle = p->output.shuffle;
     s->spec.seed = (uint64_t)p->seed;

@@ -6,10 +6,12 @@
 #include "cli/dataset.h"
 #include "lib/batch.h"
 #include "lib/wire.h"
+#include "workers/places.h"
 
 struct sm_stream {
     struct sm_pipeline pipeline;
     struct sm_dataset data;
+    struct sm_places *places; /* what an epoch consists of */
     struct sm_batch_header batch; /* of a full batch: shape and bytes */
     struct sm_buf json;
     char pipeline_digest[SM_XXH_HEX];

@@ -4,16 +4,13 @@
  * batches and shards. */
 #pragma once
 
+#include "lib/batch.h"
 #include "pipelines/lang/pipeline.h"
 #include "workers/ops/op.h"
 #include "workers/sources/source.h"
 #include "workers/table/rows.h"
 
 struct sm_features;
-
-/* How many top-level ops work on images: those before Flatten, which counts too; all of them when
- * images leave the pipeline; none of a table's. */
-size_t sm_pipeline_image_ops(const struct sm_pipeline *p);
 
 /* Compiles the first n_ops top-level ops (n_ops = p->n_ops: all), of which those that learn find
  * what they have learned as p->artifacts says in artifact_dir/<sha256>.npz. index is needed for
@@ -31,5 +28,10 @@ const struct sm_schema *sm_features_out(const struct sm_features *f);
  * the rows beside it. out is allocated: in->n rows. Belongs to one thread. */
 int sm_features_apply(struct sm_features *f, const struct sm_rows *in, struct sm_rows *out,
                       struct sm_row_faults *faults, struct sm_err *err);
+/* What a batch of this pipeline looks like: images (f is NULL), or rows. Fills a laid out header;
+ * the submitter uses it for JobSpec.batch_bytes, workers come to the same. SM_E_PIPELINE when
+ * images have sizes of their own. */
+int sm_features_layout(const struct sm_pipeline *p, const struct sm_features *f, uint32_t count,
+                       struct sm_batch_header *header, struct sm_err *err);
 /* One line an op: name, columns in and out, what it has learned; for explain. */
 void sm_features_explain(const struct sm_features *f, struct sm_buf *out);

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -36,6 +37,11 @@ void sm_job_free(struct sm_job **jp) {
     if (job == NULL) return;
     sm_cage_free(&job->lease.cage);
     sm_reader_free(&job->lease.reader);
+    free(job->classes);
+    sm_table_close(&job->table);
+    sm_features_free(&job->features);
+    sm_places_free(&job->places);
+    if (job->has_neighbours) sm_artifact_close(&job->neighbours);
     sm_index_close(&job->index);
     if (job->index_map != NULL) munmap(job->index_map, job->index_total);
     if (job->index_fd >= 0) close(job->index_fd);
@@ -134,24 +140,9 @@ static int start_cage(struct sm_job *job, const struct sm_job_options *options) 
 /* What a batch of this job looks like follows from the ops; the submitter must have come to the
  * same. */
 static int lay_out_batch(struct sm_job *job) {
-    struct sm_chain chain = {0};
-    const struct sm_pipeline *p = &job->pipeline;
-    const struct sm_shape in = {.channels = p->source.mode == SM_MODE_L ? 1 : 3};
-    int failed = sm_chain_compile(&chain, p->ops, p->n_ops, in, &job->err);
-    const struct sm_shape out = chain.out;
-    sm_chain_release(&chain);
-    if (failed) return -1;
-    if (out.width <= 0 || out.height <= 0)
-        return sm_fail(&job->err, SM_E_PIPELINE,
-                       "the samples have sizes of their own, and a batch is one tensor (hint: add "
-                       "a Resize or crop with two sides)");
-    job->batch = (struct sm_batch_header){.count = job->spec->batch_size,
-                                          .dtype = (uint32_t)p->output.dtype,
-                                          .layout = (uint32_t)p->output.layout,
-                                          .channels = (uint32_t)out.channels,
-                                          .height = (uint32_t)out.height,
-                                          .width = (uint32_t)out.width};
-    if (sm_batch_layout(&job->batch, &job->err) != 0) return -1;
+    if (sm_features_layout(&job->pipeline, job->features, job->spec->batch_size, &job->batch,
+                           &job->err) != 0)
+        return -1;
     if (job->batch.bytes == job->spec->batch_bytes) return 0;
     return sm_fail(&job->err, SM_E_DIFFERS,
                    "a batch has %llu bytes here and %llu in the job's spec (hint: do submitter and "
@@ -160,11 +151,71 @@ static int lay_out_batch(struct sm_job *job) {
                    (unsigned long long)job->spec->batch_bytes);
 }
 
+/* What fits have learned lies beside the index, where the submitter put it. */
+static void artifact_folder(const struct sm_job *job, char dir[SM_MAX_PATH_BYTES]) {
+    const char *path = job->spec->index_path, *slash = strrchr(path, '/');
+    snprintf(dir, SM_MAX_PATH_BYTES, "%.*s/" SM_ARTIFACTS_NAME,
+             slash != NULL ? (int)(slash - path) : 1, slash != NULL ? path : ".");
+}
+
+/* What shards of rows look like. */
+static int describe_rows(struct sm_job *job) {
+    const struct sm_pipeline *p = &job->pipeline;
+    const uint32_t n = sm_index_classes(job->index);
+    const struct sm_rebalance *r = sm_places_rebalance(job->places);
+    job->classes = calloc(n + 1, sizeof *job->classes);
+    if (job->classes == NULL) return sm_fail(&job->err, SM_E_MEMORY, "out of memory");
+    for (uint32_t c = 0; c < n; c++)
+        job->classes[c] = sm_index_class(job->index, c);
+    job->row_format =
+        (struct sm_row_format){.format = sm_shard_format(p->expand.encode),
+                               .is_double = p->output.dtype == SM_DTYPE_FLOAT64,
+                               .schema = sm_features_out(job->features),
+                               .classes = job->classes,
+                               .n_classes = n,
+                               .row_name = sm_source_is_table(&p->source) ? "row" : "sample",
+                               .copy = r != NULL || p->expand.copies > 1,
+                               .parents = r != NULL && r->method == SM_REBALANCE_SMOTE,
+                               .plan = job->lease.plan};
+    job->lease.row_format = &job->row_format;
+    return 0;
+}
+
+/* Order, rebalancing and the rows' half of the pipeline. */
+static int make_places(struct sm_job *job) {
+    const struct sm_pipeline *p = &job->pipeline;
+    struct sm_err *err = &job->err;
+    char dir[SM_MAX_PATH_BYTES];
+    artifact_folder(job, dir);
+    if (p->rebalance_artifact != NULL) {
+        if (sm_artifact_open(&job->neighbours, dir, p->rebalance_artifact, err) != 0) return -1;
+        job->has_neighbours = true;
+        job->lease.neighbours = &job->neighbours;
+    }
+    if (sm_places_new(&job->places, p, job->index, p->part, job->lease.neighbours, err) != 0)
+        return -1;
+    job->lease.places = job->places;
+    if (sm_places_samples(job->places) != job->spec->samples)
+        return sm_fail(err, SM_E_DIFFERS,
+                       "an epoch has %llu samples here and %llu in the job's spec (hint: do "
+                       "submitter and worker have the same version?)",
+                       (unsigned long long)sm_places_samples(job->places),
+                       (unsigned long long)job->spec->samples);
+    if (!sm_pipeline_is_rows(p)) return 0;
+    if (sm_features_new(&job->features, p, p->n_ops, job->index, dir, err) != 0) return -1;
+    job->lease.features = job->features;
+    if (describe_rows(job) != 0) return -1;
+    if (!sm_index_is_table(job->index)) return 0;
+    if (sm_table_open(&job->table, job->index, job->spec->source_root, err) != 0) return -1;
+    job->lease.table = job->table;
+    return 0;
+}
+
 static int make_ready(struct sm_job *job, const struct sm_job_options *options) {
     struct sm_err *err = &job->err;
     const Shardmill__JobSpec *spec = job->spec;
-    if (sm_index_samples(job->index) != spec->samples ||
-        strcmp(sm_index_dataset_digest(job->index), spec->dataset_digest) != 0)
+    if (strcmp(sm_index_dataset_digest(job->index), spec->dataset_digest) != 0 ||
+        sm_index_is_table(job->index) != sm_source_is_table(&job->pipeline.source))
         return sm_fail(err, SM_E_DIFFERS, "the index is one of another dataset than the job's");
     job->lease.reader = sm_reader_new(spec->source_root);
     if (job->lease.reader == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
@@ -178,8 +229,9 @@ static int make_ready(struct sm_job *job, const struct sm_job_options *options) 
                                        .seed = spec->seed,
                                        .epoch = spec->epoch,
                                        .shard_samples = spec->shard_samples};
+    if (make_places(job) != 0) return -1;
     if (stream && lay_out_batch(job) != 0) return -1;
-    if (start_cage(job, options) != 0) return -1;
+    if (!sm_index_is_table(job->index) && start_cage(job, options) != 0) return -1;
     job->state = SM_JOB_READY;
     return 0;
 }

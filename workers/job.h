@@ -32,6 +32,13 @@ struct sm_job {
     int index_fd; /* of a fetched index; -1 none */
     void *index_map;
     uint64_t index_got, index_total;
+    struct sm_places *places;
+    struct sm_features *features; /* NULL: images leave the pipeline */
+    struct sm_table *table;
+    struct sm_artifact neighbours;
+    bool has_neighbours;
+    struct sm_row_format row_format;
+    const char **classes;         /* of row_format */
     struct sm_lease_job lease;    /* what leases need; lends from all above */
     struct sm_batch_header batch; /* STREAM: laid out for batch_size samples */
 };

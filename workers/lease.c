@@ -1,7 +1,7 @@
 /* Position -> sample -> bytes -> cage -> part or batch, with a substitute where a sample cannot be
  * made. While the cage works on one sample the next is read into its other slot, and the last one
  * is stored. */
-#include "workers/lease.h"
+#include "workers/lease_state.h"
 
 #include "lib/limits.h"
 
@@ -9,35 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* What is tried for a place: the sample that the plan says, or a substitute. */
-struct attempt {
-    uint32_t i;   /* which place of the lease */
-    bool padding; /* of a batch: its position has been in the epoch already */
-    uint64_t position, sample;
-    uint32_t copy; /* that chance is drawn for */
-    int tries;     /* substitutes tried so far; 0: the plan's own sample */
-    int slot;
-    bool skipped; /* the broker says that it kills workers */
-    int failed;   /* reading it */
-    struct sm_err err;
-};
-
-struct sm_lease {
-    struct sm_lease_job job;
-    struct sm_part_name range;
-    uint64_t *skip;
-    size_t n_skip;
-    struct sm_part *part;        /* RANGE */
-    struct sm_batch_place batch; /* STEP: memory is not NULL */
-    struct sm_hash *hash;        /* of the batch's samples so far */
-    uint32_t done;               /* samples in the part or batch */
-    bool busy, have_next;
-    struct attempt now, next; /* in the cage; read ahead */
-    struct sm_quarantined *bad;
-    size_t n_bad, bad_cap;
-    struct sm_buf json;
-};
 
 static void read_place(struct sm_lease *l, struct attempt *a, uint32_t i, int slot);
 static void read_attempt(struct sm_lease *l, struct attempt *a);
@@ -47,10 +18,17 @@ static int store(struct sm_lease *l, const struct attempt *a, const struct sm_en
                  const uint8_t *out, const char *draws, struct sm_err *err);
 static int sample_failed(struct sm_lease *l, const struct sm_err *why, struct sm_err *err);
 static bool choose_substitute(const struct sm_lease *l, struct attempt *a);
+static uint64_t planned_sample(const struct sm_lease *l, uint64_t position);
 static void start_batch(struct sm_lease *l, const struct sm_batch_place *batch);
 static bool fits_batch(const struct sm_lease *l, const struct sm_engine_result *result,
                        struct sm_err *why);
 static void store_in_batch(struct sm_lease *l, const struct attempt *a, const uint8_t *payload);
+
+static int part_open(struct sm_lease *l, struct sm_err *err) {
+    const struct sm_lease_job *job = &l->job;
+    if (job->features == NULL) return sm_part_open(&l->part, job->out_dir, &l->range, err);
+    return sm_part_open_rows(&l->part, job->out_dir, &l->range, job->row_format, err);
+}
 
 int sm_lease_start(struct sm_lease **gives, const struct sm_lease_job *job,
                    const struct sm_range *range, struct sm_err *err) {
@@ -72,9 +50,13 @@ int sm_lease_start(struct sm_lease **gives, const struct sm_lease_job *job,
     if (range->n_skip > 0) memcpy(l->skip, range->skip, range->n_skip * sizeof *l->skip);
     l->n_skip = range->n_skip;
     if (range->batch != NULL) start_batch(l, range->batch);
-    read_place(l, &l->now, 0, 0);
-    if ((range->batch == NULL && sm_part_open(&l->part, job->out_dir, &range->part, err) != 0) ||
-        submit(l, err) != 0) {
+    int failed = range->batch == NULL ? part_open(l, err) : 0;
+    if (!failed && job->features != NULL) failed = lease_rows_start(l, err);
+    if (!failed && job->cage != NULL) {
+        read_place(l, &l->now, 0, 0);
+        failed = submit(l, err);
+    }
+    if (failed) {
         sm_lease_free(&l);
         return -1;
     }
@@ -87,6 +69,7 @@ void sm_lease_free(struct sm_lease **lp) {
     if (l == NULL) return;
     if (l->busy) sm_cage_abandon(l->job.cage);
     sm_part_abandon(&l->part);
+    lease_rows_free(l);
     sm_hash_end(&l->hash, NULL);
     sm_buf_release(&l->json);
     free(l->skip);
@@ -124,6 +107,7 @@ struct sm_part *sm_lease_take_part(struct sm_lease *l) {
 }
 
 int sm_lease_step(struct sm_lease *l, struct sm_err *err) {
+    if (l->job.cage == NULL) return lease_rows_step(l, err);
     if (!l->busy) return l->done == l->range.count ? 1 : 0;
     struct sm_engine_result result;
     const uint8_t *out;
@@ -132,7 +116,8 @@ int sm_lease_step(struct sm_lease *l, struct sm_err *err) {
     int made = sm_cage_collect(l->job.cage, &result, &out, &draws, &why);
     if (made == 0) return 0;
     l->busy = false;
-    if (made > 0 && l->batch.memory != NULL && !fits_batch(l, &result, &why)) made = -1;
+    if (made > 0 && (l->batch.memory != NULL || l->rows != NULL) && !fits_batch(l, &result, &why))
+        made = -1;
     if (made < 0) return sample_failed(l, &why, err);
     struct attempt was = l->now;
     if (go_on(l, err) != 0 || store(l, &was, &result, out, draws, err) != 0) return -1;
@@ -147,7 +132,7 @@ int sm_lease_step(struct sm_lease *l, struct sm_err *err) {
     return 0;
 }
 
-static bool is_skipped(const struct sm_lease *l, uint64_t position) {
+bool lease_is_skipped(const struct sm_lease *l, uint64_t position) {
     for (size_t i = 0; i < l->n_skip; i++)
         if (l->skip[i] == position) return true;
     return false;
@@ -157,15 +142,15 @@ static bool is_skipped(const struct sm_lease *l, uint64_t position) {
 static void read_place(struct sm_lease *l, struct attempt *a, uint32_t i, int slot) {
     uint64_t position = l->range.first + i, positions = sm_plan_positions(&l->job.plan);
     bool padding = position >= positions; /* a batch goes on from the start of the epoch's order */
-    struct sm_place place = sm_plan_at(&l->job.plan, position % positions);
+    struct sm_placed place = sm_places_at(l->job.places, &l->job.plan, position % positions);
     *a = (struct attempt){.i = i,
                           .padding = padding,
                           .position = position % positions,
                           .sample = place.sample,
                           .copy = place.copy,
+                          .added = place.added,
                           .slot = slot};
-    position = a->position;
-    a->skipped = is_skipped(l, position);
+    a->skipped = lease_is_skipped(l, a->position);
     read_attempt(l, a);
 }
 
@@ -204,8 +189,9 @@ static int submit(struct sm_lease *l, struct sm_err *err) {
         .epoch = l->job.plan.epoch,
         .sample = a->sample,
         .copy = a->copy,
+        .added = a->added,
         .original = l->batch.memory == NULL && l->job.pipeline->expand.originals && a->copy == 0,
-        .tensor = l->batch.memory != NULL,
+        .tensor = l->batch.memory != NULL || l->job.features != NULL,
         .n_bytes = sm_index_entry(l->job.index, a->sample).length,
     };
     if (sm_cage_submit(l->job.cage, a->slot, &request, err) != 0) return -1;
@@ -245,8 +231,8 @@ static void cut_text(char *to, size_t to_size, const char *from) {
     to[n] = 0;
 }
 
-static int note_bad(struct sm_lease *l, const struct attempt *a, const struct sm_err *why,
-                    struct sm_err *err) {
+int lease_note_bad(struct sm_lease *l, uint64_t position, uint64_t sample, const char *stage,
+                   const struct sm_err *why, struct sm_err *err) {
     if (l->n_bad == l->bad_cap) {
         size_t cap = l->bad_cap * 2 + 8;
         struct sm_quarantined *grown = reallocarray(l->bad, cap, sizeof *grown);
@@ -255,8 +241,8 @@ static int note_bad(struct sm_lease *l, const struct attempt *a, const struct sm
         l->bad_cap = cap;
     }
     struct sm_quarantined *q = &l->bad[l->n_bad++];
-    *q = (struct sm_quarantined){.position = a->position, .sample = a->sample, .code = why->code};
-    snprintf(q->stage, sizeof q->stage, "%s", stage_of(why, a->failed));
+    *q = (struct sm_quarantined){.position = position, .sample = sample, .code = why->code};
+    snprintf(q->stage, sizeof q->stage, "%s", stage);
     cut_text(q->text, sizeof q->text, why->text[0] != 0 ? why->text : sm_code_doc(why->code));
     return 0;
 }
@@ -280,63 +266,71 @@ static int sample_failed(struct sm_lease *l, const struct sm_err *why, struct sm
         }
         if (l->job.pipeline->source.on_error == SM_ON_ERROR_FAIL)
             return fail_naming(l, a, &reason, err);
-        if (a->tries == 0 && !a->padding && note_bad(l, a, &reason, err) != 0) return -1;
+        if (a->tries == 0 && !a->padding &&
+            lease_note_bad(l, a->position, a->sample, stage_of(&reason, a->failed), &reason, err) !=
+                0)
+            return -1;
         if (!choose_substitute(l, a))
             return sm_fail(
                 err, SM_E_DATASET,
                 "no sample was found to fill the place of the bad sample %llu; %d others were tried, the last one: %.200s "
                 "(hint: is the whole dataset damaged?)",
-                (unsigned long long)sm_plan_at(&l->job.plan, a->position).sample,
-                SM_MAX_SUBSTITUTE_TRIES, reason.text);
+                (unsigned long long)planned_sample(l, a->position), SM_MAX_SUBSTITUTE_TRIES,
+                reason.text);
         read_attempt(l, a);
         if (!a->failed) return submit(l, err);
         reason = a->err;
     }
 }
 
+static uint64_t planned_sample(const struct sm_lease *l, uint64_t position) {
+    return sm_places_at(l->job.places, &l->job.plan, position).sample;
+}
+
 /* A sample that is known to kill workers is no substitute. */
 static bool kills_workers(const struct sm_lease *l, uint64_t sample) {
     for (size_t i = 0; i < l->n_skip; i++)
-        if (l->skip[i] < sm_plan_positions(&l->job.plan) &&
-            sm_plan_at(&l->job.plan, l->skip[i]).sample == sample)
+        if (l->skip[i] < sm_plan_positions(&l->job.plan) && planned_sample(l, l->skip[i]) == sample)
             return true;
     return false;
 }
 
 /* The k-th substitute of a sample (k from 1): first the samples of its class after it, round and
- * round; then all. */
-static bool nth_substitute(const struct sm_index *index, uint64_t original, int k,
+ * round; then all. Only samples of the job's own part of the dataset. */
+static bool nth_substitute(const struct sm_lease_job *job, uint64_t original, int k,
                            uint64_t *sample) {
     const int of_class = SM_MAX_SUBSTITUTE_TRIES / 2;
     if (k <= of_class) {
-        uint32_t label = sm_index_entry(index, original).label;
-        uint64_t n = sm_index_class_samples(index, label);
+        uint32_t label = sm_index_label(job->index, original);
+        uint64_t n = sm_places_class_samples(job->places, label);
         if ((uint64_t)k >= n) return false; /* all of the class have been tried */
-        *sample = sm_index_class_sample(index, label,
-                                        (sm_index_class_rank(index, original) + (uint64_t)k) % n);
-        return true;
+        *sample = sm_places_class_sample(
+            job->places, label, (sm_index_class_rank(job->index, original) + (uint64_t)k) % n);
+    } else {
+        uint64_t n = sm_places_part_samples(job->places), step = (uint64_t)(k - of_class);
+        if (step >= n) return false;
+        *sample = sm_places_part_sample(job->places, (original + step) % n);
     }
-    uint64_t n = sm_index_samples(index), step = (uint64_t)(k - of_class);
-    if (step >= n) return false;
-    *sample = (original + step) % n;
-    return true;
+    return *sample != original;
+}
+
+bool lease_substitute(const struct sm_lease *l, uint64_t original, int *tries, uint64_t *sample) {
+    while (++*tries <= SM_MAX_SUBSTITUTE_TRIES)
+        if (nth_substitute(&l->job, original, *tries, sample) && !kills_workers(l, *sample))
+            return true;
+    *tries = SM_MAX_SUBSTITUTE_TRIES;
+    return false;
 }
 
 /* Moves an attempt on to its next substitute. Its draws are of a copy that the plan never uses, so
  * they differ from those of the substitute's own copies. */
 static bool choose_substitute(const struct sm_lease *l, struct attempt *a) {
-    struct sm_place place = sm_plan_at(&l->job.plan, a->position);
-    while (++a->tries <= SM_MAX_SUBSTITUTE_TRIES) {
-        if (!nth_substitute(l->job.index, place.sample, a->tries, &a->sample) ||
-            kills_workers(l, a->sample))
-            continue;
-        a->copy = l->job.plan.copies + place.copy;
-        a->skipped = false;
-        a->failed = 0;
-        return true;
-    }
-    a->tries = SM_MAX_SUBSTITUTE_TRIES;
-    return false;
+    struct sm_placed place = sm_places_at(l->job.places, &l->job.plan, a->position);
+    if (!lease_substitute(l, place.sample, &a->tries, &a->sample)) return false;
+    a->copy = place.copy | SUBSTITUTE_COPY;
+    a->skipped = false;
+    a->failed = 0;
+    return true;
 }
 
 static void json_source(struct sm_buf *b, const struct sm_entry *e) {
@@ -362,12 +356,12 @@ static int describe(struct sm_lease *l, const struct attempt *a, const char *dra
     json_source(b, &e);
     sm_buf_text(b, ",\"class\":");
     sm_buf_json(b, sm_index_class(index, e.label));
-    sm_buf_printf(
-        b, ",\"copy\":%u,\"epoch\":%u,\"position\":%llu,\"sample\":%llu,\"draws\":", a->copy,
-        l->job.plan.epoch, (unsigned long long)a->position, (unsigned long long)a->sample);
+    sm_buf_printf(b, ",\"copy\":%u,\"epoch\":%u,\"position\":%llu,\"sample\":%llu,\"draws\":",
+                  a->copy & ~SUBSTITUTE_COPY, l->job.plan.epoch, (unsigned long long)a->position,
+                  (unsigned long long)a->sample);
     sm_buf_add(b, draws, draws_n);
     if (a->tries > 0) {
-        uint64_t sample = sm_plan_at(&l->job.plan, a->position).sample;
+        uint64_t sample = planned_sample(l, a->position);
         struct sm_entry original = sm_index_entry(index, sample);
         sm_buf_printf(
             b, ",\"substitute_for\":{\"sample\":%llu,\"source\":", (unsigned long long)sample);
@@ -378,14 +372,19 @@ static int describe(struct sm_lease *l, const struct attempt *a, const char *dra
     return b->full ? sm_fail(err, SM_E_MEMORY, "the description of '%s' is too long", e.file) : 0;
 }
 
+void lease_note_substitute(struct sm_lease *l, uint64_t position, uint64_t sample) {
+    assert(l->n_bad > 0);
+    for (size_t i = l->n_bad; i-- > 0;) /* the next place may have failed already */
+        if (l->bad[i].position == position) l->bad[i].substitute = sample;
+}
+
 static int store(struct sm_lease *l, const struct attempt *a, const struct sm_engine_result *result,
                  const uint8_t *out, const char *draws, struct sm_err *err) {
     char key[24];
     if (a->tries > 0 && !a->padding) {
-        assert(l->n_bad > 0);
-        for (size_t i = l->n_bad; i-- > 0;) /* the next place may have failed already */
-            if (l->bad[i].position == a->position) l->bad[i].substitute = a->sample;
+        lease_note_substitute(l, a->position, a->sample);
     }
+    if (l->rows != NULL) return lease_rows_collect(l, a, out, result->n_bytes, err);
     if (l->batch.memory != NULL) {
         store_in_batch(l, a, out + result->n_bytes - sm_batch_sample_bytes(&l->batch.header));
         return 0;
@@ -393,8 +392,7 @@ static int store(struct sm_lease *l, const struct attempt *a, const struct sm_en
     snprintf(key, sizeof key, "%010llu", (unsigned long long)a->position);
     if (describe(l, a, draws, result->draws_bytes, err) != 0) return -1;
     return sm_part_add(l->part, key, result->extension, out, result->n_bytes,
-                       sm_index_entry(l->job.index, a->sample).label, l->json.data, l->json.len,
-                       err);
+                       sm_index_label(l->job.index, a->sample), l->json.data, l->json.len, err);
 }
 
 /* ---- STEP ---- */
@@ -410,13 +408,19 @@ static void start_batch(struct sm_lease *l, const struct sm_batch_place *batch) 
     memset(batch->memory, 0, SM_BATCH_HEADER);
 }
 
-/* The cage says what shape it made; a batch has one shape, so any other is a lie. */
+/* The cage says what shape it made; a batch, and a row, has one shape, so any other is a lie. */
 static bool fits_batch(const struct sm_lease *l, const struct sm_engine_result *result,
                        struct sm_err *why) {
     const struct sm_batch_header *h = &l->batch.header;
-    bool fits = result->width == (int)h->width && result->height == (int)h->height &&
-                result->channels == (int)h->channels && strcmp(result->extension, "npy") == 0 &&
-                result->n_bytes >= sm_batch_sample_bytes(h);
+    bool fits = strcmp(result->extension, "npy") == 0;
+    if (l->rows != NULL) {
+        const size_t columns = sm_features_in(l->job.features)->n;
+        fits = fits && result->n_bytes >= columns * sizeof(float) &&
+               (size_t)result->width * (size_t)result->height * (size_t)result->channels == columns;
+    } else {
+        fits = fits && result->width == (int)h->width && result->height == (int)h->height &&
+               result->channels == (int)h->channels && result->n_bytes >= sm_batch_sample_bytes(h);
+    }
     if (!fits)
         sm_fail(why, SM_E_CAGE_DIED, "the cage made a sample of another shape than the batch's");
     return fits;
@@ -431,7 +435,7 @@ static void store_in_batch(struct sm_lease *l, const struct attempt *a, const ui
     uint8_t *to = m + h->tensor + n * a->i;
     memcpy(to, payload, n);
     sm_hash_add(l->hash, to, n); /* while it is in the cache */
-    ((int64_t *)(m + h->label))[a->i] = sm_index_entry(l->job.index, a->sample).label;
+    ((int64_t *)(m + h->label))[a->i] = sm_index_label(l->job.index, a->sample);
     ((uint64_t *)(m + h->index))[a->i] = a->sample;
     ((uint64_t *)(m + h->position))[a->i] = a->position;
     m[h->flags + a->i] =

@@ -8,6 +8,8 @@
 #include "lib/err.h"
 #include "lib/plan.h"
 #include "workers/cage.h"
+#include "workers/features.h"
+#include "workers/places.h"
 #include "workers/sinks/sink.h"
 #include "workers/sources/source.h"
 
@@ -19,8 +21,13 @@ struct sm_lease_job {
     const struct sm_pipeline *pipeline;
     const struct sm_index *index;
     struct sm_reader *reader;
-    struct sm_cage *cage;
+    struct sm_cage *cage; /* NULL for a table: nothing untrusted is left to parse */
     struct sm_plan plan;
+    const struct sm_places *places;
+    struct sm_features *features;           /* NULL: images leave the pipeline */
+    const struct sm_row_format *row_format; /* of rows in shards, else NULL */
+    struct sm_table *table;                 /* of a table */
+    const struct sm_artifact *neighbours;   /* of SMOTE, else NULL */
     const char *out_dir;
 };
 

@@ -21,7 +21,9 @@ struct sm_placed {
     uint64_t neighbour; /* sample of the index towards which a synthetic row lies; with shrinkage
                            the parent itself */
     double gap;         /* 0 to 1: row = parent + gap x (neighbour - parent) */
-    uint64_t chance;    /* names the random stream of what is drawn when a synthetic row is made */
+    uint64_t parent;    /* number of the parent within its class */
+    uint64_t chance;    /* with the epoch it names the stream of what is drawn for the row */
+    uint32_t epoch;
 };
 
 /* Checks and plans: classes against `rebalance:` (targets, k + 1 rows, weights…: SM_E_PIPELINE

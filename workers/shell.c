@@ -394,6 +394,11 @@ static void start_seal(struct worker *w, struct held *h, const struct sm_job *jo
     sm_disk_add(w->disk, &task);
 }
 
+/* A table has no cage. */
+static uint64_t cages_replaced(const struct sm_job *job) {
+    return job->lease.cage != NULL ? sm_cage_replaced(job->lease.cage) : 0;
+}
+
 /* A RANGE, or with a batch a STEP. */
 static void start_lease(struct worker *w, struct held *h, struct sm_job *job,
                         const struct sm_batch_place *batch) {
@@ -406,7 +411,7 @@ static void start_lease(struct worker *w, struct held *h, struct sm_job *job,
                              .skip = h->m->skip,
                              .n_skip = h->m->n_skip};
     struct sm_err err = {0};
-    w->cages_before = sm_cage_replaced(job->lease.cage);
+    w->cages_before = cages_replaced(job);
     if (sm_lease_start(&h->lease, &job->lease, &range, &err) != 0) {
         fail_held(w, h, &err);
         return;
@@ -585,7 +590,7 @@ static bool note_result(struct worker *w, struct held *h) {
     h->bad = calloc(h->n_bad + 1, sizeof *h->bad);
     if (h->bad == NULL) return false;
     if (h->n_bad > 0) memcpy(h->bad, bad, h->n_bad * sizeof *h->bad);
-    h->cages = (uint32_t)(sm_cage_replaced(job->lease.cage) - w->cages_before);
+    h->cages = (uint32_t)(cages_replaced(job) - w->cages_before);
     return true;
 }
 

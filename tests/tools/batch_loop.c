@@ -28,6 +28,7 @@ enum { KEPT = 4 }; /* batches that wait for their release, as a trainer's credit
 struct loop {
     struct sm_pipeline pipeline;
     struct sm_index *index;
+    struct sm_places *places;
     struct sm_lease_job job;
     struct sm_batch_header header;
     struct sm_steps steps;
@@ -84,6 +85,9 @@ static void make_all(struct loop *w) {
         die(&err);
     w->job.pipeline = &w->pipeline;
     w->job.index = w->index;
+    if (sm_places_new(&w->places, &w->pipeline, w->index, SM_PART_TRAIN, NULL, &err) != 0)
+        die(&err);
+    w->job.places = w->places;
     w->job.reader = sm_reader_new(root);
     w->job.plan = (struct sm_plan){.samples = w->steps.positions,
                                    .copies = 1,

@@ -185,7 +185,7 @@ static void a_spec_that_cannot_be_breaks_the_job_and_not_the_worker(void **state
     Shardmill__JobSpec spec = spec_of(&r);
     spec.samples = 41;
     give_spec(job, &spec);
-    assert_broken(job, "differs", "another dataset");
+    assert_broken(job, "differs", "an epoch has 40 samples");
     sm_job_free(&job);
     rig_free(&r);
 }

@@ -32,6 +32,7 @@ struct rig {
     char root[300], out[300];
     struct sm_pipeline pipeline;
     struct sm_index *index;
+    struct sm_places *places;
     struct sm_lease_job job;
 };
 
@@ -43,6 +44,7 @@ static void write_picture(const struct rig *r, const char *name, int i) {
 
 static void build_index(struct rig *r) {
     struct sm_err err = {0};
+    sm_places_free(&r->places);
     sm_index_close(&r->index);
     sm_reader_free(&r->job.reader);
     if (sm_index_build(&r->pipeline.source, scratch_path(&r->s, "index"), &err) != 0)
@@ -50,6 +52,9 @@ static void build_index(struct rig *r) {
     assert_int_equal(sm_index_open(&r->index, scratch_path(&r->s, "index"), &err), 0);
     assert_int_equal(sm_index_samples(r->index), SAMPLES);
     r->job.index = r->index;
+    if (sm_places_new(&r->places, &r->pipeline, r->index, SM_PART_TRAIN, NULL, &err) != 0)
+        fail_msg("%s", err.text);
+    r->job.places = r->places;
     r->job.reader = sm_reader_new(r->root);
 }
 
@@ -89,6 +94,7 @@ static struct rig *rig_new(const char *more) {
 static void rig_free(struct rig *r) {
     sm_cage_free(&r->job.cage);
     sm_reader_free(&r->job.reader);
+    sm_places_free(&r->places);
     sm_index_close(&r->index);
     sm_pipeline_release(&r->pipeline);
     scratch_remove(&r->s);
@@ -260,7 +266,7 @@ static void a_bad_sample_is_quarantined_and_its_place_filled_from_its_class(void
         json_t *d = description(p, q->position), *original = json_object_get(d, "substitute_for");
         assert_int_equal(number(d, "sample"), 9);
         assert_string_equal(json_string_value(json_object_get(d, "source")), "dog/09.jpg");
-        assert_int_equal(number(d, "copy"), COPIES + sm_plan_at(&r->job.plan, q->position).copy);
+        assert_int_equal(number(d, "copy"), sm_plan_at(&r->job.plan, q->position).copy);
         assert_int_equal(number(original, "sample"), q->sample);
         assert_string_equal(json_string_value(json_object_get(original, "source")),
                             q->sample == 7 ? "dog/07.jpg" : "dog/08.jpg");

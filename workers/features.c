@@ -1,0 +1,255 @@
+/* Compiles and runs the row ops of a pipeline: each op turns one block into the next, in pieces of
+ * a fixed number of rows. A last short piece is filled up with copies of its last row, so that
+ * every matrix product has the same shape and a row comes out the same whatever stands beside it.
+ */
+#include "workers/features.h"
+
+#include "workers/chain.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PIECE_ROWS = 64, ARENA_MAX = 256 << 20 };
+
+struct row_step {
+    const struct sm_op *op;
+    const struct sm_op_node *node;
+    struct sm_artifact learned;
+    bool has_learned;
+    struct sm_schema out;
+};
+
+struct sm_features {
+    struct sm_schema in;
+    struct row_step steps[SM_MAX_OPS];
+    size_t n;
+    struct sm_rows piece[2]; /* of PIECE_ROWS rows; an op reads one and fills the other */
+    size_t widest;
+    struct sm_arena arena;
+};
+
+static int schema_of_images(struct sm_features *f, const struct sm_pipeline *p, size_t n_ops,
+                            struct sm_err *err);
+static int step_compile(struct sm_features *f, const struct sm_pipeline *p, size_t i,
+                        const char *artifact_dir, struct sm_err *err);
+static int piece_apply(struct sm_features *f, size_t used, size_t first,
+                       struct sm_row_faults *faults, const struct sm_rows **result,
+                       struct sm_err *err);
+
+int sm_features_new(struct sm_features **gives, const struct sm_pipeline *p, size_t n_ops,
+                    const struct sm_index *index, const char *artifact_dir, struct sm_err *err) {
+    struct sm_features *f = calloc(1, sizeof *f);
+    *gives = NULL;
+    if (f == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    sm_arena_init(&f->arena, ARENA_MAX);
+    const size_t first = sm_pipeline_image_ops(p);
+    assert(n_ops >= first && n_ops <= p->n_ops);
+    int failed = 0;
+    if (sm_source_is_table(&p->source))
+        f->in = *sm_index_schema(index);
+    else
+        failed = schema_of_images(f, p, first, err);
+    f->widest = f->in.n;
+    for (size_t i = first; !failed && i < n_ops; i++)
+        failed = step_compile(f, p, i, artifact_dir, err);
+    for (int i = 0; !failed && i < 2; i++)
+        failed = sm_rows_alloc(&f->piece[i], PIECE_ROWS, f->widest, f->in.is_double, err);
+    if (failed) {
+        sm_features_free(&f);
+        return -1;
+    }
+    *gives = f;
+    return 0;
+}
+
+void sm_features_free(struct sm_features **fp) {
+    struct sm_features *f = *fp;
+    if (f == NULL) return;
+    for (size_t i = 0; i < f->n; i++)
+        if (f->steps[i].has_learned) sm_artifact_close(&f->steps[i].learned);
+    for (int i = 0; i < 2; i++)
+        sm_rows_free(&f->piece[i]);
+    sm_arena_release(&f->arena);
+    free(f);
+    *fp = NULL;
+}
+
+const struct sm_schema *sm_features_in(const struct sm_features *f) {
+    return &f->in;
+}
+
+const struct sm_schema *sm_features_out(const struct sm_features *f) {
+    return f->n > 0 ? &f->steps[f->n - 1].out : &f->in;
+}
+
+/* --- compile ---------------------------------------------------------------------------------- */
+
+/* Every pixel is a column, channel by channel, row by row. */
+static int schema_of_images(struct sm_features *f, const struct sm_pipeline *p, size_t n_ops,
+                            struct sm_err *err) {
+    struct sm_chain chain = {0};
+    const struct sm_shape in = {.channels = p->source.mode == SM_MODE_L ? 1 : 3};
+    int failed = sm_chain_compile(&chain, p->ops, n_ops, in, err);
+    const struct sm_shape out = chain.out;
+    sm_chain_release(&chain);
+    if (failed) return -1;
+    if (out.width <= 0 || out.height <= 0)
+        return sm_fail(err, SM_E_PIPELINE,
+                       "'Flatten' needs images of one size (hint: a Resize or crop with two sides "
+                       "before it)");
+    const size_t n = (size_t)out.channels * (size_t)out.width * (size_t)out.height;
+    if (n > SM_MAX_FEATURES)
+        return sm_fail(err, SM_E_TOO_LARGE,
+                       "'Flatten' makes %zu columns of %d x %d x %d, at most %d (hint: a smaller "
+                       "Resize, or Grayscale)",
+                       n, out.channels, out.height, out.width, SM_MAX_FEATURES);
+    enum { NAME = 12 };
+    char *names = sm_arena_alloc(&f->arena, n * NAME);
+    struct sm_column *columns = sm_arena_alloc(&f->arena, n * sizeof *columns);
+    if (names == NULL || columns == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t i = 0; i < n; i++) {
+        snprintf(names + i * NAME, NAME, "p%zu", i);
+        columns[i] = (struct sm_column){.name = names + i * NAME};
+    }
+    f->in = (struct sm_schema){.columns = columns, .n = n};
+    return 0;
+}
+
+static int fail_at(const struct row_step *step, struct sm_err *err) {
+    if (err->code != SM_E_MISSING && err->code != SM_E_DIFFERS && err->code != SM_E_MEMORY)
+        err->code = SM_E_PIPELINE;
+    return sm_err_context(err, "line %d, column %d: '%s'", step->node->line, step->node->column,
+                          step->op->info.name);
+}
+
+static int step_compile(struct sm_features *f, const struct sm_pipeline *p, size_t i,
+                        const char *artifact_dir, struct sm_err *err) {
+    struct row_step *step = &f->steps[f->n];
+    const struct sm_schema *in = sm_features_out(f);
+    *step = (struct row_step){.op = sm_op_find(p->ops[i].info->name), .node = &p->ops[i]};
+    assert(step->op != NULL && step->op->rows != NULL);
+    if (step->op->rows->fit != NULL) {
+        const char *sha = i < p->artifacts.count ? p->artifacts.v[i] : "";
+        int failed =
+            sha[0] == 0 ? sm_fail(err, SM_E_MISSING, "it has not been fitted (hint: shardmill fit)")
+                        : sm_artifact_open(&step->learned, artifact_dir, sha, err);
+        if (failed) return fail_at(step, err);
+        step->has_learned = true;
+    }
+    const struct sm_artifact *learned = step->has_learned ? &step->learned : NULL;
+    f->n++; /* the artifact is closed with f */
+    if (step->op->rows->schema(step->node->params, learned, in, &step->out, &f->arena, err) != 0)
+        return fail_at(step, err);
+    if (step->out.n == 0 || step->out.n > SM_MAX_FEATURES) {
+        sm_fail(err, SM_E_PIPELINE, "it leaves %zu columns, wanted 1 to %d", step->out.n,
+                SM_MAX_FEATURES);
+        return fail_at(step, err);
+    }
+    assert(step->out.is_double == f->in.is_double);
+    if (step->out.n > f->widest) f->widest = step->out.n;
+    return 0;
+}
+
+/* --- a block ---------------------------------------------------------------------------------- */
+
+int sm_features_apply(struct sm_features *f, const struct sm_rows *in, struct sm_rows *out,
+                      struct sm_row_faults *faults, struct sm_err *err) {
+    const size_t element = sm_rows_element(in), in_row = f->in.n * element,
+                 out_row = sm_features_out(f)->n * element;
+    assert(in->columns == f->in.n && in->is_double == f->in.is_double && out->n == in->n &&
+           out->columns == sm_features_out(f)->n && out->is_double == in->is_double);
+    for (size_t first = 0; first < in->n; first += PIECE_ROWS) {
+        const size_t used = in->n - first < PIECE_ROWS ? in->n - first : PIECE_ROWS;
+        uint8_t *piece = f->piece[0].data;
+        memcpy(piece, (const uint8_t *)in->data + first * in_row, used * in_row);
+        for (size_t i = used; i < PIECE_ROWS; i++)
+            memcpy(piece + i * in_row, piece + (used - 1) * in_row, in_row);
+        const struct sm_rows *result;
+        if (piece_apply(f, used, first, faults, &result, err) != 0) return -1;
+        memcpy((uint8_t *)out->data + first * out_row, result->data, used * out_row);
+    }
+    return 0;
+}
+
+/* Moves the faults of a piece to the block's; those of rows that only fill up do not count. */
+static void faults_move(const struct sm_row_faults *from, size_t used, size_t first,
+                        struct sm_row_faults *to) {
+    for (size_t i = 0; i < used; i++) {
+        if (from->bad[i] == 0 || to->bad[first + i] != 0) continue;
+        to->bad[first + i] = 1;
+        if (to->n_bad++ == 0 || first + i < to->first) {
+            to->first = first + i;
+            memcpy(to->text, from->text, sizeof to->text);
+        }
+    }
+}
+
+static int piece_apply(struct sm_features *f, size_t used, size_t first,
+                       struct sm_row_faults *faults, const struct sm_rows **result,
+                       struct sm_err *err) {
+    int at = 0;
+    const struct sm_schema *schema = &f->in;
+    for (size_t i = 0; i < f->n; i++, at = 1 - at) {
+        struct row_step *step = &f->steps[i];
+        uint8_t bad[PIECE_ROWS] = {0};
+        struct sm_row_faults found = {.bad = bad};
+        struct sm_rows in = f->piece[at], out = f->piece[1 - at];
+        in.columns = schema->n;
+        out.columns = step->out.n;
+        if (step->op->rows->apply(step->node->params, step->has_learned ? &step->learned : NULL,
+                                  schema, &in, &out, &found, err) != 0)
+            return fail_at(step, err);
+        if (found.n_bad > 0) faults_move(&found, used, first, faults);
+        schema = &step->out;
+    }
+    *result = &f->piece[at];
+    return 0;
+}
+
+/* --- a batch ---------------------------------------------------------------------------------- */
+
+int sm_features_layout(const struct sm_pipeline *p, const struct sm_features *f, uint32_t count,
+                       struct sm_batch_header *h, struct sm_err *err) {
+    *h = (struct sm_batch_header){.count = count, .dtype = (uint32_t)p->output.dtype};
+    if (f != NULL) {
+        h->layout = SM_LAYOUT_ROWS;
+        h->channels = h->height = 1;
+        h->width = (uint32_t)sm_features_out(f)->n;
+        return sm_batch_layout(h, err);
+    }
+    struct sm_chain chain = {0};
+    const struct sm_shape in = {.channels = p->source.mode == SM_MODE_L ? 1 : 3};
+    int failed = sm_chain_compile(&chain, p->ops, p->n_ops, in, err);
+    const struct sm_shape out = chain.out;
+    sm_chain_release(&chain);
+    if (failed) return -1;
+    if (out.width <= 0 || out.height <= 0)
+        return sm_fail(err, SM_E_PIPELINE,
+                       "the samples have sizes of their own, and a batch is one tensor (hint: add "
+                       "a Resize or crop with two sides)");
+    h->layout = (uint32_t)p->output.layout;
+    h->channels = (uint32_t)out.channels;
+    h->height = (uint32_t)out.height;
+    h->width = (uint32_t)out.width;
+    return sm_batch_layout(h, err);
+}
+
+/* --- explain ---------------------------------------------------------------------------------- */
+
+void sm_features_explain(const struct sm_features *f, struct sm_buf *out) {
+    size_t columns = f->in.n;
+    sm_buf_printf(out, "rows     %zu column%s of %s\n", columns, columns == 1 ? "" : "s",
+                  f->in.is_double ? "float64" : "float32");
+    for (size_t i = 0; i < f->n; i++) {
+        const struct row_step *step = &f->steps[i];
+        sm_buf_printf(out, "%3zu      %-24s %zu -> %zu columns", i, step->op->info.name, columns,
+                      step->out.n);
+        if (step->has_learned)
+            sm_buf_printf(out, "  learned %.12s, %llu bytes", step->learned.sha256,
+                          (unsigned long long)step->learned.bytes);
+        sm_buf_text(out, "\n");
+        columns = step->out.n;
+    }
+}

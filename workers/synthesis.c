@@ -1,0 +1,101 @@
+/* The arithmetic of synthetic rows. */
+#include "workers/synthesis.h"
+
+#include "lib/rng.h"
+#include "workers/rebalance/method.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STREAM_NOISE = 0x53590001 };
+
+static double cell_of(const struct sm_rows *r, size_t i, size_t k) {
+    const size_t at = i * r->columns + k;
+    return r->is_double ? r->f64[at] : (double)r->f32[at];
+}
+
+static void cell_put(struct sm_rows *r, size_t i, size_t k, double v) {
+    const size_t at = i * r->columns + k;
+    if (r->is_double)
+        r->f64[at] = v;
+    else
+        r->f32[at] = (float)v;
+}
+
+/* scikit-learn contrib's smoothed bootstrap: normal noise, as wide as the class spreads in each
+ * column (the array "scales", classes x columns). */
+static int noise_add(const struct sm_places *places, const struct sm_artifact *learned,
+                     const struct sm_placed *p, struct sm_rows *rows, size_t i,
+                     struct sm_err *err) {
+    const struct sm_array *scales = learned != NULL ? sm_artifact_find(learned, "scales") : NULL;
+    const uint64_t seed = (uint64_t)sm_places_pipeline(places)->seed;
+    if (scales == NULL || scales->type != SM_ARRAY_F64 || scales->ndim != 2 ||
+        scales->shape[1] != rows->columns || p->label >= scales->shape[0])
+        return sm_fail(err, SM_E_DIFFERS,
+                       "the scales of noise are of another dataset (hint: shardmill fit)");
+    const double *scale = (const double *)scales->data + (size_t)p->label * rows->columns;
+    struct sm_rng rng = sm_rng_op(seed, p->epoch, p->chance, p->label, STREAM_NOISE);
+    for (size_t k = 0; k < rows->columns; k++) {
+        const double u = 1 - sm_rng_double(&rng), v = sm_rng_double(&rng);
+        const double normal = sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * v);
+        cell_put(rows, i, k, cell_of(rows, i, k) + scale[k] * normal);
+    }
+    return 0;
+}
+
+/* The category that most of the parent's neighbours have; of equals the first. */
+static double voted(const struct sm_rows *near, size_t k, uint32_t categories) {
+    double best = NAN;
+    size_t most = 0;
+    for (uint32_t c = 0; c < categories; c++) {
+        size_t n = 0;
+        for (size_t i = 0; i < near->n; i++)
+            n += cell_of(near, i, k) == c;
+        if (n > most) most = n, best = c;
+    }
+    return best;
+}
+
+static int rows_near(const struct sm_places *places, struct sm_table *table,
+                     const struct sm_artifact *learned, const struct sm_placed *p,
+                     const struct sm_schema *schema, struct sm_rows *near, struct sm_err *err) {
+    const struct sm_array *list = sm_artifact_find(learned, "neighbours"),
+                          *offsets = sm_artifact_find(learned, "offsets");
+    const uint64_t k = list->shape[1],
+                   row = (uint64_t)((const int64_t *)offsets->data)[p->label] + p->parent;
+    uint64_t *samples = calloc(k + 1, sizeof *samples);
+    if (samples == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (uint64_t i = 0; i < k; i++)
+        samples[i] =
+            sm_places_class_sample(places, p->label, ((const uint32_t *)list->data)[row * k + i]);
+    int failed = sm_rows_alloc(near, k, schema->n, schema->is_double, err);
+    if (!failed) failed = sm_table_read(table, samples, 0, k, near, err);
+    free(samples);
+    return failed;
+}
+
+int sm_synthesize(const struct sm_places *places, struct sm_table *table,
+                  const struct sm_artifact *neighbours, const struct sm_placed *p,
+                  struct sm_rows *rows, size_t i, struct sm_err *err) {
+    const struct sm_schema *schema = sm_index_schema(sm_places_index(places));
+    const struct sm_method *method = sm_method_of(sm_places_pipeline(places)->rebalance);
+    if (method->neighbours == NULL) return noise_add(places, neighbours, p, rows, i, err);
+    struct sm_rows to = {0}, near = {0};
+    int failed = neighbours == NULL || sm_artifact_find(neighbours, "neighbours") == NULL
+                     ? sm_fail(err, SM_E_MISSING, "neighbours are not known (hint: shardmill fit)")
+                     : sm_rows_alloc(&to, 1, schema->n, schema->is_double, err);
+    if (!failed) failed = sm_table_read(table, &p->neighbour, 0, 1, &to, err);
+    if (!failed && method->mixed)
+        failed = rows_near(places, table, neighbours, p, schema, &near, err);
+    for (size_t k = 0; !failed && k < schema->n; k++) {
+        const double from = cell_of(rows, i, k);
+        cell_put(rows, i, k,
+                 schema->columns[k].kind == SM_COLUMN_CATEGORY
+                     ? voted(&near, k, schema->columns[k].n_categories)
+                     : from + p->gap * (cell_of(&to, 0, k) - from));
+    }
+    sm_rows_free(&to);
+    sm_rows_free(&near);
+    return failed;
+}
