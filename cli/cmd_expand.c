@@ -2,6 +2,7 @@
  * flow: cli/expand.c. */
 #include "cli/cli.h"
 #include "cli/expand.h"
+#include "cli/lock.h"
 #include "cli/summary.h"
 #include "lib/limits.h"
 #include "workers/engine.h"
@@ -101,7 +102,10 @@ static int run(const void *values, int n, char **operands) {
                 "worker --no-fuse)");
         return sm_cli_fail(&err);
     }
-    if (read_slice(v->slice, &options, &err) < 0) return sm_cli_fail(&err);
+    char lock[PATH_MAX];
+    if (read_slice(v->slice, &options, &err) < 0 || sm_lock_path(operands[0], lock, &err) < 0)
+        return sm_cli_fail(&err);
+    options.lock = lock;
     struct sm_pipeline pipeline;
     struct sm_run record = {0};
     int code;

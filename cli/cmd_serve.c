@@ -25,7 +25,8 @@ static int run(const void *values, int n, char **operands) {
     struct sm_stream_options described = {.common = &v->common,
                                           .state_dir = v->state,
                                           .epochs = (uint32_t)v->epochs,
-                                          .reindex = v->reindex};
+                                          .reindex = v->reindex,
+                                          .stop = sm_cli_stop()};
     struct sm_serve_options options = {.bind = v->bind,
                                        .workers = v->common.workers ? (int)v->common.workers
                                                   : cores > 0       ? (int)cores

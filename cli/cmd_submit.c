@@ -37,7 +37,8 @@ static int run(const void *values, int n, char **operands) {
     struct sm_stream_options options = {.common = &v->common,
                                         .state_dir = v->state,
                                         .epochs = (uint32_t)v->epochs,
-                                        .reindex = v->reindex};
+                                        .reindex = v->reindex,
+                                        .stop = sm_cli_stop()};
     const char *endpoint = v->common.broker != NULL ? v->common.broker : SM_BROKER_ENDPOINT;
     struct sm_stream stream;
     struct sm_client *client = NULL;
@@ -71,6 +72,8 @@ static const struct sm_option options[] = {
                .doc = "folder for the dataset's index, which the broker must be able to read"},
      .metavar = "DIR"},
     SM_OPTION_REINDEX(AT(reindex)),
+    SM_OPTION_WORKERS, /* of fits, which come first */
+    SM_OPTION_SANDBOX,
     SM_OPTION_JSON,
     SM_OPTION_QUIET,
 };

@@ -7,6 +7,7 @@
 #include "lib/fs.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int describe(struct sm_dataset *d, const struct sm_pipeline_source *source, const char *dir,
@@ -39,14 +40,37 @@ void sm_dataset_close(struct sm_dataset *d) {
     sm_index_close(&d->index);
 }
 
+/* How a table is read, and which state of its file: rows are read from the index alone. */
+static void describe_table(const struct sm_pipeline_source *s, struct sm_buf *from) {
+    struct stat st;
+    const struct sm_strs *const lists[] = {&s->missing, &s->categorical};
+    sm_buf_printf(from, " %d %d", s->header, s->float64);
+    sm_buf_json(from, s->label != NULL ? s->label : "");
+    sm_buf_json(from, s->delimiter != NULL ? s->delimiter : "");
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        sm_buf_printf(from, " %d", lists[i]->v == NULL);
+        for (size_t k = 0; k < lists[i]->count; k++)
+            sm_buf_json(from, lists[i]->v[k]);
+    }
+    if (stat(s->path, &st) == 0)
+        sm_buf_printf(from, " %lld %lld.%09ld", (long long)st.st_size, (long long)st.st_mtim.tv_sec,
+                      st.st_mtim.tv_nsec);
+}
+
 static int describe(struct sm_dataset *d, const struct sm_pipeline_source *source, const char *dir,
                     struct sm_err *err) {
     *d = (struct sm_dataset){0};
     if (sm_source_root(source, d->root, err) < 0) return -1;
-    char from[SM_MAX_PATH_BYTES + PATH_MAX + 64], digest[SM_XXH_HEX];
-    int n = snprintf(from, sizeof from, "%s %s %d %d %d %d", d->root, source->path, source->format,
-                     source->gif, source->tiff, source->checksum);
-    sm_xxh(from, (size_t)n, digest);
+    char digest[SM_XXH_HEX];
+    struct sm_buf from;
+    sm_buf_init(&from, 2 * SM_MAX_YAML_BYTES);
+    sm_buf_printf(&from, "%s %s %d %d %d %d", d->root, source->path, source->format, source->gif,
+                  source->tiff, source->checksum);
+    if (sm_source_is_table(source)) describe_table(source, &from);
+    sm_xxh(from.data, from.len, digest);
+    bool full = from.full;
+    sm_buf_release(&from);
+    if (full) return sm_fail(err, SM_E_MEMORY, "out of memory");
     snprintf(d->index_path, sizeof d->index_path, "%.*s/index-%.16s",
              (int)(sizeof d->index_path - 32), dir, digest);
     return 0;

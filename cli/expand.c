@@ -7,6 +7,7 @@
 #include "cli/client.h"
 #include "cli/dataset.h"
 #include "cli/embedded.h"
+#include "cli/fit.h"
 #include "cli/progress.h"
 #include "lib/fs.h"
 #include "lib/limits.h"
@@ -50,12 +51,13 @@ struct expansion {
 };
 
 static int claim_folder(struct expansion *x, struct sm_err *err);
+static int learn(struct expansion *x, struct sm_pipeline *p, struct sm_err *err);
 static int describe_run(struct expansion *x, struct sm_err *err);
 static int compare_folder(struct expansion *x, bool *complete, struct sm_err *err);
 static int work(struct expansion *x, struct sm_err *err);
 static int collect(struct expansion *x, struct sm_err *err);
 
-int sm_expand(const struct sm_pipeline *pipeline, const struct sm_expand_options *options,
+int sm_expand(struct sm_pipeline *pipeline, const struct sm_expand_options *options,
               struct sm_run *run, enum sm_expand_end *end, struct sm_err *err) {
     struct expansion *x = calloc(1, sizeof *x);
     if (x == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
@@ -68,7 +70,8 @@ int sm_expand(const struct sm_pipeline *pipeline, const struct sm_expand_options
     int r = -1;
     if (claim_folder(x, err) < 0 ||
         sm_dataset_open(&x->data, &pipeline->source, x->state, false, err) < 0 ||
-        describe_run(x, err) < 0 || compare_folder(x, &complete, err) < 0)
+        learn(x, pipeline, err) < 0 || describe_run(x, err) < 0 ||
+        compare_folder(x, &complete, err) < 0)
         goto out;
     *end = complete ? SM_EXPAND_WAS_DONE : SM_EXPAND_DONE;
     r = complete ? 0 : work(x, err);
@@ -105,6 +108,18 @@ static int claim_folder(struct expansion *x, struct sm_err *err) {
         return sm_fail(err, SM_E_BUSY,
                        "another expand is at work in '%s' (hint: wait for it, or end it)", x->dir);
     return 0;
+}
+
+static int learn(struct expansion *x, struct sm_pipeline *p, struct sm_err *err) {
+    const struct sm_expand_options *o = x->options;
+    const struct sm_fit_options fit = {.state = x->state,
+                                       .lock = o->lock,
+                                       .broker = o->broker,
+                                       .workers = o->workers,
+                                       .no_sandbox = o->no_sandbox,
+                                       .quiet = o->quiet,
+                                       .stop = o->stop};
+    return sm_fit_ensure(p, &fit, &x->data, NULL, err);
 }
 
 static int describe_run(struct expansion *x, struct sm_err *err) {

@@ -2,6 +2,7 @@
  * After: it is submitted to a broker (client.h), whose sessions (broker/) lease its steps. */
 #include "cli/stream.h"
 
+#include "cli/lock.h"
 #include "cli/shape.h"
 #include "lib/fs.h"
 #include "workers/features.h"
@@ -15,6 +16,8 @@
 static int batch_describe(struct sm_stream *s, const char *file, struct sm_err *err);
 static int batch_lay_out(struct sm_stream *s, const char *file, const struct sm_features *f,
                          struct sm_err *err);
+static int learn(struct sm_stream *s, const char *file, const struct sm_stream_options *options,
+                 struct sm_err *err);
 static int epoch_describe(struct sm_stream *s, const char *file, struct sm_err *err);
 static int spec_describe(struct sm_stream *s, uint32_t epochs, struct sm_err *err);
 
@@ -31,7 +34,7 @@ int sm_stream_open(struct sm_stream *s, const char *file, const struct sm_stream
         return sm_fail(err, SM_E_USAGE, "the path of '%s' is too long", s->state);
     if (sm_dataset_open(&s->data, &s->pipeline.source, s->state, options->reindex, err) < 0)
         return -1;
-    if (epoch_describe(s, file, err) < 0) return -1;
+    if (learn(s, file, options, err) < 0 || epoch_describe(s, file, err) < 0) return -1;
     return spec_describe(s, options->epochs, err);
 }
 
@@ -101,6 +104,17 @@ static int counts_describe(struct sm_stream *s, struct sm_err *err) {
         s->spec.drawn[c] = account.drawn;
     }
     return names_describe(s, n, err);
+}
+
+/* What ops learn is part of the pipeline that is submitted, and so of its digest and id. */
+static int learn(struct sm_stream *s, const char *file, const struct sm_stream_options *options,
+                 struct sm_err *err) {
+    char lock[PATH_MAX];
+    if (sm_lock_path(file, lock, err) < 0) return -1;
+    struct sm_fit_options fit = sm_fit_options_of(options->common, s->state, lock);
+    fit.stop = options->stop;
+    if (sm_fit_ensure(&s->pipeline, &fit, &s->data, NULL, err) == 0) return 0;
+    return sm_err_context(err, "%s", file);
 }
 
 /* What needs the dataset: how many samples an epoch has, and of rows the columns of a batch. */

@@ -11,7 +11,7 @@
 struct sm_stream {
     struct sm_pipeline pipeline;
     struct sm_dataset data;
-    struct sm_places *places; /* what an epoch consists of */
+    struct sm_places *places;     /* what an epoch consists of */
     struct sm_batch_header batch; /* of a full batch: shape and bytes */
     struct sm_buf json;
     char pipeline_digest[SM_XXH_HEX];
@@ -27,6 +27,7 @@ struct sm_stream_options {
     const char *state_dir; /* holds the index; made when it is not there */
     uint32_t epochs;       /* 0: without end */
     bool reindex;
+    const volatile sig_atomic_t *stop; /* ends a fit; may be NULL */
 };
 
 /* Loads FILE, checks that its samples have one shape (a batch is one tensor), opens or builds the

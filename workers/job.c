@@ -3,6 +3,7 @@
  * result. */
 #include "workers/job.h"
 
+#include "lib/fs.h"
 #include "lib/limits.h"
 #include "workers/chain.h"
 #include "workers/ops/op.h"
@@ -38,6 +39,8 @@ void sm_job_free(struct sm_job **jp) {
     sm_cage_free(&job->lease.cage);
     sm_reader_free(&job->lease.reader);
     free(job->classes);
+    sm_fit_input_free(&job->fit);
+    sm_buf_release(&job->fit_state);
     sm_table_close(&job->table);
     sm_features_free(&job->features);
     sm_places_free(&job->places);
@@ -211,6 +214,48 @@ static int make_places(struct sm_job *job) {
     return 0;
 }
 
+/* The state of the round, by its digest: a file that another round has replaced is refused. */
+static int read_fit_state(struct sm_job *job) {
+    char path[SM_MAX_PATH_BYTES + 16], sha[SM_SHA_HEX];
+    struct sm_hash *hash = sm_hash_new_sha256();
+    snprintf(path, sizeof path, "%s/" SM_FIT_STATE_NAME, job->spec->out_dir);
+    sm_buf_init(&job->fit_state, SM_MAX_ARTIFACT_BYTES);
+    int failed = sm_fs_read_file(path, SM_MAX_ARTIFACT_BYTES, &job->fit_state, &job->err);
+    sm_hash_add(hash, job->fit_state.data, job->fit_state.len);
+    sm_hash_end(&hash, sha);
+    if (failed || strcmp(sha, job->spec->fit_state) == 0) return failed;
+    return sm_fail(&job->err, SM_E_DIFFERS, "'%s' is not the state of this job's round", path);
+}
+
+/* A round of a fit: training rows instead of places, ranges instead of samples. */
+static int make_fit(struct sm_job *job) {
+    char dir[SM_MAX_PATH_BYTES];
+    const Shardmill__JobSpec *spec = job->spec;
+    struct sm_err *err = &job->err;
+    if (spec->fit_op >= job->pipeline.n_ops)
+        return sm_fail(err, SM_E_PROTOCOL, "a fit of an op that is not there");
+    artifact_folder(job, dir);
+    const struct sm_fit_source source = {.pipeline = &job->pipeline,
+                                         .op = spec->fit_op,
+                                         .index = job->index,
+                                         .root = spec->source_root,
+                                         .artifacts = dir,
+                                         .features = spec->fit_features};
+    if (read_fit_state(job) != 0 || sm_fit_input_new(&job->fit, &source, err) != 0) return -1;
+    const struct sm_fit_context *c = sm_fit_input_context(job->fit);
+    const size_t bytes = sm_fit_input_fit(job->fit)->partial_bytes(c, &job->fit_state);
+    if (sm_fit_ranges(c, bytes) != spec->samples)
+        return sm_fail(err, SM_E_DIFFERS,
+                       "a fit has %llu ranges here and %llu in the job's spec (hint: do submitter "
+                       "and worker have the same version?)",
+                       (unsigned long long)sm_fit_ranges(c, bytes),
+                       (unsigned long long)spec->samples);
+    job->lease.fit = job->fit;
+    job->lease.fit_state = &job->fit_state;
+    job->state = SM_JOB_READY;
+    return 0;
+}
+
 static int make_ready(struct sm_job *job, const struct sm_job_options *options) {
     struct sm_err *err = &job->err;
     const Shardmill__JobSpec *spec = job->spec;
@@ -229,6 +274,7 @@ static int make_ready(struct sm_job *job, const struct sm_job_options *options) 
                                        .seed = spec->seed,
                                        .epoch = spec->epoch,
                                        .shard_samples = spec->shard_samples};
+    if (spec->kind == SHARDMILL__JOB_KIND__FIT) return make_fit(job);
     if (make_places(job) != 0) return -1;
     if (stream && lay_out_batch(job) != 0) return -1;
     if (!sm_index_is_table(job->index) && start_cage(job, options) != 0) return -1;

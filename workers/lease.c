@@ -52,6 +52,7 @@ int sm_lease_start(struct sm_lease **gives, const struct sm_lease_job *job,
     if (range->batch != NULL) start_batch(l, range->batch);
     int failed = range->batch == NULL ? part_open(l, err) : 0;
     if (!failed && job->features != NULL) failed = lease_rows_start(l, err);
+    if (!failed && job->fit != NULL) failed = lease_fit_start(l, err);
     if (!failed && job->cage != NULL) {
         read_place(l, &l->now, 0, 0);
         failed = submit(l, err);
@@ -70,6 +71,7 @@ void sm_lease_free(struct sm_lease **lp) {
     if (l->busy) sm_cage_abandon(l->job.cage);
     sm_part_abandon(&l->part);
     lease_rows_free(l);
+    lease_fit_free(l);
     sm_hash_end(&l->hash, NULL);
     sm_buf_release(&l->json);
     free(l->skip);
@@ -107,6 +109,7 @@ struct sm_part *sm_lease_take_part(struct sm_lease *l) {
 }
 
 int sm_lease_step(struct sm_lease *l, struct sm_err *err) {
+    if (l->fit != NULL) return lease_fit_step(l, err);
     if (l->job.cage == NULL) return lease_rows_step(l, err);
     if (!l->busy) return l->done == l->range.count ? 1 : 0;
     struct sm_engine_result result;

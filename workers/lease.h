@@ -1,7 +1,7 @@
 /* A lease: the samples of some positions, made one after the other into a part of a shard (RANGE)
- * or into a batch in memory (STEP). It never blocks for long: whoever drives it (shell.c) polls its
- * descriptor and calls step. Comes after: sinks/, which store parts, and batches.h, where batches
- * lie. */
+ * or into a batch in memory (STEP); of a FIT job a range of rows, mapped into a partial. It never
+ * blocks for long: whoever drives it (shell.c) polls its descriptor and calls step. Comes after:
+ * sinks/, which store parts, and batches.h, where batches lie. */
 #pragma once
 
 #include "lib/batch.h"
@@ -9,6 +9,7 @@
 #include "lib/plan.h"
 #include "workers/cage.h"
 #include "workers/features.h"
+#include "workers/fit_input.h"
 #include "workers/places.h"
 #include "workers/sinks/sink.h"
 #include "workers/sources/source.h"
@@ -28,6 +29,8 @@ struct sm_lease_job {
     const struct sm_row_format *row_format; /* of rows in shards, else NULL */
     struct sm_table *table;                 /* of a table */
     const struct sm_artifact *neighbours;   /* of SMOTE, else NULL */
+    struct sm_fit_input *fit;               /* of a FIT job, which has no places; else NULL */
+    const struct sm_buf *fit_state;         /* of its round */
     const char *out_dir;
 };
 

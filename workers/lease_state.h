@@ -1,5 +1,5 @@
-/* The inside of a lease, shared by lease.c (samples that go through the cage one by one) and
- * lease_rows.c (rows, in blocks). Private to these two. */
+/* The inside of a lease, shared by lease.c (samples that go through the cage one by one),
+ * lease_rows.c (rows, in blocks) and lease_fit.c (a range of a fit). Private to these three. */
 #pragma once
 
 #include "lib/buf.h"
@@ -34,6 +34,7 @@ struct sm_lease {
     size_t n_bad, bad_cap;
     struct sm_buf json;
     struct lease_rows *rows; /* NULL: images leave the pipeline */
+    struct lease_fit *fit;   /* of a FIT job */
 };
 
 /* Set in the copy number of a substitute, so that its draws differ from those of its own copies. */
@@ -55,3 +56,9 @@ int lease_rows_step(struct sm_lease *l, struct sm_err *err);
 /* Images: takes the tensor of a place (an .npy of n bytes) in. Places come in their order. */
 int lease_rows_collect(struct sm_lease *l, const struct attempt *a, const uint8_t *npy, size_t n,
                        struct sm_err *err);
+
+/* --- lease_fit.c --- */
+int lease_fit_start(struct sm_lease *l, struct sm_err *err);
+void lease_fit_free(struct sm_lease *l);
+/* Maps the next block. As sm_lease_step. */
+int lease_fit_step(struct sm_lease *l, struct sm_err *err);

@@ -382,7 +382,8 @@ static void start_seal(struct worker *w, struct held *h, const struct sm_job *jo
         return;
     }
     task->shard = h->m->shard;
-    task->format = sm_shard_format(job->pipeline.expand.encode);
+    task->format = job->fit != NULL ? SM_SHARD_PARTIAL
+                                    : sm_shard_format(job->pipeline.expand.encode);
     task->n_parts = h->m->n_parts;
     for (size_t i = 0; i < task->n_parts; i++)
         task->parts[i] = (struct sm_part_name){.shard = h->m->shard,

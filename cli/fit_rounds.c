@@ -1,0 +1,193 @@
+/* Submits a round, waits for it, reads the partials back in the order of their ranges. What a round
+ * leaves is removed before the next one; a fit that was interrupted begins again. */
+#include "cli/fit_rounds.h"
+
+#include "cli/client.h"
+#include "cli/embedded.h"
+#include "lib/fs.h"
+#include "workers/sinks/sink.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { POLL_MS = 10, ASK_MS = 500, GRACE_MS = 1500, BROKER_SILENT_MS = 60000 };
+
+struct sm_fit_crew {
+    const struct sm_fit_options *options;
+    const struct sm_fit_source *source;
+    const struct sm_dataset *data;
+    const char *dir;
+    struct sm_embedded *embedded;
+    struct sm_client *client;
+    struct sm_buf pipeline; /* as JSON */
+    char pipeline_digest[SM_XXH_HEX];
+    uint32_t round;
+    char round_dir[PATH_MAX];
+};
+
+/* Where the partials of a round go. */
+struct taking {
+    struct sm_fit_crew *crew;
+    uint8_t *partials;
+    size_t bytes, stride;
+    uint64_t ranges, taken;
+};
+
+static int round_run(void *context, const struct sm_fit *fit, const struct sm_fit_context *c,
+                     const struct sm_buf *state, uint64_t ranges, size_t stride, void *partials,
+                     struct sm_err *err);
+
+int sm_fit_crew_start(struct sm_fit_crew **gives, const struct sm_fit_options *options,
+                      const struct sm_fit_source *source, const struct sm_dataset *data,
+                      const char *dir, struct sm_err *err) {
+    struct sm_fit_crew *crew = *gives = calloc(1, sizeof *crew);
+    if (crew == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    *crew = (struct sm_fit_crew){.options = options, .source = source, .data = data, .dir = dir};
+    sm_buf_init(&crew->pipeline, SM_MAX_MESSAGE_BYTES / 2);
+    sm_pipeline_json(source->pipeline, &crew->pipeline);
+    sm_pipeline_digest(source->pipeline, crew->pipeline_digest);
+    if (crew->pipeline.full)
+        return sm_fail(err, SM_E_PIPELINE, "the pipeline is too long for a message");
+    const char *endpoint = options->broker;
+    if (endpoint == NULL) {
+        const struct sm_embedded_options embedded = {
+            .state_dir = dir, .workers = options->workers, .no_sandbox = options->no_sandbox};
+        if (sm_embedded_start(&crew->embedded, &embedded, err) < 0) return -1;
+        endpoint = sm_embedded_endpoint(crew->embedded);
+    }
+    return sm_client_new(&crew->client, endpoint, options->stop, err);
+}
+
+void sm_fit_crew_stop(struct sm_fit_crew **cp) {
+    struct sm_fit_crew *crew = *cp;
+    if (crew == NULL) return;
+    sm_client_free(&crew->client);
+    sm_embedded_stop(&crew->embedded, GRACE_MS);
+    sm_buf_release(&crew->pipeline);
+    free(crew);
+    *cp = NULL;
+}
+
+struct sm_fit_executor sm_fit_crew_executor(struct sm_fit_crew *crew) {
+    return (struct sm_fit_executor){round_run, crew};
+}
+
+/* --- one round -------------------------------------------------------------------------------- */
+
+/* Writes the state where the workers find it and fills its digest. */
+static int state_write(struct sm_fit_crew *crew, const struct sm_buf *state, char sha[SM_SHA_HEX],
+                       struct sm_err *err) {
+    char path[PATH_MAX + 16];
+    struct sm_hash *hash = sm_hash_new_sha256();
+    sm_hash_add(hash, state->data, state->len);
+    sm_hash_end(&hash, sha);
+    snprintf(crew->round_dir, sizeof crew->round_dir, "%.*s/round-%u",
+             (int)(sizeof crew->round_dir - 32), crew->dir, crew->round);
+    snprintf(path, sizeof path, "%s/" SM_FIT_STATE_NAME, crew->round_dir);
+    if (sm_fs_mkdirs(crew->round_dir, err) < 0) return -1;
+    return sm_fs_write_file(path, state->data, state->len, err);
+}
+
+/* Asks until the broker has answered; tends the children in between. */
+static int ask(struct sm_fit_crew *crew, char *job, Shardmill__JobSpec *spec, sm_envelope **status,
+               struct sm_err *err) {
+    for (const int64_t start = sm_now_ms();;) {
+        const volatile sig_atomic_t *stop = crew->options->stop;
+        if (stop != NULL && *stop) return sm_fail(err, SM_E_CANCELLED, "stopped on request");
+        if (crew->embedded != NULL && sm_embedded_tend(crew->embedded, err) < 0) return -1;
+        int r = spec != NULL ? sm_client_submit(crew->client, job, spec, ASK_MS, err)
+                             : sm_client_job(crew->client, job, ASK_MS, status, err);
+        if (r == 0 || err->code != SM_E_PEER) return r;
+        if (sm_now_ms() - start > BROKER_SILENT_MS) return -1;
+    }
+}
+
+static int await_end(struct sm_fit_crew *crew, char *job, struct sm_err *err) {
+    for (;;) {
+        sm_envelope *answer = NULL;
+        if (ask(crew, job, NULL, &answer, err) < 0) return -1;
+        const Shardmill__JobStatus *s = answer->job_status;
+        int r = s->state == SHARDMILL__JOB_STATE__COMPLETE ? 1 : 0;
+        if (s->state == SHARDMILL__JOB_STATE__FAILED)
+            r = sm_fail(err, (enum sm_code)s->code, "%s", s->text);
+        else if (s->state == SHARDMILL__JOB_STATE__CANCELLED)
+            r = sm_fail(err, SM_E_CANCELLED, "the fit was cancelled at the broker");
+        sm_wire_free(&answer);
+        if (r != 0) return r < 0 ? -1 : 0;
+        poll(NULL, 0, POLL_MS);
+    }
+}
+
+/* Reads a partial in and removes its file. */
+static int take_partial(void *context, const Shardmill__ShardRecord *record, struct sm_err *err) {
+    struct taking *t = context;
+    char name[SM_PART_NAME_MAX], path[PATH_MAX + SM_PART_NAME_MAX], sha[SM_SHA_HEX];
+    if (record->shard >= t->ranges || record->bytes != t->bytes)
+        return sm_fail(err, SM_E_PROTOCOL, "the broker names a partial that cannot be");
+    sm_shard_file(record->shard, SM_SHARD_PARTIAL, name);
+    snprintf(path, sizeof path, "%s/%s", t->crew->round_dir, name);
+    uint8_t *to = t->partials + record->shard * t->stride;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return sm_fail_errno(err, "cannot read '%s'", path);
+    ssize_t got = sm_fs_pread(fd, to, t->bytes, 0);
+    close(fd);
+    if (got < 0) return sm_fail_errno(err, "cannot read '%s'", path);
+    struct sm_hash *hash = sm_hash_new_sha256();
+    sm_hash_add(hash, to, (size_t)got);
+    sm_hash_end(&hash, sha);
+    if ((size_t)got != t->bytes || strcmp(sha, record->sha256) != 0)
+        return sm_fail(err, SM_E_CHANGED, "'%s' is not what the worker wrote", path);
+    unlink(path);
+    t->taken++;
+    return 0;
+}
+
+static int round_run(void *context, const struct sm_fit *fit, const struct sm_fit_context *c,
+                     const struct sm_buf *state, uint64_t ranges, size_t stride, void *partials,
+                     struct sm_err *err) {
+    struct sm_fit_crew *crew = context;
+    const struct sm_pipeline *p = crew->source->pipeline;
+    char sha[SM_SHA_HEX], identity[PATH_MAX + 256], job[SM_XXH_HEX], name[160];
+    if (state_write(crew, state, sha, err) < 0) return -1;
+    snprintf(name, sizeof name, "%.100s/fit", p->name != NULL ? p->name : "");
+    Shardmill__JobSpec spec = SHARDMILL__JOB_SPEC__INIT;
+    spec.kind = SHARDMILL__JOB_KIND__FIT;
+    spec.pipeline = crew->pipeline.data;
+    spec.pipeline_digest = crew->pipeline_digest;
+    spec.dataset_digest = (char *)sm_index_dataset_digest(crew->data->index);
+    spec.index_path = (char *)crew->data->index_path;
+    spec.index_digest = (char *)sm_index_digest(crew->data->index);
+    spec.source_root = (char *)crew->data->root;
+    spec.out_dir = crew->round_dir;
+    spec.samples = ranges;
+    spec.copies = spec.shard_samples = spec.lease_samples = spec.slices = 1;
+    spec.seed = c->seed;
+    spec.name = name;
+    spec.fit_op = (uint32_t)crew->source->op;
+    spec.fit_state = sha;
+    spec.fit_features = (char *)(crew->source->features != NULL ? crew->source->features : "");
+    int n = snprintf(identity, sizeof identity, "fit %s %s %zu %s %s", crew->pipeline_digest,
+                     spec.dataset_digest, crew->source->op, sha, crew->round_dir);
+    sm_xxh(identity, (size_t)n, job);
+    struct taking t = {.crew = crew,
+                       .partials = partials,
+                       .bytes = fit->partial_bytes(c, state),
+                       .stride = stride,
+                       .ranges = ranges};
+    if (ask(crew, job, &spec, NULL, err) < 0 || await_end(crew, job, err) < 0) {
+        if (err->code == SM_E_CANCELLED && crew->options->broker != NULL)
+            sm_client_cancel(crew->client, job, NULL);
+        return -1;
+    }
+    if (sm_client_results(crew->client, job, take_partial, &t, err) < 0) return -1;
+    crew->round++;
+    if (t.taken == ranges) return 0;
+    return sm_fail(err, SM_E_INTERNAL, "the broker reports %llu partials of %llu",
+                   (unsigned long long)t.taken, (unsigned long long)ranges);
+}

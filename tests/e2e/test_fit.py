@@ -1,0 +1,205 @@
+"""Fits: what is learned depends on the training rows alone, and the lock file holds commands to it."""
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from conftest import Started, good, pictures, run, wait_until
+
+COLUMNS = 24
+
+
+def table(folder, rows, seed=0, name="x.npy"):
+    """A table of correlated columns and two classes as npy files."""
+    chance = np.random.default_rng(seed)
+    x = (chance.normal(size=(rows, COLUMNS)) @ chance.normal(size=(COLUMNS, COLUMNS)) + 3).astype(np.float32)
+    np.save(folder / name, x)
+    np.save(folder / "y.npy", (x[:, 0] > 3).astype(np.int64))
+    return x
+
+
+def pipeline(folder, ops, more="", source="{format: npy, path: x.npy, label: y.npy}", name="t.yaml"):
+    path = folder / name
+    path.write_text(f"version: 1\nname: t\nseed: 3\nsource: {source}\nops: [{ops}]\n{more}output: {{batch_size: 16}}\n")
+    return path
+
+
+def fit(path, folder, *more, **kw):
+    return json.loads(good("fit", path, "--state", folder / "state", "--json", "--quiet", *more, **kw).stdout)
+
+
+def learned(folder, fits, place):
+    sha = next(f["sha256"] for f in fits["fits"] if f["place"] == place)
+    return dict(np.load(folder / "state" / "artifacts" / f"{sha}.npz"))
+
+
+RANDOMIZED = "StandardScaler, PCA: {n_components: 4, svd_solver: randomized}"
+
+
+def test_the_same_artifacts_and_lock_for_one_two_and_four_workers(tmp_path):
+    table(tmp_path, 120_000)
+    path = pipeline(tmp_path, RANDOMIZED, "split: {val: 0.1}\n")
+    seen = set()
+    for workers, spread in [(1, 1 << 40), (2, 1), (4, 1)]:
+        fits = fit(path, tmp_path, "--workers", workers, "--spread", spread)
+        assert all(f["fitted"] for f in fits["fits"])
+        seen.add((path.with_suffix(".lock").read_bytes(), tuple(f["sha256"] for f in fits["fits"])))
+        left = [p.name for p in (tmp_path / "state").iterdir() if not p.name.startswith("index-")]
+        assert left == ["artifacts"], "a fit leaves nothing but what was learned"
+        for file in (tmp_path / "state" / "artifacts").iterdir():
+            file.unlink()
+    assert len(seen) == 1
+
+
+def test_workers_killed_amid_the_rounds_of_a_fit_change_no_byte(tmp_path):
+    table(tmp_path, 200_000)
+    path = pipeline(tmp_path, RANDOMIZED)
+    expected = fit(path, tmp_path)["fits"]
+    for file in (tmp_path / "state" / "artifacts").iterdir():
+        file.unlink()
+    job = Started("fit", path, "--state", tmp_path / "state", "--workers", 2, "--spread", 1, "--json")
+    try:
+        killed = set()
+
+        def kill_in_a_new_round():
+            for folder in (tmp_path / "state").glob("fit/*/round-*"):
+                workers = job.family("worker")
+                if (folder.parent.name, folder.name) not in killed and workers:
+                    os.kill(workers[0], signal.SIGKILL)
+                    killed.add((folder.parent.name, folder.name))
+            return len(killed) >= 3 or job.process.poll() is not None
+        wait_until(kill_in_a_new_round, what="three rounds")
+        out, errors = job.process.communicate(timeout=120)
+    finally:
+        job.end()
+    assert job.process.returncode == 0, errors
+    assert len(killed) >= 3, "the fit was over before it was disturbed"
+    assert [f["sha256"] for f in json.loads(out)["fits"]] == [f["sha256"] for f in expected]
+
+
+def test_a_second_run_fits_nothing_and_another_seed_or_parameter_fits_again(tmp_path):
+    table(tmp_path, 2000)
+    path = pipeline(tmp_path, "StandardScaler, PCA: {n_components: 4}")
+    assert [f["fitted"] for f in fit(path, tmp_path)["fits"]] == [True, True]
+    assert [f["fitted"] for f in fit(path, tmp_path)["fits"]] == [False, False]
+    path.write_text(path.read_text().replace("batch_size: 16", "batch_size: 32"))
+    assert [f["fitted"] for f in fit(path, tmp_path)["fits"]] == [False, False], "a batch is no matter of fits"
+    path.write_text(path.read_text().replace("n_components: 4", "n_components: 5"))
+    assert [f["fitted"] for f in fit(path, tmp_path)["fits"]] == [False, True]
+    assert [f["fitted"] for f in fit(path, tmp_path, "--seed", 4)["fits"]] == [True, True]
+
+
+def test_an_artifact_that_was_damaged_is_made_again(tmp_path):
+    table(tmp_path, 2000)
+    path = pipeline(tmp_path, "StandardScaler")
+    sha = fit(path, tmp_path)["fits"][0]["sha256"]
+    file = tmp_path / "state" / "artifacts" / f"{sha}.npz"
+    file.write_bytes(file.read_bytes()[:-40])
+    again = fit(path, tmp_path)["fits"][0]
+    assert again["fitted"] and again["sha256"] == sha
+
+
+def csv(folder, x, labels):
+    lines = ["a,b,c,label"] + [",".join(f"{v:.5f}" for v in row) + f",{y}" for row, y in zip(x, labels)]
+    (folder / "x.csv").write_text("\n".join(lines) + "\n")
+
+
+SPLIT = "split: {val: 0.25}\n"
+CSV = "{format: csv, path: x.csv, label: label, float64: true}"
+
+
+def test_only_training_rows_are_learned_from(tmp_path):
+    """Changing one row after the other changes what is learned exactly for the rows of the training part."""
+    chance = np.random.default_rng(1)
+    x, labels = chance.normal(size=(24, 3)), ["no", "yes"] * 12
+    csv(tmp_path, x, labels)
+    path = pipeline(tmp_path, "StandardScaler", SPLIT, source=CSV)
+    before = fit(path, tmp_path)
+    moved = []
+    for row in range(24):
+        y = x.copy()
+        y[row] += 100
+        csv(tmp_path, y, labels)
+        moved.append(fit(path, tmp_path)["fits"][0]["sha256"] != before["fits"][0]["sha256"])
+    assert sum(moved) == 18, "a quarter is held out"
+    mean = learned(tmp_path, before, 0)["mean_"]
+    assert np.allclose(mean, np.round(x, 5)[moved].mean(0), atol=1e-12)
+
+
+def test_the_life_of_a_lock_file(tmp_path):
+    x = table(tmp_path, 1000)
+    path = pipeline(tmp_path, "StandardScaler, PCA: {n_components: 4}", "split: {val: 0.1}\n")
+    lock = path.with_suffix(".lock")
+
+    missing = run("check", "--locked", path)
+    assert missing.returncode == 1 and "t.lock" in missing.stderr and "shardmill fit" in missing.stderr
+
+    fit(path, tmp_path)
+    good("check", "--locked", path)
+    held = json.loads(lock.read_text())
+    assert held["dataset"]["samples"] == 1000 and held["dataset"]["training_samples"] == 900
+    assert held["pipeline"]["ops"][1]["PCA"]["n_components"] == 4 and "OpenBLAS" in held["fingerprint"]
+    assert [a["op"] for a in held["artifacts"]] == ["StandardScaler", "PCA"]
+    assert str(tmp_path) not in lock.read_text(), "a lock file is the same in every checkout"
+
+    text = path.read_text()
+    path.write_text(text.replace("n_components: 4", "n_components: 5"))
+    stale = run("check", "--locked", path)
+    assert stale.returncode == 1 and "ops[1].PCA.n_components is 5, was 4" in stale.stderr
+    path.write_text(text.replace("batch_size: 16", "batch_size: 8"))
+    assert "output.batch_size is 8, was 16" in run("check", "--locked", path).stderr
+    path.write_text(text)
+
+    np.save(tmp_path / "x.npy", x[:, ::-1])
+    stale = run("check", "--locked", path)
+    assert stale.returncode == 1 and "dataset" in stale.stderr
+    np.save(tmp_path / "x.npy", x)
+    good("check", "--locked", path)
+
+    held["fingerprint"] = "shardmill 0; OpenBLAS 0.0"
+    lock.write_text(json.dumps(held))
+    stale = run("check", "--locked", path)
+    assert stale.returncode == 1 and "OpenBLAS 0.0" in stale.stderr
+    lock.write_text("{")
+    assert "no lock file" in run("check", "--locked", path).stderr
+
+
+@pytest.mark.parametrize("ops,place,words", [
+    ("StandardScaler, PCA: {n_components: 40}", 1, ["'PCA'"]),
+    ("PCA: {n_components: 20}", 0, ["'PCA'", "20"]),
+])
+def test_what_cannot_be_learned_is_one_sentence_with_the_line_of_its_op(tmp_path, ops, place, words):
+    table(tmp_path, 10)
+    path = pipeline(tmp_path, ops)
+    failed = run("fit", path, "--state", tmp_path / "state")
+    assert failed.returncode in (1, 2)
+    last = failed.stderr.strip().splitlines()[-1]
+    assert "line 5, column" in last and all(w in last for w in words), last
+    assert not path.with_suffix(".lock").exists()
+    assert not list((tmp_path / "state").rglob("*.npz")) or place == 1
+
+
+def test_an_all_missing_column_is_refused_by_name(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b,label\n1,,no\n2,,yes\n3,,no\n4,,yes\n")
+    path = pipeline(tmp_path, "StandardScaler: {columns: [b]}", source=CSV)
+    failed = run("fit", path, "--state", tmp_path / "state")
+    assert failed.returncode in (1, 2) and "'b'" in failed.stderr and "line 5" in failed.stderr
+
+
+def test_images_are_learned_from_as_features_and_bad_ones_left_out(tmp_path):
+    for number, (_, photo) in enumerate(pictures()[:24]):
+        folder = tmp_path / "photos" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number:02}{photo.suffix}").write_bytes(photo.read_bytes())
+    path = pipeline(tmp_path, "Resize: {size: [8, 8]}, Grayscale, Flatten, StandardScaler, PCA: {n_components: 3}",
+                    source="{format: folder, path: photos}")
+    whole = fit(path, tmp_path, "--workers", 2)
+    assert learned(tmp_path, whole, 3)["mean_"].shape == (64,)
+    assert set(learned(tmp_path, whole, 3)["n_samples_seen_"]) == {24}
+    assert learned(tmp_path, whole, 4)["components_"].shape == (3, 64)
+    assert not (tmp_path / "state" / "fit").exists(), "features are needed for a while only"
+    (tmp_path / "photos" / "a" / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
+    damaged = fit(path, tmp_path, "--reindex")
+    assert [f["sha256"] for f in damaged["fits"]] == [f["sha256"] for f in whole["fits"]]
