@@ -29,7 +29,7 @@ struct sm_placed {
 /* Checks and plans: classes against `rebalance:` (targets, k + 1 rows, weights…: SM_E_PIPELINE
  * naming class and count), the split against columns. part: enum sm_part_of; rebalancing is for
  * training only. Keeps p, index and neighbours. neighbours: of methods that learn
- * (workers/table/neighbours.h), NULL while they are not known yet (then only counts may be asked).
+ * (workers/neighbours.h), NULL while they are not known yet (then only counts may be asked).
  */
 int sm_places_new(struct sm_places **gives, const struct sm_pipeline *p,
                   const struct sm_index *index, int part, const struct sm_artifact *neighbours,

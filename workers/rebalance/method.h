@@ -43,7 +43,7 @@ extern const size_t sm_methods_count;
 /* The method of a pipeline's `rebalance:`. */
 const struct sm_method *sm_method_of(const struct sm_op_node *node);
 /* Whether it learns from rows before it can place one: neighbours, or scales of noise
- * (workers/table/neighbours.h). */
+ * (workers/neighbours.h). */
 bool sm_method_learns(const struct sm_op_node *node);
 /* The factor of noise of a class, 0 for none. */
 double sm_method_shrinkage(const struct sm_op_node *node, const char *class_name);

@@ -1,0 +1,380 @@
+/* Exact nearest neighbours by blocks: a matrix product in float32 says who cannot be near, with the
+ * error that it may have taken off; who may be is measured in float64. So the result does not
+ * depend on the kernels of OpenBLAS, and most pairs cost no more than a product. */
+#include "workers/neighbours.h"
+
+#include "lib/limits.h"
+#include "workers/rebalance/method.h"
+#include "workers/table/blas.h"
+
+#include <assert.h>
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { QUERY_ROWS = 256, READ_ROWS = 4096 };
+
+/* Rows of one class in memory. */
+struct block {
+    uint64_t first; /* number within the class of the first */
+    struct sm_rows rows;
+    float *shifted; /* numbers less the class's mean, without gaps */
+    float *norms;   /* squared lengths of shifted rows */
+};
+
+struct search {
+    const struct sm_places *places;
+    const struct sm_schema *schema;
+    struct sm_table *table;
+    uint32_t label;
+    uint64_t n;          /* rows of the class */
+    size_t numbers, *at; /* columns that hold numbers */
+    double *mean;        /* of them */
+    uint32_t k;
+    bool mixed;             /* SMOTENC */
+    double category_weight; /* what a differing category adds to a squared distance */
+    size_t block_rows;
+    float *products; /* QUERY_ROWS x block_rows */
+};
+
+/* The k best of one row so far, sorted by (distance, number). */
+struct near {
+    double distance;
+    uint32_t number;
+};
+
+static int class_read(const struct search *s, uint64_t first, struct sm_rows *rows,
+                      struct sm_err *err);
+static int moments(struct search *s, double *variance, struct sm_err *err);
+static int class_search(struct search *s, uint32_t *out, struct sm_err *err);
+static int scales_learn(struct search *s, struct sm_artifact *a, struct sm_arena *arena,
+                        struct sm_err *err);
+static int neighbours_learn(struct search *s, const struct sm_method *method, struct sm_artifact *a,
+                            struct sm_arena *arena, struct sm_err *err);
+
+int sm_neighbours_learn(const struct sm_places *places, const char *root,
+                        struct sm_artifact *artifact, struct sm_arena *arena, struct sm_err *err) {
+    const struct sm_index *index = sm_places_index(places);
+    const struct sm_method *method = sm_method_of(sm_places_pipeline(places)->rebalance);
+    *artifact = (struct sm_artifact){0};
+    if (!sm_index_is_table(index))
+        return sm_fail(err, SM_E_PIPELINE, "'%s' makes rows, and the source holds images",
+                       method->info.name);
+    struct search s = {.places = places, .schema = sm_index_schema(index)};
+    s.at = calloc(s.schema->n + 1, sizeof *s.at);
+    s.mean = calloc(s.schema->n + 1, sizeof *s.mean);
+    int failed = s.at == NULL || s.mean == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory")
+                                                : sm_table_open(&s.table, index, root, err);
+    for (size_t k = 0; !failed && k < s.schema->n; k++)
+        if (s.schema->columns[k].kind == SM_COLUMN_NUMBER) s.at[s.numbers++] = k;
+    if (!failed)
+        failed = method->neighbours != NULL ? neighbours_learn(&s, method, artifact, arena, err)
+                                            : scales_learn(&s, artifact, arena, err);
+    sm_table_close(&s.table);
+    free(s.at);
+    free(s.mean);
+    return failed;
+}
+
+static double cell_of(const struct sm_rows *r, size_t i, size_t k) {
+    const size_t at = i * r->columns + k;
+    return r->is_double ? r->f64[at] : (double)r->f32[at];
+}
+
+/* --- rows of a class -------------------------------------------------------------------------- */
+
+static int class_read(const struct search *s, uint64_t first, struct sm_rows *rows,
+                      struct sm_err *err) {
+    uint64_t *samples = malloc((rows->n + 1) * sizeof *samples);
+    if (samples == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t i = 0; i < rows->n; i++)
+        samples[i] = sm_places_class_sample(s->places, s->label, first + i);
+    int failed = sm_table_read(s->table, samples, 0, rows->n, rows, err);
+    free(samples);
+    return failed;
+}
+
+/* Means (into s->mean) and variances of the class's numbers; refuses missing cells. */
+static int moments(struct search *s, double *variance, struct sm_err *err) {
+    struct sm_rows rows;
+    uint64_t missing = 0;
+    size_t column = 0;
+    if (sm_rows_alloc(&rows, READ_ROWS, s->schema->n, s->schema->is_double, err) != 0) return -1;
+    int failed = 0;
+    memset(s->mean, 0, s->numbers * sizeof *s->mean);
+    memset(variance, 0, s->numbers * sizeof *variance);
+    for (uint64_t first = 0; !failed && first < s->n; first += READ_ROWS) {
+        struct sm_rows block = rows;
+        block.n = s->n - first < READ_ROWS ? (size_t)(s->n - first) : READ_ROWS;
+        failed = class_read(s, first, &block, err);
+        for (size_t i = 0; !failed && i < block.n; i++) {
+            const double seen = (double)(first + i + 1);
+            for (size_t k = 0; k < s->schema->n; k++)
+                if (!isfinite(cell_of(&block, i, k)) && missing++ == 0) column = k;
+            for (size_t k = 0; k < s->numbers; k++) { /* Welford's way */
+                const double x = cell_of(&block, i, s->at[k]), d = x - s->mean[k];
+                s->mean[k] += d / seen;
+                variance[k] += d * (x - s->mean[k]);
+            }
+        }
+    }
+    sm_rows_free(&rows);
+    for (size_t k = 0; k < s->numbers; k++)
+        variance[k] /= (double)s->n;
+    if (failed || missing == 0) return failed;
+    return sm_fail(err, SM_E_DATASET,
+                   "class '%.60s': column '%.60s' has missing cells (%llu in all columns), and a "
+                   "distance needs all of them",
+                   sm_index_class(sm_places_index(s->places), s->label),
+                   s->schema->columns[column].name, (unsigned long long)missing);
+}
+
+static int block_make(const struct search *s, struct block *b, struct sm_err *err) {
+    *b = (struct block){0};
+    b->shifted = malloc((s->block_rows * s->numbers + 1) * sizeof *b->shifted);
+    b->norms = malloc((s->block_rows + 1) * sizeof *b->norms);
+    if (b->shifted == NULL || b->norms == NULL)
+        return sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours");
+    return sm_rows_alloc(&b->rows, s->block_rows, s->schema->n, s->schema->is_double, err);
+}
+
+static void block_free(struct block *b) {
+    sm_rows_free(&b->rows);
+    free(b->shifted);
+    free(b->norms);
+}
+
+static int block_read(const struct search *s, struct block *b, uint64_t first, struct sm_err *err) {
+    b->first = first;
+    b->rows.n = s->n - first < s->block_rows ? (size_t)(s->n - first) : s->block_rows;
+    if (class_read(s, first, &b->rows, err) != 0) return -1;
+    for (size_t i = 0; i < b->rows.n; i++) {
+        double norm = 0;
+        for (size_t k = 0; k < s->numbers; k++) {
+            const float x = (float)(cell_of(&b->rows, i, s->at[k]) - s->mean[k]);
+            b->shifted[i * s->numbers + k] = x;
+            norm += (double)x * (double)x;
+        }
+        b->norms[i] = (float)norm;
+    }
+    return 0;
+}
+
+/* --- distances -------------------------------------------------------------------------------- */
+
+static double distance(const struct search *s, const struct sm_rows *a, size_t i,
+                       const struct sm_rows *b, size_t j) {
+    double sum = 0;
+    if (!s->mixed && !a->is_double && !b->is_double) {
+        const float *x = a->f32 + i * a->columns, *y = b->f32 + j * b->columns;
+        for (size_t k = 0; k < a->columns; k++) {
+            const double d = (double)x[k] - (double)y[k];
+            sum += d * d;
+        }
+        return sum;
+    }
+    for (size_t k = 0; k < s->schema->n; k++) {
+        const double d = cell_of(a, i, k) - cell_of(b, j, k);
+        if (s->schema->columns[k].kind == SM_COLUMN_NUMBER)
+            sum += d * d;
+        else
+            sum += d != 0 ? s->category_weight : 0;
+    }
+    return sum;
+}
+
+static void near_add(struct near *list, uint32_t k, double d, uint32_t number) {
+    uint32_t at = k;
+    while (at > 0 && (d < list[at - 1].distance ||
+                      (d == list[at - 1].distance && number < list[at - 1].number)))
+        at--;
+    if (at == k) return;
+    memmove(list + at + 1, list + at, (k - 1 - at) * sizeof *list);
+    list[at] = (struct near){d, number};
+}
+
+/* Rows i0 … of q against all of b. What float32 makes of a distance is off by no more than the
+ * bound: rounding of n products and of the two norms. */
+static int rows_compare(const struct search *s, const struct block *q, size_t i0, size_t rows,
+                        const struct block *b, struct near *near, struct sm_err *err) {
+    const struct sm_blas *blas = s->mixed ? NULL : sm_blas(err);
+    const double rounding = 2.0 * ((double)s->numbers + 8) * FLT_EPSILON;
+    if (!s->mixed && blas == NULL) return -1;
+    if (!s->mixed)
+        blas->sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)b->rows.n,
+                    (blasint)s->numbers, -2, q->shifted + i0 * s->numbers, (blasint)s->numbers,
+                    b->shifted, (blasint)s->numbers, 0, s->products, (blasint)b->rows.n);
+    for (size_t i = 0; i < rows; i++) {
+        struct near *list = near + (i0 + i) * s->k;
+        const float *products = s->products + i * b->rows.n;
+        const double norm = (double)q->norms[i0 + i];
+        const uint64_t self = q->first + i0 + i;
+        for (size_t j = 0; j < b->rows.n; j++) {
+            const uint64_t number = b->first + j;
+            if (number == self) continue;
+            if (!s->mixed) {
+                const double both = norm + (double)b->norms[j];
+                if (both + (double)products[j] - rounding * both > list[s->k - 1].distance)
+                    continue;
+            }
+            near_add(list, s->k, distance(s, &q->rows, i0 + i, &b->rows, j), (uint32_t)number);
+        }
+    }
+    return 0;
+}
+
+static int queries_run(const struct search *s, const struct block *q, struct block *b,
+                       struct near *near, uint32_t *out, struct sm_err *err) {
+    for (size_t i = 0; i < q->rows.n * s->k; i++)
+        near[i] = (struct near){INFINITY, UINT32_MAX};
+    for (uint64_t first = 0; first < s->n; first += s->block_rows) {
+        const struct block *with = q;
+        if (s->n > s->block_rows) {
+            if (block_read(s, b, first, err) != 0) return -1;
+            with = b;
+        }
+        for (size_t i0 = 0; i0 < q->rows.n; i0 += QUERY_ROWS) {
+            const size_t rows = q->rows.n - i0 < QUERY_ROWS ? q->rows.n - i0 : QUERY_ROWS;
+            if (rows_compare(s, q, i0, rows, with, near, err) != 0) return -1;
+        }
+    }
+    for (size_t i = 0; i < q->rows.n * s->k; i++)
+        out[i] = near[i].number;
+    return 0;
+}
+
+/* As many rows in a block as the ceiling allows for two of them, with their lists and products. */
+static size_t rows_in_memory(const struct search *s) {
+    const size_t element = s->schema->is_double ? sizeof(double) : sizeof(float),
+                 row = s->schema->n * element + (s->numbers + 1) * sizeof(float),
+                 each = 2 * row + s->k * sizeof(struct near) + QUERY_ROWS * sizeof(float);
+    size_t n = SM_MAX_NEIGHBOR_BYTES / each;
+    if (n > s->n) n = (size_t)s->n;
+    return n < QUERY_ROWS ? QUERY_ROWS : n;
+}
+
+/* out: n x k. */
+static int class_search(struct search *s, uint32_t *out, struct sm_err *err) {
+    struct block q = {0}, b = {0};
+    s->block_rows = rows_in_memory(s);
+    s->products = malloc((size_t)QUERY_ROWS * s->block_rows * sizeof *s->products);
+    struct near *near = malloc(s->block_rows * s->k * sizeof *near);
+    int failed = s->products == NULL || near == NULL
+                     ? sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours")
+                     : block_make(s, &q, err);
+    if (!failed && s->n > s->block_rows) failed = block_make(s, &b, err);
+    for (uint64_t first = 0; !failed && first < s->n; first += s->block_rows) {
+        failed = block_read(s, &q, first, err);
+        if (!failed) failed = queries_run(s, &q, &b, near, out + first * s->k, err);
+    }
+    block_free(&q);
+    block_free(&b);
+    free(near);
+    free(s->products);
+    s->products = NULL;
+    return failed;
+}
+
+/* --- what is learned -------------------------------------------------------------------------- */
+
+static void array_add(struct sm_artifact *a, const char *name, int type, uint64_t rows,
+                      uint64_t columns, const void *data) {
+    struct sm_array *array = &a->arrays[a->n++];
+    *array = (struct sm_array){
+        .type = type, .ndim = columns > 0 ? 2 : 1, .shape = {rows, columns}, .data = data};
+    memcpy(array->name, name, strlen(name) + 1);
+}
+
+static int by_size(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The median of the standard deviations of the smallest class's numbers (SMOTE's paper, 6.1). Two
+ * rows of different categories differ in two columns of the one-hot matrix, each of which holds
+ * half of that median, as in imbalanced-learn. */
+static int category_weight(struct search *s, struct sm_err *err) {
+    const struct sm_rebalance *r = sm_places_rebalance(s->places);
+    double *spread = calloc(s->numbers + 1, sizeof *spread);
+    if (spread == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    s->n = UINT64_MAX;
+    for (uint32_t c = 0; c < r->classes; c++)
+        if (r->of[c].present > 0 && r->of[c].present < s->n) {
+            s->label = c;
+            s->n = r->of[c].present;
+        }
+    int failed = moments(s, spread, err);
+    for (size_t k = 0; k < s->numbers; k++)
+        spread[k] = sqrt(spread[k]);
+    qsort(spread, s->numbers, sizeof *spread, by_size);
+    const double median = s->numbers == 0 ? 0
+                          : s->numbers % 2
+                              ? spread[s->numbers / 2]
+                              : (spread[s->numbers / 2 - 1] + spread[s->numbers / 2]) / 2;
+    s->category_weight = median * median / 2;
+    free(spread);
+    return failed;
+}
+
+static int neighbours_learn(struct search *s, const struct sm_method *method, struct sm_artifact *a,
+                            struct sm_arena *arena, struct sm_err *err) {
+    const struct sm_rebalance *r = sm_places_rebalance(s->places);
+    int64_t *offsets = sm_arena_alloc(arena, (r->classes + (size_t)1) * sizeof *offsets);
+    double *variance = calloc(s->numbers + 1, sizeof *variance);
+    int failed =
+        offsets == NULL || variance == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
+    s->k = method->neighbours(sm_places_pipeline(s->places)->rebalance->params);
+    s->mixed = method->mixed;
+    for (uint32_t c = 0; !failed && c < r->classes; c++)
+        offsets[c + 1] =
+            offsets[c] + (r->of[c].drawn > r->of[c].present ? (int64_t)r->of[c].present : 0);
+    uint32_t *list = NULL;
+    if (!failed) {
+        list = sm_arena_alloc(arena, (size_t)offsets[r->classes] * s->k * sizeof *list + 1);
+        if (list == NULL) failed = sm_fail(err, SM_E_MEMORY, "no memory for the neighbours");
+    }
+    if (!failed && s->mixed) failed = category_weight(s, err);
+    for (uint32_t c = 0; !failed && c < r->classes; c++) {
+        if (offsets[c + 1] == offsets[c]) continue;
+        s->label = c;
+        s->n = r->of[c].present;
+        assert(s->k < s->n && s->n <= UINT32_MAX); /* the method's plan has seen to it */
+        failed = moments(s, variance, err);
+        if (!failed) failed = class_search(s, list + (size_t)offsets[c] * s->k, err);
+    }
+    free(variance);
+    if (failed) return -1;
+    array_add(a, "offsets", SM_ARRAY_I64, r->classes + UINT64_C(1), 0, offsets);
+    array_add(a, "neighbours", SM_ARRAY_U32, (uint64_t)offsets[r->classes], s->k, list);
+    return 0;
+}
+
+/* Silverman's rule, as in imbalanced-learn: factor x (4 / ((d + 2) n))^(1 / (d + 4)) x the standard
+ * deviation of the class, n samples in all. */
+static int scales_learn(struct search *s, struct sm_artifact *a, struct sm_arena *arena,
+                        struct sm_err *err) {
+    const struct sm_rebalance *r = sm_places_rebalance(s->places);
+    const struct sm_pipeline *p = sm_places_pipeline(s->places);
+    const size_t d = s->schema->n;
+    int64_t *offsets = sm_arena_alloc(arena, (r->classes + (size_t)1) * sizeof *offsets);
+    double *scales = sm_arena_alloc(arena, r->classes * d * sizeof *scales + 1);
+    const double n = (double)sm_places_part_samples(s->places),
+                 smoothing = pow(4 / (((double)d + 2) * n), 1 / ((double)d + 4));
+    if (offsets == NULL || scales == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (uint32_t c = 0; c < r->classes; c++) {
+        const char *name = sm_index_class(sm_places_index(s->places), c);
+        const double factor = sm_method_shrinkage(p->rebalance, name) * smoothing;
+        const bool grows = r->of[c].drawn > r->of[c].present;
+        offsets[c + 1] = offsets[c] + (grows ? (int64_t)r->of[c].present : 0);
+        if (!grows) continue;
+        s->label = c;
+        s->n = r->of[c].present;
+        if (moments(s, scales + c * d, err) != 0) return -1;
+        for (size_t k = 0; k < d; k++)
+            scales[c * d + k] = factor * sqrt(scales[c * d + k]);
+    }
+    array_add(a, "offsets", SM_ARRAY_I64, r->classes + UINT64_C(1), 0, offsets);
+    array_add(a, "scales", SM_ARRAY_F64, r->classes, d, scales);
+    return 0;
+}
