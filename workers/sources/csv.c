@@ -18,27 +18,21 @@
 
 enum { BUFFER_BYTES = 256 << 10, FIELDS = 256 };
 
-struct field_place {
-    uint32_t from, to; /* in the buffer */
-    bool doubled;      /* has doubled quotes */
-};
-
 struct sm_csv {
     int fd;
     char *path, delimiter;
     char *buffer; /* cap bytes and a byte more */
     size_t cap, used;
-    bool eof, skipping; /* the rest of a line is to be passed over */
-    bool plain;         /* every byte of the buffer is ASCII and none is NUL */
-    uint64_t base;      /* offset in the file of the buffer's first byte */
-    uint32_t *marks;    /* places of delimiters, quotes and newlines; the last is `used` */
-    size_t next;        /* mark at or behind `at` */
-    size_t at;          /* where the next row begins */
-    uint64_t line;      /* number of the line there */
-    struct field_place *places;
-    struct sm_csv_field *fields;
-    size_t n_fields, fields_cap;
-    size_t longest; /* field of the row, in bytes */
+    bool eof, skipping;          /* the rest of a line is to be passed over */
+    bool plain;                  /* every byte of the buffer is ASCII and none is NUL */
+    uint64_t base;               /* offset in the file of the buffer's first byte */
+    uint32_t *marks;             /* places of delimiters, quotes and newlines; the last is `used` */
+    size_t next;                 /* mark at or behind `at` */
+    size_t at;                   /* where the next row begins */
+    uint64_t line;               /* number of the line there */
+    struct sm_csv_field *fields; /* of the row, in the buffer */
+    size_t *doubled;             /* fields that have doubled quotes */
+    size_t n_fields, fields_cap, n_doubled;
     XXH3_state_t *hash;
 };
 
@@ -96,7 +90,7 @@ void sm_csv_close(struct sm_csv **cp) {
     free(c->path);
     free(c->buffer);
     free(c->marks);
-    free(c->places);
+    free(c->doubled);
     free(c->fields);
     free(c);
     *cp = NULL;
@@ -208,23 +202,44 @@ static int skip_line(struct sm_csv *c, struct sm_err *err) {
     return 0;
 }
 
+static bool grow_fields(struct sm_csv *c) {
+    size_t cap = c->fields_cap == 0 ? FIELDS : c->fields_cap * 2;
+    size_t *doubled = reallocarray(c->doubled, cap, sizeof *doubled);
+    if (doubled != NULL) c->doubled = doubled;
+    struct sm_csv_field *fields =
+        doubled == NULL ? NULL : reallocarray(c->fields, cap, sizeof *fields);
+    if (fields == NULL) return false;
+    c->fields = fields;
+    c->fields_cap = cap;
+    return true;
+}
+
+/* Beyond the limit fields are only counted. */
 static bool add_field(struct sm_csv *c, size_t from, size_t to, bool doubled) {
-    if (c->n_fields == c->fields_cap && c->fields_cap <= SM_MAX_TABLE_COLUMNS) {
-        size_t cap = c->fields_cap == 0 ? FIELDS : c->fields_cap * 2;
-        struct field_place *places = reallocarray(c->places, cap, sizeof *places);
-        if (places != NULL) c->places = places;
-        struct sm_csv_field *fields =
-            places == NULL ? NULL : reallocarray(c->fields, cap, sizeof *fields);
-        if (fields == NULL) return false;
-        c->fields = fields;
-        c->fields_cap = cap;
+    if (c->n_fields >= c->fields_cap && c->fields_cap <= SM_MAX_TABLE_COLUMNS && !grow_fields(c))
+        return false;
+    if (c->n_fields < c->fields_cap) {
+        if (doubled) c->doubled[c->n_doubled++] = c->n_fields;
+        c->fields[c->n_fields] = (struct sm_csv_field){.s = c->buffer + from, .n = to - from};
     }
-    if (c->n_fields < c->fields_cap)
-        c->places[c->n_fields] =
-            (struct field_place){.from = (uint32_t)from, .to = (uint32_t)to, .doubled = doubled};
-    if (to - from > c->longest) c->longest = to - from;
     c->n_fields++;
     return true;
+}
+
+/* Fields without quotes, as far as the next mark is a delimiter: most of a table. */
+static void add_plain(struct sm_csv *c, size_t *from, size_t *mark) {
+    const char *b = c->buffer;
+    const char delimiter = c->delimiter;
+    const uint32_t *marks = c->marks + *mark;
+    const size_t most = c->n_fields < c->fields_cap ? c->fields_cap - c->n_fields : 0;
+    struct sm_csv_field *out = c->fields + c->n_fields;
+    size_t s = *from, n = 0;
+    /* the last mark leads to a newline, so it ends here */
+    for (size_t to; n < most && b[to = marks[n]] == delimiter; s = to + 1)
+        out[n++] = (struct sm_csv_field){.s = b + s, .n = to - s};
+    c->n_fields += n;
+    *from = s;
+    *mark += n;
 }
 
 /* From the quote at marks[*k] to its closing one, whose place it fills in. */
@@ -254,8 +269,9 @@ static enum walk walk_quoted(const struct sm_csv *c, size_t *k, size_t *close, b
 static enum walk walk_row(struct sm_csv *c, size_t *end, size_t *mark, uint64_t *line) {
     const char *b = c->buffer;
     size_t s = c->at, k = c->next;
-    c->n_fields = c->longest = 0;
+    c->n_fields = c->n_doubled = 0;
     for (;;) {
+        add_plain(c, &s, &k);
         size_t from = s, to = c->marks[k];
         bool doubled = false;
         if (to == s && b[s] == '"' && s < c->used) {
@@ -302,15 +318,14 @@ static int give_row(struct sm_csv *c, size_t end, struct sm_csv_row *row) {
         const char *why = sm_csv_text_fault(c->buffer + c->at, end - c->at);
         if (why != NULL) return is_bad(row, SM_E_DECODE, why);
     }
-    if (c->longest > SM_MAX_CSV_FIELD_BYTES)
-        return is_bad(row, SM_E_TOO_LARGE, "a field longer than a field may be");
     if (c->n_fields > SM_MAX_TABLE_COLUMNS)
         return is_bad(row, SM_E_TOO_LARGE, "more fields than a table may have columns");
-    for (size_t i = 0; i < c->n_fields; i++) {
-        const struct field_place *p = &c->places[i];
-        char *s = c->buffer + p->from;
-        size_t n = p->to - p->from;
-        c->fields[i] = (struct sm_csv_field){.s = s, .n = p->doubled ? undouble(s, n) : n};
+    for (size_t i = 0; end - c->at > SM_MAX_CSV_FIELD_BYTES && i < c->n_fields; i++)
+        if (c->fields[i].n > SM_MAX_CSV_FIELD_BYTES)
+            return is_bad(row, SM_E_TOO_LARGE, "a field longer than a field may be");
+    for (size_t i = 0; i < c->n_doubled; i++) {
+        struct sm_csv_field *f = &c->fields[c->doubled[i]];
+        f->n = undouble((char *)f->s, f->n);
     }
     row->fields = c->fields;
     row->n = c->n_fields;

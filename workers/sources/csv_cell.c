@@ -38,15 +38,3 @@ bool sm_cell_is_missing(const struct sm_missing *m, const struct sm_csv_field *f
         if (strncmp(m->words[i], s, n) == 0 && m->words[i][n] == 0) return true;
     return false;
 }
-
-enum sm_cell sm_cell_number(const struct sm_missing *m, const struct sm_csv_field *f, double *out) {
-    if (m->numbers && sm_cell_is_missing(m, f)) return SM_CELL_MISSING;
-    switch (sm_number_parse(f->s, f->n, out)) {
-    case SM_NUMBER_FINITE:
-        return SM_CELL_NUMBER;
-    case SM_NUMBER_INFINITE:
-        return SM_CELL_OVERFLOW;
-    default:
-        return sm_cell_is_missing(m, f) ? SM_CELL_MISSING : SM_CELL_WORD;
-    }
-}

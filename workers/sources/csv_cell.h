@@ -3,6 +3,7 @@
 
 #include "pipelines/lang/pipeline.h"
 #include "workers/sources/csv.h"
+#include "workers/sources/number.h"
 
 enum sm_cell { SM_CELL_MISSING, SM_CELL_NUMBER, SM_CELL_OVERFLOW, SM_CELL_WORD };
 
@@ -18,4 +19,11 @@ void sm_missing_init(struct sm_missing *m, const struct sm_pipeline_source *sour
 /* Blanks around a cell do not count. An empty cell, quoted or not, is missing. */
 bool sm_cell_is_missing(const struct sm_missing *m, const struct sm_csv_field *f);
 /* SM_CELL_OVERFLOW: it has no finite double. */
-enum sm_cell sm_cell_number(const struct sm_missing *m, const struct sm_csv_field *f, double *out);
+static inline enum sm_cell sm_cell_number(const struct sm_missing *m, const struct sm_csv_field *f,
+                                          double *out) {
+    if (m->numbers && sm_cell_is_missing(m, f)) return SM_CELL_MISSING;
+    enum sm_number n = sm_number_parse(f->s, f->n, out);
+    if (n == SM_NUMBER_FINITE) return SM_CELL_NUMBER;
+    if (n == SM_NUMBER_INFINITE) return SM_CELL_OVERFLOW;
+    return sm_cell_is_missing(m, f) ? SM_CELL_MISSING : SM_CELL_WORD;
+}

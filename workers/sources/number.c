@@ -12,7 +12,13 @@
 #include <string.h>
 #include <strings.h>
 
-enum { TEXT_BYTES = 1000, DIGITS = 19, POWERS = 20, EXACT_POWERS = 23 };
+enum { TEXT_BYTES = 1000, DIGITS = 19, POWERS = 20, EXACT_POWERS = 23, COMMON_DIGITS = 7 };
+
+static const bool little_endian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
+static const uint32_t tens[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
+static const double exact[EXACT_POWERS] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                           1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                           1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
 
 struct decimal { /* digits x 10^exponent */
     uint64_t digits;
@@ -20,6 +26,7 @@ struct decimal { /* digits x 10^exponent */
     bool negative, exact; /* exact: digits holds all of them */
 };
 
+static inline bool common_parse(const char *s, const char *end, double *out);
 static enum sm_number word_parse(const char *s, size_t n, double *out);
 static inline const char *decimal_parse(const char *s, const char *end, struct decimal *d);
 static bool decimal_round(const struct decimal *d, double *out);
@@ -38,6 +45,8 @@ static inline void trim(const char **s, const char **end) {
 
 enum sm_number sm_number_parse(const char *s, size_t n, double *out) {
     const char *end = s + n;
+    if (n == 0) return SM_NUMBER_NONE;
+    if (common_parse(s, end, out)) return SM_NUMBER_FINITE;
     trim(&s, &end);
     struct decimal d;
     const char *stop = decimal_parse(s, end, &d);
@@ -72,8 +81,6 @@ static inline bool eight_digits(uint64_t v, uint64_t *value) {
     return true;
 }
 
-static const bool little_endian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
-
 /* Takes in digits; overflow of 64 bits is noticed by the count alone. */
 static inline const char *digits_parse(const char *s, const char *end, uint64_t *digits) {
     uint64_t v, eight;
@@ -88,27 +95,57 @@ static inline const char *digits_parse(const char *s, const char *end, uint64_t 
     return s;
 }
 
-/* The same for a fraction, which mostly goes on to the end of the text: its last 1 to 7 digits are
- * the end of the text's last eight bytes, the rest of which are taken for zeros. */
+/* The 1 to 8 digits before `end`, which has eight bytes before it: those that come before the
+ * digits are taken for zeros. */
+static inline bool last_digits(const char *end, size_t n, uint64_t *value) {
+    uint64_t v;
+    unsigned cut = 64 - 8 * (unsigned)n;
+    memcpy(&v, end - 8, 8);
+    return eight_digits((v >> cut << cut) | (0x3030303030303030u >> 1 >> (63 - cut)), value);
+}
+
+/* Digits of a fraction, which mostly goes on to the end of the text. */
 static inline const char *fraction_parse(const char *start, const char *s, const char *end,
                                          uint64_t *digits) {
-    static const uint32_t tens[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000};
     uint64_t v, eight;
-    if (little_endian && end - s >= 8) {
+    if (little_endian && end - s > 8) {
         memcpy(&v, s, 8);
         if (!eight_digits(v, &eight)) return digits_parse(s, end, digits);
-        *digits = *digits * 100000000 + eight;
+        *digits = *digits * tens[8] + eight;
         s += 8;
     }
     size_t rest = (size_t)(end - s);
-    if (!little_endian || rest == 0 || rest > 7 || end - start < 8)
-        return digits_parse(s, end, digits);
-    memcpy(&v, end - 8, 8);
-    unsigned cut = 64 - 8 * (unsigned)rest;
-    if (!eight_digits((v >> cut << cut) | (0x3030303030303030u >> (64 - cut)), &eight))
+    if (!little_endian || rest == 0 || rest > 8 || end - start < 8 ||
+        !last_digits(end, rest, &eight))
         return digits_parse(s, end, digits);
     *digits = *digits * tens[rest] + eight;
     return end;
+}
+
+/* What most cells are, with as few branches as can be: a sign or none, a few digits, perhaps a
+ * point and 1 to 8 digits more; at least 8 bytes in all when there is a point. False: look closer.
+ */
+static inline bool common_parse(const char *s, const char *end, double *out) {
+    const char *start = s;
+    uint64_t digits = 0, fraction, bits;
+    double v;
+    uint64_t negative = *s == '-';
+    s += negative;
+    const char *whole = s;
+    for (unsigned c; s < end && (c = (unsigned)(*s - '0')) < 10; s++)
+        digits = digits * 10 + c;
+    size_t n = (size_t)(s - whole), rest = (size_t)(end - s);
+    if (n == 0 || n > COMMON_DIGITS || !little_endian) return false;
+    v = (double)digits;
+    if (rest != 0) {
+        if (*s != '.' || rest < 2 || rest > 9 || end - start < 8) return false;
+        if (!last_digits(end, rest - 1, &fraction)) return false;
+        v = (double)(digits * tens[rest - 1] + fraction) / exact[rest - 1]; /* below 2^53 */
+    }
+    memcpy(&bits, &v, sizeof v);
+    bits |= negative << 63;
+    memcpy(out, &bits, sizeof v);
+    return true;
 }
 
 static const char *exponent_parse(const char *s, const char *end, int *exponent) {
@@ -240,9 +277,6 @@ static double product_round(uint64_t digits, const struct power *p) {
 
 /* False: the power is out of range. */
 static bool decimal_round(const struct decimal *d, double *out) {
-    static const double exact[EXACT_POWERS] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
-                                               1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
-                                               1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
     int e = d->exponent;
     double v;
     if (d->digits == 0)
