@@ -10,6 +10,8 @@
 #include "workers/engine.h"
 #include "workers/features.h"
 #include "workers/fit_input.h"
+#include "workers/neighbours.h"
+#include "workers/rebalance/method.h"
 #include "workers/table/blas.h"
 
 #include <assert.h>
@@ -35,8 +37,9 @@ struct phase {
 };
 
 static int phase_open(struct phase *f, struct sm_err *err);
-static int op_ensure(struct phase *f, size_t op, struct sm_err *err);
+static int place_ensure(struct phase *f, size_t op, struct sm_err *err);
 static int op_fit(struct phase *f, size_t op, struct sm_fitted *fitted, struct sm_err *err);
+static int rebalance_fit(struct phase *f, struct sm_fitted *fitted, struct sm_err *err);
 static void phase_close(struct phase *f);
 
 bool sm_op_learns(const struct sm_op_node *node) {
@@ -44,7 +47,13 @@ bool sm_op_learns(const struct sm_op_node *node) {
     return op != NULL && op->rows != NULL && op->rows->fit != NULL;
 }
 
+/* Rebalancing is of the training part alone. */
+static bool rebalance_learns(const struct sm_pipeline *p) {
+    return p->rebalance != NULL && p->part == SM_PART_TRAIN && sm_method_learns(p->rebalance);
+}
+
 bool sm_pipeline_learns(const struct sm_pipeline *p) {
+    if (rebalance_learns(p)) return true;
     for (size_t i = 0; i < p->n_ops; i++)
         if (sm_op_learns(&p->ops[i])) return true;
     return false;
@@ -70,8 +79,9 @@ int sm_fit_ensure(struct sm_pipeline *p, const struct sm_fit_options *options,
     *f.fits = (struct sm_fits){0};
     if (!sm_pipeline_learns(p)) return 0;
     int failed = phase_open(&f, err);
+    if (!failed && rebalance_learns(p)) failed = place_ensure(&f, p->n_ops, err);
     for (size_t i = 0; !failed && i < p->n_ops; i++)
-        if (sm_op_learns(&p->ops[i])) failed = op_ensure(&f, i, err);
+        if (sm_op_learns(&p->ops[i])) failed = place_ensure(&f, i, err);
     phase_close(&f);
     sm_fits_release(&own);
     return failed;
@@ -98,10 +108,11 @@ void sm_fit_key(const struct sm_pipeline *p, size_t op, const char *dataset_dige
                 char key[SM_XXH_HEX]) {
     struct sm_pipeline upto = *p;
     char digest[SM_XXH_HEX], text[SM_MAX_FINGERPRINT_BYTES + 256];
-    upto.n_ops = op + 1;
-    if (upto.artifacts.count > op) upto.artifacts.count = op;
+    const bool rebalance = op == p->n_ops; /* learns from rows as they are in the source */
+    upto.n_ops = rebalance ? 0 : op + 1;
+    if (upto.artifacts.count > op || rebalance) upto.artifacts.count = rebalance ? 0 : op;
     upto.part = SM_PART_TRAIN;
-    upto.rebalance = NULL;
+    if (!rebalance) upto.rebalance = NULL;
     upto.rebalance_artifact = NULL;
     upto.output = (struct sm_pipeline_output){0};
     upto.expand = (struct sm_pipeline_expand){0};
@@ -198,8 +209,12 @@ static int facts_fill(const struct phase *f, struct sm_fitted *fitted, struct sm
 
 /* --- one op ----------------------------------------------------------------------------------- */
 
+static const struct sm_op_node *node_of(const struct sm_pipeline *p, size_t op) {
+    return op < p->n_ops ? &p->ops[op] : p->rebalance;
+}
+
 static int fail_at(const struct phase *f, size_t op, struct sm_err *err) {
-    const struct sm_op_node *node = &f->p->ops[op];
+    const struct sm_op_node *node = node_of(f->p, op);
     return sm_err_context(err, "line %d, column %d: '%s'", node->line, node->column,
                           node->info->name);
 }
@@ -212,19 +227,25 @@ static int lock_ask(const struct phase *f, size_t op, const char *key, const cha
     if (f->lock == NULL || *pinned != NULL) return 0;
     if (sm_lock_compare(f->lock, f->p, f->data, err) != 0) return -1;
     return sm_fail(err, SM_E_DIFFERS, "'%s' does not know the fit of '%s' (hint: shardmill fit)",
-                   f->options->lock, f->p->ops[op].info->name);
+                   f->options->lock, node_of(f->p, op)->info->name);
 }
 
-static int op_ensure(struct phase *f, size_t op, struct sm_err *err) {
+/* op: n_ops stands for rebalancing. */
+static int place_ensure(struct phase *f, size_t op, struct sm_err *err) {
     struct sm_fitted *fitted = &f->fits->list[f->fits->n];
     const char *pinned;
     fitted->op = op;
-    fitted->name = f->p->ops[op].info->name;
+    fitted->name = node_of(f->p, op)->info->name;
     sm_fit_key(f->p, op, sm_index_dataset_digest(f->data->index), fitted->key);
     if (lock_ask(f, op, fitted->key, &pinned, err) != 0) return -1;
     if (!remembered(f, fitted->key, fitted->sha256)) {
         fitted->fresh = true;
-        if (op_fit(f, op, fitted, err) != 0) return -1;
+        if (!f->options->quiet)
+            fprintf(stderr, "shardmill: fits '%s' (line %d)\n", fitted->name,
+                    node_of(f->p, op)->line);
+        if ((op < f->p->n_ops ? op_fit(f, op, fitted, err) : rebalance_fit(f, fitted, err)) != 0 ||
+            remember(f, fitted->key, fitted->sha256, err) != 0)
+            return -1;
     }
     if (pinned != NULL && strcmp(pinned, fitted->sha256) != 0)
         return sm_fail(err, SM_E_DIFFERS,
@@ -233,7 +254,10 @@ static int op_ensure(struct phase *f, size_t op, struct sm_err *err) {
                        fitted->name, fitted->sha256, f->options->lock, pinned);
     char *sha = sm_arena_str(&f->p->arena, fitted->sha256);
     if (sha == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    f->learned[op] = sha;
+    if (op < f->p->n_ops)
+        f->learned[op] = sha;
+    else
+        f->p->rebalance_artifact = sha;
     f->fits->n++;
     return facts_fill(f, fitted, err);
 }
@@ -295,11 +319,26 @@ static int op_fit(struct phase *f, size_t op, struct sm_fitted *fitted, struct s
                                          .root = f->data->root,
                                          .artifacts = f->artifacts,
                                          .features = f->features};
-    if (!f->options->quiet) fprintf(stderr, "shardmill: fits '%s' (op %zu)\n", fitted->name, op);
     if (sm_fit_input_new(&in, &source, err) < 0) return -1;
     int failed = learn(f, &source, in, fitted, err);
     sm_fit_input_free(&in);
-    return failed ? -1 : remember(f, fitted->key, fitted->sha256, err);
+    return failed;
+}
+
+/* Neighbours or scales of synthetic rows. */
+static int rebalance_fit(struct phase *f, struct sm_fitted *fitted, struct sm_err *err) {
+    struct sm_places *places = NULL;
+    struct sm_artifact artifact = {0};
+    struct sm_arena arena;
+    sm_arena_init(&arena, ARENA_MAX);
+    int failed = sm_places_new(&places, f->p, f->data->index, SM_PART_TRAIN, NULL, err);
+    if (!failed && (failed = sm_neighbours_learn(places, f->data->root, &artifact, &arena, err)))
+        fail_at(f, f->p->n_ops, err);
+    if (!failed) failed = sm_artifact_write(&artifact, f->artifacts, err);
+    if (!failed) snprintf(fitted->sha256, sizeof fitted->sha256, "%s", artifact.sha256);
+    sm_places_free(&places);
+    sm_arena_release(&arena);
+    return failed;
 }
 
 /* --- the end ---------------------------------------------------------------------------------- */

@@ -54,7 +54,8 @@ bool sm_pipeline_learns(const struct sm_pipeline *p);
  */
 int sm_fit_ensure(struct sm_pipeline *p, const struct sm_fit_options *options,
                   const struct sm_dataset *data, struct sm_fits *fits, struct sm_err *err);
-/* The key of an op's fit, when the artifacts of the ops before it are known. */
+/* The key of an op's fit, when the artifacts of the ops before it are known; op = n_ops: of
+ * rebalancing. */
 void sm_fit_key(const struct sm_pipeline *p, size_t op, const char *dataset_digest,
                 char key[SM_XXH_HEX]);
 /* Versions that decide what is learned: the engine's and OpenBLAS's. */

@@ -5,6 +5,7 @@
 #include "lib/fs.h"
 #include "lib/limits.h"
 #include "workers/places.h"
+#include "workers/rebalance/method.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -174,19 +175,20 @@ int sm_lock_compare(const struct sm_lock *lock, const struct sm_pipeline *p,
 static int artifacts_check(const struct sm_lock *lock, const struct sm_pipeline *p,
                            const struct sm_dataset *data, struct sm_err *err) {
     struct sm_pipeline learned = *p;
-    const char *said[SM_MAX_OPS] = {NULL};
+    const char *said[SM_MAX_OPS + 1] = {NULL};
     char key[SM_XXH_HEX];
     assert(p->n_ops <= SM_MAX_OPS);
     learned.artifacts = (struct sm_strs){.v = said, .count = p->n_ops};
-    for (size_t i = 0; i < p->n_ops; i++) {
+    for (size_t i = 0; i <= p->n_ops; i++) {
+        const struct sm_op_node *node = i < p->n_ops ? &p->ops[i] : p->rebalance;
         said[i] = "";
-        if (!sm_op_learns(&p->ops[i])) continue;
+        if (node == NULL || !(i < p->n_ops ? sm_op_learns(node) : sm_method_learns(node))) continue;
         sm_fit_key(&learned, i, sm_index_dataset_digest(data->index), key);
         said[i] = sm_lock_artifact(lock, i, key);
         if (said[i] == NULL)
             return sm_fail(err, SM_E_DIFFERS,
                            "'%s' is stale: it does not know the fit of '%s' (hint: shardmill fit)",
-                           lock->path, p->ops[i].info->name);
+                           lock->path, node->info->name);
     }
     return 0;
 }
