@@ -45,6 +45,7 @@ struct sm_common {
     bool json, quiet;
     bool sandbox; /* decode in a cage */
     bool fuse;    /* the engine's short cuts, which change no byte */
+    int part;     /* enum sm_part_of */
 };
 
 #define SM_COMMON(member) offsetof(struct sm_common, member)
@@ -155,6 +156,19 @@ struct sm_common {
         }                                                                              \
     }
 
+/* The choices of --part, in the order of enum sm_part_of. */
+extern const char *const sm_parts[];
+#define SM_OPTION_PART                                                             \
+    {                                                                              \
+        .param = {.name = "part",                                                  \
+                  .type = SM_T_ENUM,                                               \
+                  .offset = SM_COMMON(part),                                       \
+                  .dflt = "train",                                                 \
+                  .choices = sm_parts,                                             \
+                  .doc = "which part of a dataset that the pipeline file splits"}, \
+        .metavar = "PART"                                                          \
+    }
+
 /* What shell completion offers for an operand. */
 enum sm_operand {
     SM_OPERAND_NONE,
@@ -197,7 +211,7 @@ int sm_command_unknown(const char *name, struct sm_err *err);
 const volatile sig_atomic_t *sm_cli_stop(void);
 /* Prints an error to stderr and returns the exit code that belongs to it. */
 int sm_cli_fail(const struct sm_err *err);
-/* sm_pipeline_load with the common options --source and --seed put over it. Whatever is wrong with
- * the file is SM_E_PIPELINE, and so exit 2. *p is to be released in any case. */
+/* sm_pipeline_load with the common options --source, --seed and --part put over it. Whatever is
+ * wrong with the file is SM_E_PIPELINE, and so exit 2. *p is to be released in any case. */
 int sm_cli_load(struct sm_pipeline *p, const char *path, const struct sm_common *common,
                 struct sm_err *err);

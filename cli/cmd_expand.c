@@ -72,6 +72,7 @@ static void print_resume(const struct values *v, const char *file) {
     print_word(" -o ", v->out);
     if (v->common.source) print_word(" --source ", v->common.source);
     if (v->common.seed >= 0) fprintf(stderr, " --seed %" PRId64, v->common.seed);
+    if (v->common.part == SM_PART_VAL) fputs(" --part val", stderr);
     if (v->epoch > 0) fprintf(stderr, " --epoch %" PRId64, v->epoch);
     if (v->slice) print_word(" --slice ", v->slice);
     if (v->common.broker) print_word(" --broker ", v->common.broker);
@@ -140,6 +141,7 @@ static const struct sm_option options[] = {
      .required = true},
     SM_OPTION_SOURCE,
     SM_OPTION_SEED,
+    SM_OPTION_PART,
     SM_OPTION_EPOCH(AT(epoch)),
     SM_OPTION_WORKERS,
     SM_OPTION_BROKER,
@@ -183,7 +185,7 @@ const struct sm_command sm_cmd_expand = {
     .operand = SM_OPERAND_PIPELINE,
     .details =
         "Indexes the dataset, starts a broker and one worker for each core (or uses a running broker), and writes "
-        "shard-000000.tar and so on, manifest.json and quarantine.jsonl into DIR. The bytes depend on pipeline, "
+        "shard-000000.tar (of rows .csv or .npy) and so on, manifest.json and quarantine.jsonl into DIR. The bytes depend on pipeline, "
         "dataset, seed and epoch alone.\n\n"
         "Run it again after an interruption: it goes on where it stopped. A DIR that holds a run of another "
         "pipeline, seed or dataset is refused.",

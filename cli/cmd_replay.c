@@ -106,6 +106,7 @@ static const struct sm_option options[] = {
     SM_OPTION_KEYS,
     SM_OPTION_SOURCE,
     SM_OPTION_SEED,
+    SM_OPTION_PART,
     SM_OPTION_SANDBOX,
 };
 static const char *const examples[] = {

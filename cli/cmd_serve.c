@@ -18,6 +18,18 @@ static void ready(void *context, const char *endpoint) {
     fflush(stdout);
 }
 
+/* Of a dataset that is split the held-out part is there as well, for as many epochs as anyone
+ * wants: a training loop looks at it after each of its own. */
+static int held_out_open(struct sm_stream *s, const char *file, struct sm_stream_options described,
+                         struct sm_err *err) {
+    struct sm_common common = *described.common;
+    common.part = SM_PART_VAL;
+    described.common = &common;
+    described.epochs = 0;
+    described.reindex = false; /* done for the first */
+    return sm_stream_open(s, file, &described, err);
+}
+
 static int run(const void *values, int n, char **operands) {
     const struct values *v = values;
     (void)n;
@@ -36,12 +48,18 @@ static int run(const void *values, int n, char **operands) {
                                        .die_with_parent = v->die_with_parent,
                                        .parent = getppid(),
                                        .stop = sm_cli_stop()};
-    struct sm_stream stream;
+    struct sm_stream stream, held_out;
     struct sm_err err = {0};
     int r = sm_stream_open(&stream, operands[0], &described, &err);
+    const bool both = r == 0 && stream.pipeline.split.val > 0 && v->common.part == SM_PART_TRAIN;
+    if (both) r = held_out_open(&held_out, operands[0], described, &err);
+    if (both) options.also = &held_out;
     if (r == 0 && !v->common.quiet)
         fprintf(stderr, "shardmill: journal and index in '%s'\n", stream.state);
+    if (r == 0 && both && !v->common.quiet)
+        fprintf(stderr, "shardmill: the held-out part is the job '%s'\n", held_out.spec.name);
     if (r == 0) r = sm_serve(&stream, &options, ready, &stream, &err);
+    if (both) sm_stream_release(&held_out);
     sm_stream_release(&stream);
     return r == 0 ? SM_EXIT_DONE : sm_cli_fail(&err);
 }
@@ -59,6 +77,7 @@ static const struct sm_option options[] = {
     SM_OPTION_KEYS,
     SM_OPTION_SOURCE,
     SM_OPTION_SEED,
+    SM_OPTION_PART,
     {.param = {.name = "epochs",
                .type = SM_T_INT,
                .offset = AT(epochs),
@@ -95,7 +114,8 @@ const struct sm_command sm_cmd_serve = {
     .operand = SM_OPERAND_PIPELINE,
     .details =
         "Indexes the dataset, starts a broker and one worker for each core, and prints `serving NAME at ENDPOINT` "
-        "when trainers may come: `shardmill read NAME`, the Python package, the C library. Children that die are "
+        "when trainers may come: `shardmill read NAME`, the Python package, the C library. With `split:` in the file the "
+        "held-out part is the job NAME/val beside it. Children that die are "
         "started again, and trainers go on.\n\n"
         "Runs until SIGTERM or SIGINT, or until all ranks have had --epochs N. What trainers committed lies in "
         "--state DIR and survives any end.",

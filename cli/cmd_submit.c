@@ -58,6 +58,7 @@ static const struct sm_option options[] = {
     SM_OPTION_KEYS,
     SM_OPTION_SOURCE,
     SM_OPTION_SEED,
+    SM_OPTION_PART,
     {.param = {.name = "epochs",
                .type = SM_T_INT,
                .offset = AT(epochs),

@@ -11,7 +11,8 @@
 #include "cli/progress.h"
 #include "lib/fs.h"
 #include "lib/limits.h"
-#include "workers/sinks/sink.h"
+#include "workers/features.h"
+#include "workers/places.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -32,6 +33,7 @@ enum {
     ASK_MS = 500,        /* one look at the job; children are tended in between */
     GRACE_MS = 1500,     /* for children to end by themselves */
     LEASE_SAMPLES = 128, /* a lease of about a second: what a kill can cost */
+    LEASE_ROWS = SM_MAX_LEASE_SAMPLES,
     LEASE_SAMPLES_MIN = 16,
     LEASES_PER_WORKER = 8, /* so that the last ones do not leave a core idle for long */
     BROKER_SILENT_MS = 60000,
@@ -44,6 +46,7 @@ struct expansion {
     char dir[PATH_MAX], state[PATH_MAX]; /* absolute */
     int lock_fd;
     struct sm_dataset data;
+    struct sm_places *places;
     struct sm_embedded *embedded;
     struct sm_client *client;
     char job[SM_XXH_HEX];
@@ -56,6 +59,7 @@ static int describe_run(struct expansion *x, struct sm_err *err);
 static int compare_folder(struct expansion *x, bool *complete, struct sm_err *err);
 static int work(struct expansion *x, struct sm_err *err);
 static int collect(struct expansion *x, struct sm_err *err);
+static void remove_folder(int dir, const char *name);
 
 int sm_expand(struct sm_pipeline *pipeline, const struct sm_expand_options *options,
               struct sm_run *run, enum sm_expand_end *end, struct sm_err *err) {
@@ -80,6 +84,7 @@ out:
     sm_client_free(&x->client);
     sm_embedded_stop(&x->embedded, GRACE_MS);
     sm_progress_end(&x->progress);
+    sm_places_free(&x->places);
     sm_dataset_close(&x->data);
     if (x->lock_fd >= 0) close(x->lock_fd);
     free(x);
@@ -122,48 +127,30 @@ static int learn(struct expansion *x, struct sm_pipeline *p, struct sm_err *err)
     return sm_fit_ensure(p, &fit, &x->data, NULL, err);
 }
 
+/* The places of the plan and, of rows, their columns. */
 static int describe_run(struct expansion *x, struct sm_err *err) {
-    struct sm_run *r = x->run;
     const struct sm_pipeline *p = x->pipeline;
     uint64_t ignored = sm_index_ignored(x->data.index);
     if (ignored > 0 && !x->options->quiet)
         fprintf(stderr, "shardmill: %" PRIu64 " files in '%s' are no images that are read here\n",
                 ignored, p->source.path);
-    r->plan = (struct sm_plan){.samples = sm_index_samples(x->data.index),
-                               .copies = (uint32_t)p->expand.copies,
-                               .shuffle = p->output.shuffle,
-                               .seed = (uint64_t)p->seed,
-                               .epoch = x->options->epoch,
-                               .shard_samples = (uint64_t)p->expand.samples_per_shard};
-    r->format = sm_shard_format(p->expand.encode);
-    r->slice = x->options->slice;
-    r->slices = x->options->slices;
-    sm_pipeline_digest(p, r->pipeline_digest);
-    snprintf(r->dataset_digest, sizeof r->dataset_digest, "%s",
-             sm_index_dataset_digest(x->data.index));
-    r->name = strdup(p->name ? p->name : "");
-    r->n_classes = sm_index_classes(x->data.index);
-    r->classes = calloc(r->n_classes, sizeof *r->classes);
-    r->counts = calloc(r->n_classes, sizeof *r->counts);
-    if (r->classes == NULL || r->counts == NULL || r->name == NULL)
-        return sm_fail(err, SM_E_MEMORY, "out of memory");
-    for (uint32_t c = 0; c < r->n_classes; c++)
-        r->classes[c] = strdup(sm_index_class(x->data.index, c));
-    if (r->slices == 1) {
-        for (uint32_t c = 0; c < r->n_classes; c++)
-            r->counts[c].planned = sm_index_class_samples(x->data.index, c) * r->plan.copies;
-    } else {
-        uint64_t shards = sm_plan_shards(&r->plan);
-        for (uint64_t s = r->slice; s < shards; s += r->slices)
-            for (uint64_t i = 0, first = sm_plan_shard_first(&r->plan, s);
-                 i < sm_plan_shard_count(&r->plan, s); i++)
-                r->counts[sm_index_entry(x->data.index, sm_plan_at(&r->plan, first + i).sample)
-                              .label]
-                    .planned++;
+    if (sm_places_new(&x->places, p, x->data.index, p->part, NULL, err) < 0) return -1;
+    struct sm_features *features = NULL;
+    if (sm_pipeline_is_rows(p)) {
+        char artifacts[PATH_MAX + 16];
+        snprintf(artifacts, sizeof artifacts, "%s/" SM_ARTIFACTS_NAME, x->state);
+        if (sm_features_new(&features, p, p->n_ops, x->data.index, artifacts, err) < 0) return -1;
     }
-    for (uint32_t c = 0; c < r->n_classes; c++)
-        r->counts[c].in_shards = r->counts[c].planned;
-    return 0;
+    struct sm_run_source source = {.pipeline = p,
+                                   .index = x->data.index,
+                                   .places = x->places,
+                                   .columns = features ? sm_features_out(features) : NULL,
+                                   .epoch = x->options->epoch,
+                                   .slice = x->options->slice,
+                                   .slices = x->options->slices};
+    int r = sm_run_plan(x->run, &source, err);
+    sm_features_free(&features);
+    return r;
 }
 
 /* ---- what the folder holds already ---- */
@@ -267,9 +254,22 @@ void sm_expand_forget(const char *state_dir) {
     if (d == NULL) return;
     for (struct dirent *e; (e = readdir(d)) != NULL;)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            unlinkat(dirfd(d), e->d_name, 0); /* folders of slices that are still at work stay */
+            unlinkat(dirfd(d), e->d_name, 0);   /* folders of slices that are still at work stay */
+    remove_folder(dirfd(d), SM_ARTIFACTS_NAME); /* what was fitted for this run alone */
     closedir(d);
     rmdir(state_dir);
+}
+
+/* Of files. */
+static void remove_folder(int dir, const char *name) {
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+    if (d == NULL) return;
+    for (struct dirent *e; (e = readdir(d)) != NULL;)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+            unlinkat(dirfd(d), e->d_name, 0);
+    closedir(d);
+    unlinkat(dir, name, AT_REMOVEDIR);
 }
 
 /* ---- the run itself ---- */
@@ -278,7 +278,7 @@ static uint32_t lease_samples(const struct expansion *x) {
     const struct sm_plan *plan = &x->run->plan;
     uint64_t lease = (uint64_t)x->options->lease_samples, all = sm_run_planned(x->run);
     if (lease == 0) {
-        lease = LEASE_SAMPLES;
+        lease = sm_source_is_table(&x->pipeline->source) ? LEASE_ROWS : LEASE_SAMPLES;
         uint64_t workers = x->options->broker ? 1 : (uint64_t)x->options->workers;
         if (all / (workers * LEASES_PER_WORKER) < lease)
             lease = all / (workers * LEASES_PER_WORKER);
@@ -400,6 +400,28 @@ static int work(struct expansion *x, struct sm_err *err) {
 
 /* ---- the results ---- */
 
+/* One position whose sample could not be made; of a table the row is named, since it is no file. */
+static int add_bad(struct expansion *x, const Shardmill__Quarantined *q, struct sm_err *err) {
+    const struct sm_index *index = x->data.index;
+    const bool table = sm_index_is_table(index);
+    const struct sm_entry entry = table ? (struct sm_entry){.file = x->pipeline->source.path}
+                                        : sm_index_entry(index, q->sample);
+    char file[2 * SM_MAX_PATH_BYTES];
+    snprintf(file, sizeof file, "%s%s%s", entry.file, entry.member ? "!" : "",
+             entry.member ? entry.member : "");
+    const char *slash = table ? strrchr(file, '/') : NULL;
+    struct sm_bad bad = {.position = q->position,
+                         .sample = q->sample,
+                         .row = table ? (int64_t)sm_index_row(index, q->sample) : -1,
+                         .offset = entry.offset,
+                         .file = slash != NULL ? (char *)slash + 1 : file,
+                         .stage = q->stage,
+                         .code = (char *)sm_code_word((int)q->code),
+                         .text = q->text,
+                         .label = sm_index_label(index, q->sample)};
+    return sm_run_add_bad(x->run, &bad, sm_index_label(index, q->substitute), err);
+}
+
 static int take_shard(void *context, const Shardmill__ShardRecord *record, struct sm_err *err) {
     struct expansion *x = context;
     struct sm_shard_record s = {
@@ -415,22 +437,7 @@ static int take_shard(void *context, const Shardmill__ShardRecord *record, struc
         if (q->sample >= samples || q->substitute >= samples)
             return sm_fail(err, SM_E_PROTOCOL, "the broker names sample %" PRIu64 " of %" PRIu64,
                            q->sample, samples);
-        struct sm_entry entry = sm_index_entry(x->data.index, q->sample);
-        char file[2 * SM_MAX_PATH_BYTES];
-        snprintf(file, sizeof file, "%s%s%s", entry.file, entry.member ? "!" : "",
-                 entry.member ? entry.member : "");
-        struct sm_bad bad = {.position = q->position,
-                             .sample = q->sample,
-                             .row = -1,
-                             .offset = entry.offset,
-                             .file = file,
-                             .stage = q->stage,
-                             .code = (char *)sm_code_word((int)q->code),
-                             .text = q->text,
-                             .label = entry.label};
-        if (sm_run_add_bad(x->run, &bad, sm_index_entry(x->data.index, q->substitute).label, err) <
-            0)
-            return -1;
+        if (add_bad(x, q, err) < 0) return -1;
     }
     return 0;
 }

@@ -102,7 +102,9 @@ uint64_t sm_run_planned(const struct sm_run *r) {
 
 const char *sm_run_differs(const struct sm_run *now, const struct sm_run *before, char *text,
                            size_t text_max) {
-    if (strcmp(now->pipeline_digest, before->pipeline_digest) != 0)
+    if (now->part != NULL && before->part != NULL && strcmp(now->part, before->part) != 0)
+        snprintf(text, text_max, "the part (%s, was %s)", now->part, before->part);
+    else if (strcmp(now->pipeline_digest, before->pipeline_digest) != 0)
         snprintf(text, text_max, "the pipeline (digest %s, was %s)", now->pipeline_digest,
                  before->pipeline_digest);
     else if (now->plan.seed != before->plan.seed)

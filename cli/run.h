@@ -7,6 +7,8 @@
 #include "lib/digest.h"
 #include "lib/err.h"
 #include "lib/plan.h"
+#include "pipelines/lang/pipeline.h"
+#include "workers/places.h"
 #include "workers/sinks/sink.h"
 
 #include <stddef.h>
@@ -66,6 +68,17 @@ struct sm_run {
     uint64_t unreadable; /* rows; their lines are not read back from a manifest */
 };
 
+/* What a run is made from. */
+struct sm_run_source {
+    const struct sm_pipeline *pipeline;
+    const struct sm_index *index;
+    const struct sm_places *places;
+    const struct sm_schema *columns; /* that leave the pipeline; NULL: images do */
+    uint32_t epoch, slice, slices;   /* slice K of N, counted from 0; 1 slice is the whole */
+};
+/* Fills an empty run: digests, plan, counts by class, rows that could not be read. A slice is
+ * counted position by position. */
+int sm_run_plan(struct sm_run *r, const struct sm_run_source *source, struct sm_err *err);
 void sm_run_release(struct sm_run *r);
 int sm_run_add_shard(struct sm_run *r, const struct sm_shard_record *record, struct sm_err *err);
 /* Copies the strings of *bad; counts it in its class. substitute_label: the class that fills the

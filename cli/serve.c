@@ -41,7 +41,7 @@ struct server {
 static int endpoint_choose(struct server *s, struct sm_err *err);
 static int state_claim(struct server *s, struct sm_err *err);
 static int children_start(struct server *s, struct sm_err *err);
-static int job_submit(struct server *s, struct sm_err *err);
+static int job_submit(struct server *s, struct sm_stream *stream, struct sm_err *err);
 static int tend(struct server *s, struct sm_err *err);
 static int job_look(struct server *s, struct sm_err *err);
 
@@ -51,7 +51,8 @@ int sm_serve(struct sm_stream *stream, const struct sm_serve_options *options,
     struct server s = {.stream = stream, .options = options, .lock_fd = -1, .port_fd = -1};
     int r = -1;
     if (endpoint_choose(&s, err) == 0 && state_claim(&s, err) == 0 &&
-        children_start(&s, err) == 0 && job_submit(&s, err) == 0) {
+        children_start(&s, err) == 0 && job_submit(&s, stream, err) == 0 &&
+        (options->also == NULL || job_submit(&s, options->also, err) == 0)) {
         ready(context, s.endpoint);
         while ((r = tend(&s, err)) == 0 && (r = job_look(&s, err)) == 0)
             poll(NULL, 0, TEND_MS);
@@ -143,14 +144,13 @@ static int tend(struct server *s, struct sm_err *err) {
     return 0;
 }
 
-static int job_submit(struct server *s, struct sm_err *err) {
+static int job_submit(struct server *s, struct sm_stream *stream, struct sm_err *err) {
     for (int64_t start = sm_now_ms();;) {
         if (tend(s, err) < 0) return -1;
         int ours = broker_check(s, err);
         if (ours < 0 || (ours == 0 && sm_now_ms() - start > START_MS)) return -1;
         if (ours == 0) continue;
-        if (sm_client_submit(s->client, s->stream->id, &s->stream->spec, ASK_MS, err) == 0)
-            return 0;
+        if (sm_client_submit(s->client, stream->id, &stream->spec, ASK_MS, err) == 0) return 0;
         if (err->code == SM_E_DIFFERS)
             return sm_err_context(err, "'%s' (hint: `--state` names another folder)",
                                   s->stream->state);

@@ -12,6 +12,7 @@ struct sm_serve_options {
     int workers;
     bool no_sandbox, quiet, die_with_parent;
     pid_t parent; /* with die_with_parent: as it was when the process began, before any indexing */
+    struct sm_stream *also; /* a second job, offered as long as the first one lasts; NULL: none */
     const volatile sig_atomic_t *stop;
 };
 

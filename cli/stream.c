@@ -142,7 +142,9 @@ static int spec_describe(struct sm_stream *s, uint32_t epochs, struct sm_err *er
     sm_pipeline_digest(p, s->pipeline_digest);
     shardmill__job_spec__init(&s->spec);
     s->spec.kind = SHARDMILL__JOB_KIND__STREAM;
-    s->spec.name = (char *)(p->name != NULL ? p->name : "");
+    snprintf(s->name, sizeof s->name, "%s%s", p->name != NULL ? p->name : "",
+             p->part == SM_PART_VAL ? "/val" : "");
+    s->spec.name = s->name;
     s->spec.pipeline = s->json.data;
     s->spec.pipeline_digest = s->pipeline_digest;
     s->spec.dataset_digest = (char *)sm_index_dataset_digest(s->data.index);

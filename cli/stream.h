@@ -14,6 +14,7 @@ struct sm_stream {
     struct sm_places *places;     /* what an epoch consists of */
     struct sm_batch_header batch; /* of a full batch: shape and bytes */
     struct sm_buf json;
+    char name[SM_MAX_NAME_BYTES + 1]; /* of the held-out part: NAME/val */
     char pipeline_digest[SM_XXH_HEX];
     uint64_t *counts;    /* of classes: present, then drawn; NULL when there are too many */
     char **names;        /* of classes; NULL when they are long; the index owns the texts */

@@ -55,6 +55,7 @@ class Loader:
         source: Embedded: path of the dataset, instead of the pipeline file's.
         seed: Embedded: instead of the pipeline file's.
         epochs: Embedded: how many there are; None: without end.
+        part: Embedded: "train" (None) or "val", of a pipeline with `split:`. A broker's held-out part is the job "NAME/val".
         state: Embedded: a folder for the journal and the dataset's index. They then survive this process: a loader that is given no
             `load_state_dict` goes on from what was last committed, and the dataset is not looked at again. None: a temporary one.
         credit_bytes: Room for batches that are made and not released yet; 0: four batches.
@@ -83,17 +84,19 @@ class Loader:
                  epochs: Optional[int] = None, state: Union[str, "os.PathLike[str]", None] = None, credit_bytes: int = 0,
                  key_dir: Union[str, "os.PathLike[str]", None] = None, transport: Optional[str] = None,
                  timeout: Optional[float] = None, open_timeout: float = 30.0, verbose: bool = False,
-                 weights: bool = False) -> None:
+                 weights: bool = False, part: Optional[str] = None) -> None:
         self._session: Optional[Session] = None
         self._server: Optional[Server] = None
         self._foreign: Optional[int] = None
         self._closed = False
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} in a world of {world_size} (hint: ranks count from 0)")
+        if part not in (None, "train", "val"):
+            raise ValueError(f"part '{part}' is neither 'train' nor 'val'")
         if transport not in (None, "shm", "tcp"):
             raise ValueError(f"transport '{transport}' is neither 'shm' nor 'tcp'")
         if broker is not None:
-            given = {"workers": workers, "source": source, "seed": seed, "epochs": epochs, "state": state}
+            given = {"workers": workers, "source": source, "seed": seed, "epochs": epochs, "part": part, "state": state}
             wrong = [f"{name}=" for name, value in given.items() if value is not None]
             if wrong:
                 raise TypeError(f"{', '.join(wrong)} is for the embedded server; with broker= these were chosen at "
@@ -103,7 +106,7 @@ class Loader:
         self._job = os.fspath(job)
         self._broker, self._rank, self._world_size = broker, rank, world_size
         self._serve = {"workers": workers, "source": None if source is None else os.fspath(source), "seed": seed,
-                       "epochs": epochs, "state": None if state is None else os.fspath(state), "verbose": verbose}
+                       "epochs": epochs, "part": part, "state": None if state is None else os.fspath(state), "verbose": verbose}
         self._credit_bytes, self._transport = credit_bytes, transport
         self._key_dir = None if key_dir is None else os.fspath(key_dir)
         self._timeout, self._open_timeout = timeout, open_timeout

@@ -70,12 +70,14 @@ class Server:
     """A running `shardmill serve`. Attributes: job and endpoint, as it said them."""
 
     def __init__(self, pipeline: str, *, workers: Optional[int], source: Optional[str], seed: Optional[int],
-                 epochs: Optional[int], state: Optional[str], verbose: bool, timeout: Optional[float]) -> None:
+                 epochs: Optional[int], part: Optional[str], state: Optional[str], verbose: bool,
+                 timeout: Optional[float]) -> None:
         self._folder = StateFolder() if state is None else None
         endpoint = f"ipc://@shardmill-{secrets.token_hex(16)}"  # abstract: it has no file that could be left
         command = [program(), "serve", os.fspath(pipeline), "--bind", endpoint, "--die-with-parent",
                    "--state", str(self._folder.path if self._folder else state)]
-        for name, value in (("--workers", workers), ("--source", source), ("--seed", seed), ("--epochs", epochs)):
+        for name, value in (("--workers", workers), ("--source", source), ("--seed", seed), ("--epochs", epochs),
+                            ("--part", part)):
             if value is not None:
                 command += [name, str(value)]
         if not verbose:
