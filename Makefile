@@ -51,7 +51,7 @@ TOOL_SRC   = $(wildcard tests/tools/*.c)
 TOOL_BIN   = $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(TOOL_SRC))
 UNIT_BIN   = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 
-.PHONY: bench-broker all chaos client help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench bench-stream sim tests docs lint objects packages-there python wheel
+.PHONY: bench-broker all chaos csv-fuzz client help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench bench-stream sim tests docs lint objects packages-there python wheel
 all: $(BUILD)/shardmill client
 
 help:            ## this list
@@ -231,6 +231,11 @@ chaos: deps-test ## trainers, workers and broker killed for a long time (KILLS=2
 	@$(MAKE) --no-print-directory -s -j2 all tests
 	@SHARDMILL_STREAM_KILLS=$(or $(KILLS),2000) SHARDMILL_STREAM_SAMPLES=$(or $(SAMPLES),200000) \
 	  SHARDMILL=$(abspath $(BUILD)/shardmill) $(PYTHON) -m pytest -q -s -p no:cacheprovider tests/e2e/test_stream_ledger.py
+
+csv-fuzz: deps-test ## the CSV reader against Python's csv module on TABLES=100000 generated tables, SEED=1
+	@$(MAKE) --no-print-directory -s -j2 $(BUILD)/tools/csv_rows
+	@SHARDMILL_CSV_TABLES=$(or $(TABLES),100000) SHARDMILL_CSV_SEED=$(SEED) BUILD=$(abspath $(BUILD)) \
+	  $(PYTHON) -m pytest -q -p no:cacheprovider tests/parity/test_csv.py
 
 bench: deps-test ## ratios, measured side by side in one run (SHARDMILL_PHOTOS=folder of JPEG files)
 	@$(MAKE) --no-print-directory -s -j2 all tests

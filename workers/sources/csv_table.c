@@ -15,7 +15,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { GUESS_ROWS = 1000, BLOCK_BYTES = 256 << 10, SHOWN = 40 };
+enum { GUESS_ROWS = 1000, BLOCK_BYTES = 256 << 10, TEXT_BYTES = 160, SHOWN = 40 };
 static const size_t NO_FIELD = SIZE_MAX;
 
 struct csv_table {
@@ -294,34 +294,46 @@ static int read_file(struct csv_table *t, size_t i, struct sm_err *err) {
     return failed || got < 0 ? -1 : 0;
 }
 
-static inline void put(struct csv_table *t, size_t column, double v) {
-    size_t at = t->block_n * t->b.n_columns + column;
-    if (t->b.is_double)
-        ((double *)t->block)[at] = v;
-    else
-        ((float *)t->block)[at] = (float)v;
+/* The row of the block that is being filled. */
+static inline void *row_at(const struct csv_table *t) {
+    size_t bytes = t->b.n_columns * (t->b.is_double ? sizeof(double) : sizeof(float));
+    return t->block + t->block_n * bytes;
+}
+
+static inline bool put(bool is_double, void *row, size_t column, double v) {
+    if (is_double) {
+        ((double *)row)[column] = v;
+        return true;
+    }
+    ((float *)row)[column] = (float)v;
+    return !isinf((float)v);
+}
+
+static void tell_overflow(const struct csv_table *t, size_t column, const struct sm_csv_field *f,
+                          bool of_double, char text[TEXT_BYTES]) {
+    snprintf(text, TEXT_BYTES, "'%.*s' in column '%.*s' overflows %s",
+             f->n < SHOWN ? (int)f->n : SHOWN, f->s, SHOWN, t->b.columns[column].name,
+             of_double ? "a number" : "float32 (hint: source.float64: true)");
 }
 
 /* The first column of numbers whose cell has no element is told in text. */
-static bool take_numbers(struct csv_table *t, const struct sm_csv_row *row, char text[160]) {
+static bool take_numbers(struct csv_table *t, const struct sm_csv_row *row, char text[TEXT_BYTES]) {
+    void *to = row_at(t);
+    const bool is_double = t->b.is_double;
     bool sound = true;
     for (size_t k = 0; k < t->n_numbers; k++) {
         size_t i = t->numbers[k];
         const struct sm_csv_field *f = &row->fields[t->field[i]];
-        double v = NAN;
+        double v;
         enum sm_cell cell = sm_cell_number(&t->missing, f, &v);
+        if (cell == SM_CELL_NUMBER && put(is_double, to, i, v)) continue;
         if (cell == SM_CELL_WORD && t->b.columns[i].kind == SM_COLUMN_NUMBER)
             t->contradicted |= contradict(t, row);
-        if (cell == SM_CELL_WORD) v = NAN;
-        if (cell == SM_CELL_MISSING) v = NAN;
-        if (sound && (cell == SM_CELL_OVERFLOW || (!t->b.is_double && isinf((float)v)))) {
+        if (cell == SM_CELL_NUMBER || cell == SM_CELL_OVERFLOW) {
+            if (sound) tell_overflow(t, i, f, cell == SM_CELL_OVERFLOW, text);
             sound = false;
-            snprintf(text, 160, "'%.*s' in column '%.*s' overflows %s",
-                     f->n < SHOWN ? (int)f->n : SHOWN, f->s, SHOWN, t->b.columns[i].name,
-                     cell == SM_CELL_OVERFLOW ? "a number"
-                                              : "float32 (hint: source.float64: true)");
         }
-        put(t, i, v);
+        put(is_double, to, i, NAN);
     }
     return sound;
 }
@@ -336,7 +348,7 @@ static int take_words(struct csv_table *t, const struct sm_csv_row *row, struct 
             if (word < 0) return sm_err_context(err, "column '%s'", c->name);
             v = (double)word;
         }
-        put(t, t->words[k], v);
+        put(t->b.is_double, row_at(t), t->words[k], v);
     }
     return 0;
 }
@@ -353,7 +365,7 @@ static int bad_row(struct csv_table *t, size_t file, const struct sm_csv_row *ro
 
 static int take_row(struct csv_table *t, size_t file, const struct sm_csv_row *row,
                     struct sm_err *err) {
-    char text[160];
+    char text[TEXT_BYTES];
     if (row->code != SM_E_OK) return bad_row(t, file, row, (int)row->code, row->text, err);
     if (row->n != t->n_fields) {
         snprintf(text, sizeof text, "%zu field%s where %zu are expected", row->n,

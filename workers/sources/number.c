@@ -12,7 +12,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { TEXT_BYTES = 1000, DIGITS = 19, POWERS = 20, EXACT_POWERS = 23, COMMON_DIGITS = 7 };
+enum { TEXT_BYTES = 1000, DIGITS = 19, POWERS = 20, EXACT_POWERS = 23 };
 
 static const bool little_endian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
 static const uint32_t tens[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
@@ -29,8 +29,17 @@ struct decimal { /* digits x 10^exponent */
 static inline bool common_parse(const char *s, const char *end, double *out);
 static enum sm_number word_parse(const char *s, size_t n, double *out);
 static inline const char *decimal_parse(const char *s, const char *end, struct decimal *d);
-static bool decimal_round(const struct decimal *d, double *out);
+static inline bool decimal_round(const struct decimal *d, double *out);
 static enum sm_number slow_parse(const char *s, size_t n, double *out);
+
+/* Signs are as random as values: no branch. */
+static inline double signed_value(double v, bool negative) {
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof v);
+    bits |= (uint64_t)negative << 63;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
 
 static bool is_blank(char c) {
     return c == ' ' || c == '\t';
@@ -81,7 +90,7 @@ static inline bool eight_digits(uint64_t v, uint64_t *value) {
     return true;
 }
 
-/* Takes in digits; overflow of 64 bits is noticed by the count alone. */
+/* Takes in digits, as long as there are some. */
 static inline const char *digits_parse(const char *s, const char *end, uint64_t *digits) {
     uint64_t v, eight;
     while (little_endian && end - s >= 8) {
@@ -104,48 +113,40 @@ static inline bool last_digits(const char *end, size_t n, uint64_t *value) {
     return eight_digits((v >> cut << cut) | (0x3030303030303030u >> 1 >> (63 - cut)), value);
 }
 
-/* Digits of a fraction, which mostly goes on to the end of the text. */
-static inline const char *fraction_parse(const char *start, const char *s, const char *end,
-                                         uint64_t *digits) {
+/* Digits from s to the end, at least one, when `end` has eight bytes before it. False: some byte is
+ * none. Overflow of 64 bits is noticed by the count alone. */
+static inline bool all_digits(const char *s, const char *end, uint64_t *digits) {
     uint64_t v, eight;
-    if (little_endian && end - s > 8) {
+    for (; end - s > 8; s += 8) {
         memcpy(&v, s, 8);
-        if (!eight_digits(v, &eight)) return digits_parse(s, end, digits);
+        if (!eight_digits(v, &eight)) return false;
         *digits = *digits * tens[8] + eight;
-        s += 8;
     }
-    size_t rest = (size_t)(end - s);
-    if (!little_endian || rest == 0 || rest > 8 || end - start < 8 ||
-        !last_digits(end, rest, &eight))
-        return digits_parse(s, end, digits);
-    *digits = *digits * tens[rest] + eight;
-    return end;
+    if (!last_digits(end, (size_t)(end - s), &eight)) return false;
+    *digits = *digits * tens[end - s] + eight;
+    return true;
 }
 
 /* What most cells are, with as few branches as can be: a sign or none, a few digits, perhaps a
- * point and 1 to 8 digits more; at least 8 bytes in all when there is a point. False: look closer.
- */
+ * point and digits up to the end; at least 8 bytes in all when there is a point. False: look
+ * closer. */
 static inline bool common_parse(const char *s, const char *end, double *out) {
     const char *start = s;
-    uint64_t digits = 0, fraction, bits;
-    double v;
-    uint64_t negative = *s == '-';
-    s += negative;
+    struct decimal d = {.negative = *s == '-'};
+    s += d.negative;
     const char *whole = s;
     for (unsigned c; s < end && (c = (unsigned)(*s - '0')) < 10; s++)
-        digits = digits * 10 + c;
+        d.digits = d.digits * 10 + c;
     size_t n = (size_t)(s - whole), rest = (size_t)(end - s);
-    if (n == 0 || n > COMMON_DIGITS || !little_endian) return false;
-    v = (double)digits;
-    if (rest != 0) {
-        if (*s != '.' || rest < 2 || rest > 9 || end - start < 8) return false;
-        if (!last_digits(end, rest - 1, &fraction)) return false;
-        v = (double)(digits * tens[rest - 1] + fraction) / exact[rest - 1]; /* below 2^53 */
+    if (n == 0 || n + rest - (rest != 0) > DIGITS || !little_endian) return false;
+    if (rest == 0) {
+        *out = signed_value((double)d.digits, d.negative); /* rounds once, to nearest */
+        return true;
     }
-    memcpy(&bits, &v, sizeof v);
-    bits |= negative << 63;
-    memcpy(out, &bits, sizeof v);
-    return true;
+    if (*s != '.' || rest < 2 || end - start < 8) return false;
+    if (!all_digits(s + 1, end, &d.digits)) return false;
+    d.exponent = 1 - (int)rest;
+    return decimal_round(&d, out);
 }
 
 static const char *exponent_parse(const char *s, const char *end, int *exponent) {
@@ -179,7 +180,7 @@ static inline const char *decimal_parse(const char *s, const char *end, struct d
     size_t n = (size_t)(s - whole);
     if (s < end && *s == '.') {
         const char *point = ++s;
-        s = fraction_parse(start, s, end, &d->digits);
+        s = digits_parse(s, end, &d->digits);
         n += (size_t)(s - point);
         d->exponent = -(int)(s - point < TEXT_BYTES ? s - point : TEXT_BYTES);
     }
@@ -259,14 +260,14 @@ static inline double round_bits(uint64_t bits, int exponent, bool sticky) {
     return (double)kept * power_of_two;
 }
 
-static double quotient_round(uint64_t digits, const struct power *p) {
+static inline double quotient_round(uint64_t digits, const struct power *p) {
     int shift = __builtin_clzll(digits);
     uint64_t n = digits << shift, rest;
     uint64_t q = divide(n >> 1, n << 63, p, &rest); /* n 2^63 / shifted: in [2^62, 2^64) */
     return round_bits(q, p->shift - shift - 63, rest != 0);
 }
 
-static double product_round(uint64_t digits, const struct power *p) {
+static inline double product_round(uint64_t digits, const struct power *p) {
     unsigned __int128 v = (unsigned __int128)digits * p->value;
     uint64_t high = (uint64_t)(v >> 64);
     if (high == 0) return (double)(uint64_t)v; /* rounds once, to nearest */
@@ -276,7 +277,7 @@ static double product_round(uint64_t digits, const struct power *p) {
 }
 
 /* False: the power is out of range. */
-static bool decimal_round(const struct decimal *d, double *out) {
+static inline bool decimal_round(const struct decimal *d, double *out) {
     int e = d->exponent;
     double v;
     if (d->digits == 0)
@@ -287,7 +288,7 @@ static bool decimal_round(const struct decimal *d, double *out) {
         v = e < 0 ? quotient_round(d->digits, &powers[-e]) : product_round(d->digits, &powers[e]);
     else
         return false;
-    *out = d->negative ? -v : v;
+    *out = signed_value(v, d->negative);
     return true;
 }
 
