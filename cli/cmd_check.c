@@ -1,6 +1,7 @@
 /* `shardmill check FILE…`: parses each file and compiles its ops, as every run does before it
  * touches data. In a repository's CI this is the test of its pipeline files. */
 #include "cli/cli.h"
+#include "cli/explain_rows.h"
 #include "cli/lock.h"
 #include "cli/shape.h"
 #include "lib/fs.h"
@@ -14,14 +15,16 @@ struct values {
 struct verdict {
     size_t ops;
     char digest[SM_XXH_HEX];
-    char shape[64]; /* "224x224 RGB uint8" */
+    bool rows;      /* rows come out, not images */
+    char shape[64]; /* "224x224 RGB uint8", "rows float32" */
 };
 
 static int file_check(const char *path, const struct values *v, struct verdict *verdict,
                       struct sm_err *err);
 
 static void verdict_print(const char *path, const struct verdict *v) {
-    printf("%s: ok (%zu op%s, out %s)\n", path, v->ops, v->ops == 1 ? "" : "s", v->shape);
+    printf("%s: ok (%zu op%s, %s%s)\n", path, v->ops, v->ops == 1 ? "" : "s", v->rows ? "" : "out ",
+           v->shape);
 }
 
 static void json_print(const char *path, int rc, const struct verdict *v, const struct sm_err *err,
@@ -129,15 +132,27 @@ static int lock_check(const char *path, const struct sm_pipeline *p, struct sm_e
     return rc == 0 ? 0 : sm_err_context(err, "%s", path);
 }
 
+/* Of images that become rows the columns are known without data. */
+static int pixels_check(const struct sm_pipeline *p, const char *path, struct sm_err *err) {
+    const struct sm_dataset none = {.index = NULL};
+    struct sm_row_plan *plan = NULL;
+    int rc = sm_row_plan_new(&plan, p, path, &none, 0, "", err);
+    sm_row_plan_free(&plan);
+    return rc;
+}
+
 static int file_check(const char *path, const struct values *v, struct verdict *verdict,
                       struct sm_err *err) {
     struct sm_pipeline p;
     struct sm_shape shape;
     int rc = sm_cli_load(&p, path, &v->common, err);
     if (rc == 0) rc = sm_cli_compile(&p, path, &shape, NULL, err);
+    if (rc == 0 && sm_pipeline_is_rows(&p) && !sm_source_is_table(&p.source))
+        rc = pixels_check(&p, path, err);
     if (rc == 0 && v->locked) rc = lock_check(path, &p, err);
     if (rc == 0) {
         verdict->ops = ops_count(p.ops, p.n_ops);
+        verdict->rows = sm_pipeline_is_rows(&p);
         sm_pipeline_digest(&p, verdict->digest);
         sm_shape_text(&p, &shape, verdict->shape, sizeof verdict->shape);
     }

@@ -2,11 +2,15 @@
  * sizes, and, when the data is there, what an expansion will make of each class. */
 #include "cli/cli.h"
 #include "cli/dataset.h"
+#include "cli/explain_rows.h"
+#include "cli/fit.h"
 #include "cli/shape.h"
 #include "cli/stream.h"
 #include "cli/yaml.h"
 #include "lib/plan.h"
+#include "workers/places.h"
 #include "workers/sources/source.h"
+#include "workers/table/artifact.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -28,20 +32,27 @@ struct explanation {
     bool failed;            /* the second */
     bool kept;              /* the index is one that a serve has made */
     struct sm_shape shape;
-    struct sm_plan plan; /* when index is not NULL */
+    bool compiled;            /* the file is all right by itself */
+    struct sm_row_plan *rows; /* NULL: images leave the pipeline, or a table is not there */
+    struct sm_places *places; /* when index is not NULL */
+    struct sm_plan plan;      /* when index is not NULL */
     char digest[SM_XXH_HEX];
 };
 
-static int dataset_read(struct explanation *x, bool fresh, struct sm_err *err);
+static int dataset_read(struct explanation *x, const char *path, bool fresh, struct sm_err *err);
 static void as_text(const struct explanation *x, struct sm_buf *out);
 static void as_json(const struct explanation *x, struct sm_buf *out);
+
+static int rows_plan(struct explanation *x, const char *path, struct sm_err *err);
 
 static int explain(struct explanation *x, const char *path, const struct values *v,
                    struct sm_err *err) {
     if (sm_cli_load(&x->pipeline, path, &v->common, err) != 0) return -1;
     if (sm_cli_compile(&x->pipeline, path, &x->shape, &x->engine, err) != 0) return -1;
     sm_pipeline_digest(&x->pipeline, x->digest);
-    return dataset_read(x, v->reindex, err);
+    x->compiled = true;
+    if (dataset_read(x, path, v->reindex, err) != 0) return -1;
+    return sm_pipeline_is_rows(&x->pipeline) ? rows_plan(x, path, err) : 0;
 }
 
 static int run(const void *values, int n, char **operands) {
@@ -53,9 +64,11 @@ static int run(const void *values, int n, char **operands) {
     sm_buf_init(&out, TEXT_BYTES_MAX);
     int rc = explain(&x, operands[0], v, &err);
     /* the plan is worth showing although the data is not in order */
-    if (x.engine != NULL) (v->common.json ? as_json : as_text)(&x, &out);
+    if (x.compiled) (v->common.json ? as_json : as_text)(&x, &out);
     if (out.data != NULL) fputs(out.data, stdout);
     sm_buf_release(&out);
+    sm_row_plan_free(&x.rows);
+    sm_places_free(&x.places);
     sm_dataset_close(&x.data);
     sm_engine_free(&x.engine);
     sm_pipeline_release(&x.pipeline);
@@ -78,7 +91,8 @@ const struct sm_command sm_cmd_explain = {
     .operand = SM_OPERAND_PIPELINE,
     .details = "Shows the file with every default filled in, what is done to a sample and in which "
                "shape it comes out. When the source is there, also the samples of each class and "
-               "the shards that an expansion will write.",
+               "the shards that an expansion will write. Of rows also the columns, what the ops "
+               "have learned or are yet to learn, and the rows that cannot be read.",
     .examples = examples,
     .options = options,
     .n_options = sizeof options / sizeof *options,
@@ -89,7 +103,7 @@ const struct sm_command sm_cmd_explain = {
 /* --- the dataset ---------------------------------------------------------------------------- */
 
 /* A source that is not there is no error. */
-static int dataset_read(struct explanation *x, bool fresh, struct sm_err *err) {
+static int dataset_read(struct explanation *x, const char *path, bool fresh, struct sm_err *err) {
     const struct sm_pipeline *p = &x->pipeline;
     /* a pattern's braces: only the index knows the files */
     bool pattern = p->source.format == SM_SOURCE_WEBDATASET;
@@ -103,23 +117,32 @@ static int dataset_read(struct explanation *x, bool fresh, struct sm_err *err) {
                                .shuffle = p->output.shuffle,
                                .seed = (uint64_t)p->seed,
                                .shard_samples = (uint64_t)p->expand.samples_per_shard};
+    if (sm_places_new(&x->places, p, x->index, SM_PART_TRAIN, NULL, err) != 0)
+        return sm_err_context(err, "%s", path);
+    x->plan.samples = sm_places_samples(x->places);
     return 0;
+}
+
+/* Without a dataset nothing is known of a table. What was fitted before is found in the state that
+ * serve keeps. */
+static int rows_plan(struct explanation *x, const char *path, struct sm_err *err) {
+    struct sm_pipeline *p = &x->pipeline;
+    const struct sm_strs none = p->artifacts; /* the file is shown without them */
+    if (x->index == NULL && sm_source_is_table(&p->source)) return 0;
+    if (x->index != NULL) sm_fit_look(p, SM_STREAM_STATE, &x->data);
+    const uint64_t rows = x->places != NULL ? sm_places_part_samples(x->places) : 0;
+    const int failed = sm_row_plan_new(&x->rows, p, path, &x->data, rows,
+                                       SM_STREAM_STATE "/" SM_ARTIFACTS_NAME, err);
+    p->artifacts = none;
+    return failed;
 }
 
 /* --- text ----------------------------------------------------------------------------------- */
 
-static void bytes_text(double bytes, struct sm_buf *out) {
-    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"};
-    int i = 0;
-    while (bytes >= 1024 && i < 5)
-        bytes /= 1024, i++;
-    sm_buf_printf(out, i ? "%.1f %s" : "%.0f %s", bytes, units[i]);
-}
-
-/* A folder's name may hold anything; a terminal gets no commands from it. */
-static void name_text(const char *name, struct sm_buf *out) {
-    for (; *name; name++)
-        sm_buf_add(out, (unsigned char)*name < 0x20 || *name == 0x7f ? "?" : name, 1);
+/* Samples of a class in an epoch. */
+static uint64_t drawn_of(const struct explanation *x, uint32_t label) {
+    return x->places != NULL ? sm_places_account(x->places, label).drawn
+                             : sm_index_class_samples(x->index, label);
 }
 
 static void class_text(const struct explanation *x, uint32_t label, uint64_t largest,
@@ -132,10 +155,10 @@ static void class_text(const struct explanation *x, uint32_t label, uint64_t lar
         columns += ((unsigned char)name[i] & 0xc0) != 0x80;
     int bar = largest ? (int)((n * BAR_COLUMNS + largest - 1) / largest) : 0;
     sm_buf_text(out, "  ");
-    name_text(name, out);
+    sm_name_text(name, out);
     sm_buf_printf(out, "%*s %10" PRIu64 " %12" PRIu64 "  ",
                   columns < NAME_COLUMNS ? NAME_COLUMNS - columns : 0, "", n,
-                  n * (uint64_t)x->plan.copies);
+                  drawn_of(x, label) * (uint64_t)x->plan.copies);
     while (bar-- > 0)
         sm_buf_text(out, "#");
     sm_buf_text(out, "\n");
@@ -181,25 +204,44 @@ static void dataset_text(const struct explanation *x, struct sm_buf *out) {
                   sm_plan_shards(&x->plan) == 1 ? "" : "s", x->plan.shard_samples);
 }
 
-static void as_text(const struct explanation *x, struct sm_buf *out) {
+/* Bytes of a sample; 0 while they are not known. */
+static int64_t sample_bytes(const struct explanation *x) {
+    if (!sm_pipeline_is_rows(&x->pipeline)) return sm_shape_bytes(&x->pipeline, &x->shape);
+    const size_t columns = x->rows != NULL ? sm_row_plan_columns(x->rows) : 0;
+    return (int64_t)(columns * (x->pipeline.output.dtype == SM_DTYPE_FLOAT64 ? 8 : 4));
+}
+
+static void out_text(const struct explanation *x, struct sm_buf *out) {
     const struct sm_pipeline *p = &x->pipeline;
+    const int64_t bytes = sample_bytes(x);
     char shape[64];
-    int64_t bytes = sm_shape_bytes(p, &x->shape);
-    sm_buf_printf(out, "# pipeline %s, every default filled in\n", x->digest);
-    sm_pipeline_yaml(p, out);
-    sm_buf_text(out, "\n# the plan of a sample\n");
-    sm_engine_explain(x->engine, out);
-    if (out->data[out->len - 1] != '\n') sm_buf_text(out, "\n");
     sm_shape_text(p, &x->shape, shape, sizeof shape);
     sm_buf_printf(out, "\nout: %s", shape);
+    if (x->rows != NULL && bytes > 0)
+        sm_buf_printf(out, " of %zu column%s", sm_row_plan_columns(x->rows),
+                      sm_row_plan_columns(x->rows) == 1 ? "" : "s");
+    else if (x->rows != NULL)
+        sm_buf_text(out, ", of which only the fit tells the columns (hint: shardmill fit)");
     if (bytes > 0) {
         sm_buf_text(out, ", ");
-        bytes_text((double)bytes, out);
-        sm_buf_printf(out, " as a tensor; a batch of %" PRId64 ": ", p->output.batch_size);
-        bytes_text((double)bytes * (double)p->output.batch_size, out);
+        sm_bytes_text((double)bytes, out);
+        sm_buf_printf(out, " %s; a batch of %" PRId64 ": ",
+                      sm_pipeline_is_rows(p) ? "a row" : "as a tensor", p->output.batch_size);
+        sm_bytes_text((double)bytes * (double)p->output.batch_size, out);
     }
     sm_buf_text(out, "\n");
+}
+
+static void as_text(const struct explanation *x, struct sm_buf *out) {
+    sm_buf_printf(out, "# pipeline %s, every default filled in\n", x->digest);
+    sm_pipeline_yaml(&x->pipeline, out);
+    sm_buf_printf(out, "\n# the plan of a %s\n", x->engine != NULL ? "sample" : "row");
+    if (x->engine != NULL) sm_engine_explain(x->engine, out);
+    if (out->data[out->len - 1] != '\n') sm_buf_text(out, "\n");
+    if (x->rows != NULL) sm_row_plan_ops_text(x->rows, out);
+    out_text(x, out);
     dataset_text(x, out);
+    if (x->rows != NULL) sm_row_plan_table_text(x->rows, out);
 }
 
 /* --- JSON ----------------------------------------------------------------------------------- */
@@ -214,28 +256,42 @@ static void dataset_json(const struct explanation *x, struct sm_buf *out) {
         sm_buf_text(out, i ? ",\n  {\"name\": " : "\n  {\"name\": ");
         sm_buf_json(out, sm_index_class(x->index, i));
         sm_buf_printf(out, ", \"samples\": %" PRIu64 ", \"in_shards\": %" PRIu64 "}", n,
-                      n * (uint64_t)x->plan.copies);
+                      drawn_of(x, i) * (uint64_t)x->plan.copies);
     }
     sm_buf_text(out, "]}");
 }
 
-static void as_json(const struct explanation *x, struct sm_buf *out) {
+static void out_json(const struct explanation *x, struct sm_buf *out) {
     const struct sm_pipeline *p = &x->pipeline;
-    struct sm_buf plan;
+    const int64_t bytes = sample_bytes(x);
     char shape[64];
-    sm_buf_init(&plan, 1 << 20);
-    sm_engine_explain(x->engine, &plan);
     sm_shape_text(p, &x->shape, shape, sizeof shape);
+    sm_buf_printf(out, ",\n\"out\": {\"text\": \"%s\", ", shape);
+    if (!sm_pipeline_is_rows(p))
+        sm_buf_printf(out, "\"width\": %d, \"height\": %d, \"channels\": %d, ", x->shape.width,
+                      x->shape.height, x->shape.channels);
+    else if (bytes > 0)
+        sm_buf_printf(out, "\"columns\": %zu, ", sm_row_plan_columns(x->rows));
+    else
+        sm_buf_text(out, "\"columns\": null, ");
+    sm_buf_printf(out, "\"sample_bytes\": %" PRId64 ", \"batch_bytes\": %" PRId64 "}", bytes,
+                  bytes * p->output.batch_size);
+}
+
+static void as_json(const struct explanation *x, struct sm_buf *out) {
+    struct sm_buf plan;
+    sm_buf_init(&plan, 1 << 20);
+    if (x->engine != NULL) sm_engine_explain(x->engine, &plan);
+    if (x->rows != NULL) sm_row_plan_ops_text(x->rows, &plan);
     sm_buf_printf(out, "{\"pipeline_digest\": \"%s\",\n\"pipeline\": ", x->digest);
-    sm_pipeline_json(p, out);
+    sm_pipeline_json(&x->pipeline, out);
     sm_buf_text(out, ",\n\"plan\": ");
     sm_buf_json(out, plan.data != NULL ? plan.data : "");
-    sm_buf_printf(out,
-                  ",\n\"out\": {\"text\": \"%s\", \"width\": %d, \"height\": %d, \"channels\": %d, "
-                  "\"sample_bytes\": %" PRId64 ", \"batch_bytes\": %" PRId64 "}",
-                  shape, x->shape.width, x->shape.height, x->shape.channels,
-                  sm_shape_bytes(p, &x->shape),
-                  sm_shape_bytes(p, &x->shape) * p->output.batch_size);
+    out_json(x, out);
+    if (x->rows != NULL) {
+        sm_buf_text(out, ",\n");
+        sm_row_plan_json(x->rows, out);
+    }
     if (x->index != NULL) dataset_json(x, out);
     sm_buf_text(out, "}\n");
     sm_buf_release(&plan);

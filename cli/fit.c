@@ -168,6 +168,24 @@ static bool remembered(const struct phase *f, const char *key, char sha256[SM_SH
     return false;
 }
 
+void sm_fit_look(struct sm_pipeline *p, const char *state, const struct sm_dataset *data) {
+    struct phase f = {.p = p};
+    char key[SM_XXH_HEX], sha256[SM_SHA_HEX];
+    f.learned = sm_arena_alloc(&p->arena, p->n_ops * sizeof *f.learned);
+    if (f.learned == NULL) return;
+    for (size_t i = 0; i < p->n_ops; i++)
+        f.learned[i] = "";
+    p->artifacts = (struct sm_strs){.v = f.learned, .count = p->n_ops};
+    snprintf(f.artifacts, sizeof f.artifacts, "%.*s/" SM_ARTIFACTS_NAME, PATH_MAX - 128, state);
+    for (size_t i = 0; i < p->n_ops; i++) {
+        if (!sm_op_learns(&p->ops[i])) continue;
+        sm_fit_key(p, i, sm_index_dataset_digest(data->index), key);
+        const char *kept = remembered(&f, key, sha256) ? sm_arena_str(&p->arena, sha256) : NULL;
+        if (kept == NULL) return;
+        f.learned[i] = kept;
+    }
+}
+
 static int remember(const struct phase *f, const char *key, const char *sha256,
                     struct sm_err *err) {
     char path[PATH_MAX + 80], line[SM_SHA_HEX + 1];

@@ -54,6 +54,8 @@ bool sm_pipeline_learns(const struct sm_pipeline *p);
  */
 int sm_fit_ensure(struct sm_pipeline *p, const struct sm_fit_options *options,
                   const struct sm_dataset *data, struct sm_fits *fits, struct sm_err *err);
+/* Fills p->artifacts with what is kept in STATE, up to the first op that has not been fitted. */
+void sm_fit_look(struct sm_pipeline *p, const char *state, const struct sm_dataset *data);
 /* The key of an op's fit, when the artifacts of the ops before it are known; op = n_ops: of
  * rebalancing. */
 void sm_fit_key(const struct sm_pipeline *p, size_t op, const char *dataset_digest,

@@ -112,6 +112,44 @@ int sm_sheet_add(struct sm_sheet *s, const uint8_t *pixels, int width, int heigh
     return text[0] ? draw_text(text, "sans 10", s->tile, &c->text, err) : 0;
 }
 
+/* What stands in a column of the curve: height 0 at the bottom. */
+static const uint8_t *shade(int y, int height, double share, double sum) {
+    static const uint8_t ground[3] = {250, 250, 252}, area[3] = {198, 214, 236},
+                         bar[3] = {62, 104, 168}, line[3] = {34, 34, 40}, grid[3] = {214, 214, 220};
+    const int top = (int)(sum * (height - 1) + 0.5);
+    if (y == top || y == top - 1) return line;
+    if (y < (int)(share * (height - 1) + 0.5)) return bar;
+    for (int quarter = 1; quarter < 4; quarter++)
+        if (y == quarter * (height - 1) / 4) return grid;
+    return y < top ? area : ground;
+}
+
+int sm_sheet_add_shares(struct sm_sheet *s, const double *shares, size_t n, const char *text,
+                        struct sm_err *err) {
+    const int side = s->tile;
+    uint8_t *pixels = malloc((size_t)side * (size_t)side * 3);
+    if (pixels == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    double sum = 0;
+    size_t taken = 0;
+    for (int x = 0; x < side; x++) {
+        const size_t i = (size_t)x * n / (size_t)side;
+        for (; taken <= i && taken < n; taken++)
+            sum += shares[taken];
+        for (int y = 0; y < side; y++)
+            memcpy(pixels + ((size_t)(side - 1 - y) * (size_t)side + (size_t)x) * 3,
+                   shade(y, side, n > 0 ? shares[i] : 0, sum), 3);
+    }
+    int r = sm_sheet_add(s, pixels, side, side, 3, text, err);
+    free(pixels);
+    return r;
+}
+
+int sm_sheet_end_row(struct sm_sheet *s, struct sm_err *err) {
+    while (s->n % s->columns != 0)
+        if (sm_sheet_add(s, NULL, 0, 0, 0, "", err) < 0) return -1;
+    return 0;
+}
+
 static int put(VipsImage **canvas, VipsImage *piece, int x, int y, struct sm_err *err) {
     VipsImage *next = NULL;
     if (vips_insert(*canvas, piece, &next, x, y, NULL)) return vips_failed(err, "the sheet");
@@ -152,7 +190,7 @@ static int draw_row(const struct sm_sheet *s, int first, VipsImage **out, struct
     for (int i = first; i < first + s->columns && i < s->n && r == 0; i++) {
         const struct cell *c = &s->cells[i];
         int x = GAP + (i - first) * (s->tile + GAP);
-        r = put(&row, back, x, 0, err);
+        if (c->picture != NULL || c->text != NULL) r = put(&row, back, x, 0, err);
         if (r == 0 && c->picture != NULL)
             r = put(&row, c->picture, x + (s->tile - vips_image_get_width(c->picture)) / 2,
                     (s->tile - vips_image_get_height(c->picture)) / 2, err);

@@ -164,11 +164,11 @@ def test_ops_lists_and_explains_each_op():
 
 
 def alone(op):
-    """A pipeline whose last op is this one; what works on rows gets images made into rows."""
+    """A pipeline whose last op is this one; what works on rows gets a table."""
     if op["rows"]:
-        return f"version: 1\nsource: {{path: x}}\nops:\n  - Resize: {{size: [8, 8]}}\n  - Flatten\n  - {op['example']}\n"
+        return f"version: 1\nsource: {{format: csv, path: x}}\nops:\n  - {op['example']}\n"
     if op["name"] == "Flatten":
-        return "version: 1\nsource: {path: x}\nops:\n  - Flatten\n"
+        return "version: 1\nsource: {path: x}\nops:\n  - Resize: {size: [8, 8]}\n  - Flatten\n"
     return ALONE.format(op["example"])
 
 

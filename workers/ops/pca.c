@@ -2,6 +2,8 @@
  * columns by the eigenvectors of their covariance, beyond by subspace iteration with a few more
  * directions than are wanted (Halko, Martinsson, Tropp 2011). Sign rule of scikit-learn >= 1.5: the
  * entry of largest size of each component is positive. */
+#include "workers/ops/pca.h"
+
 #include "lib/limits.h"
 #include "workers/ops/columns.h"
 #include "workers/table/blas.h"
@@ -99,6 +101,15 @@ static bool by_covariance(const struct params *p, size_t columns) {
            (p->svd_solver == AUTO &&
             (columns <= COVARIANCE_COLUMNS_MAX || p->n_components.kind != SM_ANY_NUMBER ||
              p->n_components.number < 1));
+}
+
+const char *sm_pca_route(const void *params_, const struct sm_schema *in) {
+    size_t columns = 0;
+    const struct params *p = params_;
+    for (size_t k = 0; k < in->n; k++)
+        columns += p->columns.v != NULL ? column_named(in, &p->columns, k)
+                                        : in->columns[k].kind == SM_COLUMN_NUMBER;
+    return solvers[by_covariance(p, columns) ? COVARIANCE_EIGH : RANDOMIZED];
 }
 
 /* The state: this head, then (randomized, from the second round on) mean[d] and Q[d][l]. */
