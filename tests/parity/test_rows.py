@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 datasets = pytest.importorskip("sklearn.datasets")
-from sklearn import decomposition, impute, preprocessing  # noqa: E402
+from sklearn import cluster, decomposition, impute, preprocessing  # noqa: E402
 
 RUN = pathlib.Path(os.environ.get("BUILD", pathlib.Path(__file__).parents[2] / "build")) / "tools" / "rows_run"
 TABLES = {"iris": datasets.load_iris, "wine": datasets.load_wine, "breast_cancer": datasets.load_breast_cancer,
@@ -152,3 +152,64 @@ def test_a_chain_learns_each_op_from_what_comes_before_it(run, table):
     filled = preprocessing.StandardScaler().fit_transform(impute.SimpleImputer().fit_transform(X))
     theirs = decomposition.PCA(2, svd_solver="full").fit(filled)
     assert np.abs(ours - (filled - theirs.mean_) @ signed(theirs.components_).T).max() <= 1e-8
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("clusters", [3, 10])
+def test_kmeans_is_as_near_as_scikit_learns(run, table, clusters, dtype):
+    X = preprocessing.StandardScaler().fit_transform(table)
+    labels, [learned] = run([f"KMeans: {{n_clusters: {clusters}, n_init: 10}}"], X.astype(dtype))
+    theirs = cluster.KMeans(clusters, n_init=10, random_state=0).fit(X)
+    squares = ((X[:, None] - learned["cluster_centers_"][None]) ** 2).sum(axis=2)
+    assert learned["inertia_"][0] <= 1.01 * theirs.inertia_
+    assert abs(squares.min(axis=1).sum() / learned["inertia_"][0] - 1) <= (1e-12 if dtype == np.float64 else 1e-6)
+    assert labels.shape == (len(X), 1) and (labels[:, 0] == squares.argmin(axis=1)).all()
+
+
+def test_kmeans_centers_are_the_means_of_their_clusters(run, table):
+    X = preprocessing.StandardScaler().fit_transform(table)
+    labels, [learned] = run(["KMeans: {n_clusters: 5, tol: 0, max_iter: 1000}"], X)
+    means = np.array([X[labels[:, 0] == j].mean(axis=0) for j in range(5)])
+    assert np.abs(means - learned["cluster_centers_"]).max() <= 1e-12
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_kmeans_distances_are_scikit_learns(run, table, dtype):
+    X = preprocessing.StandardScaler().fit_transform(table)
+    ours, [learned] = run(["KMeans: {n_clusters: 6, output: distances}"], X.astype(dtype))
+    theirs = np.sqrt(((X[:, None] - learned["cluster_centers_"][None]) ** 2).sum(axis=2))
+    assert ours.shape == theirs.shape and ours.dtype == dtype
+    assert (np.abs(ours - theirs) <= (1e-12 if dtype == np.float64 else 1e-6) * np.abs(X).max() * 10).all()
+
+
+@pytest.mark.parametrize("init", ["k-means++", "random"])
+def test_kmeans_on_many_rows_starts_from_a_sample_and_ends_as_near(run, init):
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(20, 8))[rng.integers(0, 20, 30000)] * 4 + rng.normal(size=(30000, 8))
+    X = X.astype(np.float32)
+    learned = run([f"KMeans: {{n_clusters: 20, init: {init}, n_init: 10}}"], X)[1][0]
+    theirs = cluster.KMeans(20, init=init, n_init=10, random_state=0).fit(X)
+    assert learned["inertia_"][0] <= 1.01 * theirs.inertia_
+
+
+def test_kmeans_gives_an_empty_cluster_the_farthest_row_and_ends_when_there_is_none(run):
+    X = np.repeat(np.eye(3), 10, axis=0)
+    labels, [learned] = run(["KMeans: {n_clusters: 8, init: random}"], X)
+    assert learned["inertia_"][0] < 1e-20 and learned["n_iter_"][0] < 5
+    assert len(set(map(tuple, np.column_stack([X, labels])))) == 3
+
+
+def test_kmeans_gives_the_same_bytes_for_a_seed_and_others_for_another(run, table):
+    X = preprocessing.StandardScaler().fit_transform(table)
+    (a, [first]), (b, [again]), (_, [other]) = (run(["KMeans: {n_clusters: 9}"], X, seed=s) for s in (1, 1, 2))
+    assert (a == b).all() and all((first[name] == again[name]).all() for name in first)
+    assert (first["cluster_centers_"] != other["cluster_centers_"]).any()
+
+
+def test_kmeans_says_what_it_cannot_use(run):
+    X = np.random.default_rng(1).normal(size=(20, 4))
+    assert "20 rows cannot make 21 clusters" in run(["KMeans: {n_clusters: 21}"], X, check=False).stderr
+    X[3, 2] = np.inf
+    assert "'x2' has missing or infinite cells (1 in all" in run(["KMeans"], X, check=False).stderr
+    assert "no column of numbers" not in run(["KMeans: {columns: [x0, x1]}"], X, check=False).stderr
+    assert "no column 'y'" in run(["KMeans: {columns: [y]}"], X, check=False).stderr

@@ -67,7 +67,7 @@ static void assert_rows(const struct sm_op *op, const struct sm_param *rows, siz
         if (sm_param_find(rows, n, p->name) != p) fail_op(op, "'%s' stands twice", p->name);
         if (p->offset + type_size(p->type) > size)
             fail_op(op, "'%s' lies outside its struct of %zu bytes", p->name, size);
-        if ((p->type == SM_T_ENUM) != (p->choices != NULL))
+        if (p->type != SM_T_ANY && (p->type == SM_T_ENUM) != (p->choices != NULL))
             fail_op(op, "'%s': choices and SM_T_ENUM go together", p->name);
         if (p->min > p->max) fail_op(op, "'%s' has an empty range", p->name);
         if (p->count_min > p->count_max || p->count_max > SM_NUMS_MAX)
