@@ -40,11 +40,12 @@ void sm_dataset_close(struct sm_dataset *d) {
     sm_index_close(&d->index);
 }
 
-/* How a table is read, and which state of its file: rows are read from the index alone. */
+/* How a table is read; of a folder also which state of it, as another file may have come. */
 static void describe_table(const struct sm_pipeline_source *s, struct sm_buf *from) {
     struct stat st;
     const struct sm_strs *const lists[] = {&s->missing, &s->categorical};
-    sm_buf_printf(from, " %d %d", s->header, s->float64);
+    sm_buf_printf(from, " %d %d %d", s->header, s->float64, s->on_error);
+    sm_buf_json(from, s->group != NULL ? s->group : "");
     sm_buf_json(from, s->label != NULL ? s->label : "");
     sm_buf_json(from, s->delimiter != NULL ? s->delimiter : "");
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
@@ -52,9 +53,8 @@ static void describe_table(const struct sm_pipeline_source *s, struct sm_buf *fr
         for (size_t k = 0; k < lists[i]->count; k++)
             sm_buf_json(from, lists[i]->v[k]);
     }
-    if (stat(s->path, &st) == 0)
-        sm_buf_printf(from, " %lld %lld.%09ld", (long long)st.st_size, (long long)st.st_mtim.tv_sec,
-                      st.st_mtim.tv_nsec);
+    if (stat(s->path, &st) == 0 && S_ISDIR(st.st_mode))
+        sm_buf_printf(from, " %lld.%09ld", (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
 }
 
 static int describe(struct sm_dataset *d, const struct sm_pipeline_source *source, const char *dir,
@@ -77,5 +77,9 @@ static int describe(struct sm_dataset *d, const struct sm_pipeline_source *sourc
 }
 
 static bool open_kept(struct sm_dataset *d) {
-    return access(d->index_path, F_OK) == 0 && sm_index_open(&d->index, d->index_path, NULL) == 0;
+    if (access(d->index_path, F_OK) != 0 || sm_index_open(&d->index, d->index_path, NULL) != 0)
+        return false;
+    if (sm_index_is_current(d->index, d->root)) return true;
+    sm_index_close(&d->index);
+    return false;
 }

@@ -20,6 +20,7 @@ int sm_pipeline_settle(struct sm_pipeline *p, const struct sm_text *text,
                        const struct sm_node *root, struct sm_err *err) {
     struct look l = {p, text, root, err};
     if (source_check(&l) != 0 || ops_check(&l) != 0 || split_check(&l) != 0) return -1;
+    p->source.group = p->split.by;
     return output_settle(&l);
 }
 

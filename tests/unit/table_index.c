@@ -271,6 +271,22 @@ static void several_files_are_one_table_and_must_have_one_header(void **state) {
     table_done(&t);
 }
 
+static void an_index_is_current_until_one_of_its_files_changes(void **state) {
+    (void)state;
+    struct table t = table_make();
+    char root[512];
+    snprintf(root, sizeof root, "%s/d", t.s.dir);
+    scratch_text(&t.s, "d/a.csv", "x\n1\n");
+    scratch_text(&t.s, "d/b.csv", "x\n2\n");
+    table_open(&t, "d");
+    assert_true(sm_index_is_current(t.index, root));
+    scratch_text(&t.s, "d/b.csv", "x\n2\n3\n");
+    assert_false(sm_index_is_current(t.index, root));
+    unlink(scratch_path(&t.s, "d/b.csv"));
+    assert_false(sm_index_is_current(t.index, root));
+    table_done(&t);
+}
+
 static void number_labels_are_class_indices_and_groups_follow_their_text(void **state) {
     (void)state;
     struct table t = table_make();
@@ -434,6 +450,7 @@ int main(void) {
         cmocka_unit_test(rows_that_cannot_be_read_are_listed_and_the_others_keep_their_numbers),
         cmocka_unit_test(a_table_that_cannot_be_used_is_refused_by_name),
         cmocka_unit_test(several_files_are_one_table_and_must_have_one_header),
+        cmocka_unit_test(an_index_is_current_until_one_of_its_files_changes),
         cmocka_unit_test(number_labels_are_class_indices_and_groups_follow_their_text),
         cmocka_unit_test(categorical_makes_categories_of_numbers),
         cmocka_unit_test(the_dataset_digest_follows_content_and_not_name_or_time),

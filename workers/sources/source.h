@@ -67,7 +67,20 @@ uint32_t sm_index_label(const struct sm_index *index, uint64_t sample);
  *
  * The index of a csv holds its sound rows as one matrix, so that a row is read without parsing; npy
  * files are read where they lie, by offset. The label's column (and the `split.by` column, if it is
- * named there) is not among the columns. A row that cannot be read is no sample: it is listed. */
+ * named there) is not among the columns. A row that cannot be read is no sample: it is listed.
+ *
+ * source.path is a file, a folder (its .csv or .npy files, sorted as bytes), a range
+ * `x-{00..17}.csv` or a glob; of a csv each file begins with the same header. header auto: the
+ * first row is a header when no cell of it is a number, not all are empty, and those that are not
+ * empty differ. A column without a name is called x and its place ("x0"). label and categorical
+ * name a column of the file, or say its number from 0. A column is one of numbers when each cell
+ * that is not missing is one; a column in which all are missing too. Blanks around a number or a
+ * word for "missing" do not count, elsewhere they do. Without a label every row is of the class "".
+ * An infinity is no number that an op could take: its row is listed.
+ *
+ * npy: two axes, C order, little-endian; of whole numbers of 32 and 64 bits and of f8 the matrix is
+ * float64, else float32. label is a file (or several) seen from the arrays' folder, one axis of
+ * whole numbers or names, as many as all arrays have rows. */
 
 bool sm_index_is_table(const struct sm_index *index);
 /* Lends: columns, kinds, categories, element type. */
@@ -76,6 +89,10 @@ const struct sm_schema *sm_index_schema(const struct sm_index *index);
 uint64_t sm_index_row(const struct sm_index *index, uint64_t sample);
 /* The group of a row: XXH3-64 of the text of the split.by column; 0 when there is none. */
 uint64_t sm_index_group(const struct sm_index *index, uint64_t sample);
+
+/* Whether a table's files have the sizes and times that were indexed; of images: true, each is
+ * looked at when it is read. */
+bool sm_index_is_current(const struct sm_index *index, const char *root);
 
 struct sm_bad_row {
     uint64_t row, line, offset; /* line from 1, byte offset of its first byte in the file */

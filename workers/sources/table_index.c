@@ -5,6 +5,8 @@
 #include "workers/sources/npy.h"
 
 #include <assert.h>
+#include <stdio.h>
+#include <sys/stat.h>
 
 static uint64_t element_bytes(const struct sm_index_table *t) {
     return t->is_double ? sizeof(double) : sizeof(float);
@@ -161,6 +163,21 @@ uint64_t sm_index_row(const struct sm_index *x, uint64_t sample) {
 uint64_t sm_index_group(const struct sm_index *x, uint64_t sample) {
     assert(x->table != NULL && sample < x->header->samples);
     return x->table->has_groups ? x->groups[sample] : 0;
+}
+
+bool sm_index_is_current(const struct sm_index *x, const char *root) {
+    for (uint64_t i = 0; x->table != NULL && i < x->table->files; i++) {
+        const struct sm_index_file *f = &x->files[i];
+        const char *name = x->strings + f->name;
+        char path[2 * SM_MAX_PATH_BYTES];
+        struct stat st;
+        snprintf(path, sizeof path, "%s%s%s", name[0] == '/' ? "" : root, name[0] == '/' ? "" : "/",
+                 name);
+        if (stat(path, &st) != 0 || (uint64_t)st.st_size != f->file_bytes ||
+            (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec != f->mtime_ns)
+            return false;
+    }
+    return true;
 }
 
 uint64_t sm_index_bad_rows(const struct sm_index *x) {
