@@ -203,3 +203,51 @@ def test_images_are_learned_from_as_features_and_bad_ones_left_out(tmp_path):
     (tmp_path / "photos" / "a" / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
     damaged = fit(path, tmp_path, "--reindex")
     assert [f["sha256"] for f in damaged["fits"]] == [f["sha256"] for f in whole["fits"]]
+
+
+def test_runs_keep_to_the_lock_and_name_what_differs(tmp_path):
+    """expand fits by itself; a lock whose pipeline or artifact is another one ends it before a shard is made."""
+    table(tmp_path, 400)
+    path = pipeline(tmp_path, "StandardScaler, PCA: {n_components: 4}", "expand: {encode: npy}\n")
+    free = tmp_path / "free"
+    good("expand", path, "-o", free, "--workers", 1)
+    fit(path, tmp_path)
+    held = tmp_path / "held"
+    good("expand", path, "-o", held, "--workers", 1)
+    assert (free / "shard-000000.npy").read_bytes() == (held / "shard-000000.npy").read_bytes()
+
+    text, lock = path.read_text(), path.with_suffix(".lock")
+    path.write_text(text.replace("n_components: 4", "n_components: 3"))
+    refused = run("expand", path, "-o", tmp_path / "other", "--workers", 1)
+    assert refused.returncode == 1 and "ops[1].PCA.n_components is 3, was 4" in refused.stderr
+    path.write_text(text)
+    seeded = run("expand", path, "-o", tmp_path / "other", "--workers", 1, "--seed", 9)
+    assert seeded.returncode == 1 and "seed is 9, was 3" in seeded.stderr
+    changed = json.loads(lock.read_text())
+    sha = changed["artifacts"][0]["sha256"]
+    lock.write_text(lock.read_text().replace(sha, "0" * 64))
+    refused = run("expand", path, "-o", tmp_path / "other", "--workers", 1)
+    assert refused.returncode == 1 and sha[:12] in refused.stderr and "000000000000" in refused.stderr
+    assert not list((tmp_path / "other").glob("shard-*"))
+
+
+def test_neighbours_of_smote_are_pinned_like_all_that_is_learned(tmp_path):
+    chance = np.random.default_rng(2)
+    csv(tmp_path, chance.normal(size=(60, 3)), ["no"] * 50 + ["yes"] * 10)
+    path = pipeline(tmp_path, "StandardScaler", "rebalance: {SMOTE: {k_neighbors: 3}}\n", source=CSV)
+    fits = fit(path, tmp_path)
+    assert [f["op"] for f in fits["fits"]] == ["SMOTE", "StandardScaler"]
+    assert learned(tmp_path, fits, 1)["neighbours"].shape == (10, 3)
+    good("check", "--locked", path)
+    path.write_text(path.read_text().replace("k_neighbors: 3", "k_neighbors: 4"))
+    assert "rebalance.SMOTE.k_neighbors is 4, was 3" in run("check", "--locked", path).stderr
+
+
+def test_explain_knows_what_an_earlier_fit_has_learned(tmp_path):
+    table(tmp_path, 400)
+    path = pipeline(tmp_path, RANDOMIZED)
+    before = good("explain", path, cwd=tmp_path).stdout
+    assert before.count("is yet to be fitted") == 2 and "by randomized" in before
+    fits = json.loads(good("fit", path, "--json", "--quiet", cwd=tmp_path).stdout)
+    after = good("explain", path, cwd=tmp_path).stdout
+    assert all(f"has learned {one['sha256'][:12]}" in after for one in fits["fits"])
