@@ -12,6 +12,7 @@
 static int shape_find(struct preview_inverse *v, const struct sm_pipeline *p, struct sm_err *err);
 static bool undo_make(struct preview_undo *u, const struct sm_op_node *node, size_t width);
 static void undo_release(struct preview_undo *u);
+static bool switched_off(const struct sm_op_node *node, const char *name);
 
 int preview_inverse_open(struct preview_inverse *v, const struct sm_pipeline *p, const char *dir,
                          struct sm_err *err) {
@@ -32,7 +33,7 @@ int preview_inverse_open(struct preview_inverse *v, const struct sm_pipeline *p,
         width = u->in;
         v->n++;
         v->end = i + 1;
-        if (strcmp(name, "StandardScaler") == 0) v->has_mean = true;
+        v->has_mean = strcmp(name, "StandardScaler") == 0 && !switched_off(&p->ops[i], "with_mean");
         if (u->components == NULL) continue;
         const struct sm_array *ratio = sm_artifact_find(&u->learned, "explained_variance_ratio_");
         v->has_mean = true;

@@ -20,7 +20,7 @@ enum shading { AS_PIXELS, AROUND_ZERO };
 struct feature_sheet {
     struct preview *v;
     struct preview_inverse inverse;
-    struct sm_features *features; /* of the ops that are undone, or of all when none can be */
+    struct sm_features *features; /* up to PCA, whose features are undone; without it, of all ops */
     size_t pixels;                /* channels x height x width */
     struct sm_rows in, out;       /* of one sample */
     double *x;                    /* pixels numbers */
@@ -70,7 +70,7 @@ static int prepare(struct feature_sheet *s, struct sm_err *err) {
     const struct sm_pipeline *p = v->pipeline;
     if (preview_inverse_open(&s->inverse, p, v->artifacts, err) < 0) return -1;
     const struct preview_inverse *inverse = &s->inverse;
-    if (sm_features_new(&s->features, p, inverse->n > 0 ? inverse->end : p->n_ops, NULL,
+    if (sm_features_new(&s->features, p, inverse->components > 0 ? inverse->end : p->n_ops, NULL,
                         v->artifacts, err) < 0)
         return -1;
     s->pixels = sm_features_in(s->features)->n;
@@ -153,7 +153,7 @@ static int add_components(struct feature_sheet *s, double *z, struct sm_err *err
 static int add_learned(struct feature_sheet *s, struct sm_err *err) {
     const struct preview_inverse *inverse = &s->inverse;
     if (!inverse->has_mean) return 0;
-    double *z = calloc(sm_features_out(s->features)->n, sizeof *z);
+    double *z = calloc(inverse->components > 0 ? inverse->components : s->pixels, sizeof *z);
     if (z == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     preview_inverse_apply(inverse, z, false, s->x);
     int r = add_numbers(s, s->x, AS_PIXELS, "mean of the training images", err);
@@ -188,14 +188,14 @@ static void features_text(const struct sm_rows *out, struct sm_buf *text) {
     if (out->columns > SHOWN_FEATURES) sm_buf_text(text, ", …");
 }
 
-/* What the features keep of the picture; where they cannot be undone, the features themselves. */
+/* What the features keep of the picture; without PCA the features themselves. */
 static int add_kept(struct feature_sheet *s, struct sm_err *err) {
     const struct preview_inverse *inverse = &s->inverse;
     const size_t n = s->out.columns, plane = (size_t)inverse->width * (size_t)inverse->height;
     struct sm_buf text;
     sm_buf_init(&text, 4096);
     int r;
-    if (inverse->n == 0) {
+    if (inverse->components == 0) {
         features_text(&s->out, &text);
         r = sm_sheet_add(s->v->sheet, NULL, 0, 0, 0, text.data, err);
     } else {

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -81,6 +82,21 @@ def test_a_preview_says_which_rows_rebalancing_added(table):
     rows = next(line.split()[1:] for line in done.splitlines() if line.startswith("  row "))
     marks = next(line for line in done.splitlines() if line.startswith("  drawn as"))
     assert sorted(set(rows)) == ["0", "4"] and len(rows) == 3 and marks.split()[2:] == ["added"]
+
+
+def test_a_preview_shows_between_which_rows_a_synthetic_one_lies(table):
+    lines = "".join(f"{i / 7},{(i * 37) % 11},{'b' if i % 4 == 0 else 'a'}\n" for i in range(40))
+    file = table(["SelectColumns: {columns: [alcohol]}"], more="rebalance: {SMOTE: {k_neighbors: 3}}\n",
+                 text="alcohol,malic,kind\n" + lines)
+    lines = good("preview", file, "--class", "b", "--samples", 30).stdout.split("\n\n")[1].splitlines()
+    values = [float(v) for v in next(line for line in lines if line.startswith("  alcohol")).split()[2:]]
+    rows = re.findall(r"\d+(?: to \d+)?", next(line for line in lines if line.startswith("  row")))
+    gaps = iter(re.findall(r"synthetic, at (0\.\d+)", next(line for line in lines if line.startswith("  drawn as"))))
+    assert len(rows) == len(values) == 30 and sum(" to " in r for r in rows) == 20
+    for row, value in zip(rows, values):
+        ends = [int(r) / 7 for r in row.split(" to ")]
+        gap = float(next(gaps)) if len(ends) == 2 else 0
+        assert value == pytest.approx(ends[0] + gap * (ends[-1] - ends[0]), abs=3e-3)
 
 
 def test_a_name_of_the_data_cannot_command_a_terminal(table):
@@ -204,6 +220,17 @@ def photo_mean(photos):
     values = [np.asarray(Image.open(p).convert("RGB").resize((16, 12), Image.BILINEAR), dtype=float)[3:9, 4:12].mean()
               for p in sorted(photos.rglob("*")) if p.is_file()]
     return np.mean(values)
+
+
+def test_a_sheet_without_pca_shows_the_features(photos, tmp_path):
+    """No component, so two rows: the mean image alone, then samples with their numbers where a picture would be."""
+    file = write_features(tmp_path, photos)
+    file.write_text(file.read_text().replace("  - PCA: {n_components: 4}\n", "  - SelectColumns: {columns: [p0, p1]}\n"))
+    good("preview", file, "-o", tmp_path / "s.png", "--tile", 64, "--samples", 2, "--state", tmp_path / "state")
+    sheet = decode((tmp_path / "s.png").read_bytes())
+    tops = row_tops(sheet, 64)
+    assert len(tops) == 2 and cell(sheet, 0, 0, 64, tops).std() > 1
+    assert cell(sheet, 0, 1, 64, tops).min() == 255 and cell(sheet, 1, 2, 64, tops).std(axis=(0, 1)).max() == 0
 
 
 def test_a_sheet_of_features_is_the_same_each_time_and_fits_once(photos, tmp_path):
