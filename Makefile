@@ -16,7 +16,7 @@ BROKER_PACKAGES = libzmq >= 4.3 libprotobuf-c >= 1.4 sqlite3 >= 3.37 libxxhash >
 DEB_BUILD = gcc make pkg-config libc6-dev libvips-dev libjpeg-dev libpng-dev libzmq3-dev libprotobuf-c-dev \
             protobuf-c-compiler protobuf-compiler libfyaml-dev libjansson-dev libsqlite3-dev libxxhash-dev \
             libssl-dev libseccomp-dev libopenblas-dev zlib1g-dev
-DEB_DEMO  = tuxpaint-stamps-default
+DEB_DEMO  = tuxpaint-stamps-default python3-sklearn
 DEB_TEST  = python3 python3-numpy python3-pil python3-pytest python3-torch python3-torchvision python3-sklearn python3-imblearn \
             python3-pip python3-setuptools python3-wheel python3-venv libcmocka-dev parallel clang
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The main job on real pictures, as `make demo` runs it. DATA=folder takes the user's own (a sub-folder for each class).
+# The main job on real pictures, as `make demo` runs it, and the recipes for a table, skewed classes and features. DATA=folder
+# takes the user's own pictures (a sub-folder for each class) for the main job.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 shardmill=${BUILD:-build}/shardmill out=${OUT:-out/demo} pipeline=pipelines/demo.yaml
@@ -31,12 +32,25 @@ endpoint=$(sed -n 's/^serving .* at //p' "$log")
 run "$shardmill" read demo --broker "$endpoint"
 run "$shardmill" replay demo --broker "$endpoint" --step 0 -o "$out-batch.png"
 
+# what else leaves the mill: rows of a table, rare classes as often as the others, pictures as features
+table=${BUILD:-build}/tables/breast_cancer.csv
+run pipelines/demo_table.sh "$table"
+run "$shardmill" explain pipelines/table.yaml --source "$table"
+run "$shardmill" expand pipelines/table.yaml --source "$table" -o "$out-table"
+run "$shardmill" expand pipelines/skewed.yaml "${source_option[@]}" -o "$out-skewed"
+run "$shardmill" expand pipelines/pca.yaml "${source_option[@]}" -o "$out-pca"
+say head -n 2 "$out-table/shard-000000.csv"
+head -n 2 "$out-table/shard-000000.csv" | cut -c 1-120
+
 cat <<EOF
 
 What there is now:
   $sheet    the contact sheet: sources beside what a trainer would see
   $out/    $(find "$out" -name 'shard-*.tar' | wc -l) WebDataset shards ($(du -sh "$out" | cut -f1)), manifest.json, quarantine.jsonl
   $out-batch.png    the first batch of the epoch that the trainer read, made again
+  $out-table/    a table, scaled, in principal components, its rarer class filled up by SMOTE (pipelines/table.yaml)
+  $out-skewed/    every class as often as the most frequent one (pipelines/skewed.yaml)
+  $out-pca/    pictures as 32 features each, for numpy.load (pipelines/pca.yaml)
   $pipeline    the pipeline that made them: change it and look again
 
 Next, on your own pictures (a folder with a sub-folder for each class):

@@ -1,0 +1,266 @@
+"""Tables, features and skewed classes from end to end: the recipes of pipelines/, what is written and what is streamed, and that
+neither tells by how many workers, leases or hosts it was made."""
+import csv
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from conftest import ROOT, STAMPS, digests, good, leftovers, run, samples
+from stream import Served
+
+sys.path.insert(0, str(ROOT / "client" / "python" / "src"))
+import shardmill  # noqa: E402
+
+SEGMENT = 2e-5  # of float32 features: how far a synthetic row may lie from its segment, in units of the columns' spread
+
+
+@pytest.fixture(scope="session")
+def cancer(tmp_path_factory):
+    """The table of pipelines/table.yaml."""
+    path = tmp_path_factory.mktemp("tables") / "breast_cancer.csv"
+    subprocess.run([ROOT / "pipelines" / "demo_table.sh", path], check=True)
+    return path
+
+
+def recipe(tmp_path, name, **changes):
+    """A recipe of pipelines/ with some of its text changed."""
+    text = (ROOT / "pipelines" / f"{name}.yaml").read_text()
+    for before, after in changes.values():
+        assert before in text, before
+        text = text.replace(before, after)
+    file = tmp_path / f"{name}.yaml"
+    file.write_text(text)
+    return file
+
+
+def manifest(out):
+    return json.loads((out / "manifest.json").read_text())
+
+
+def csv_rows(out):
+    """Every row of every shard in order, as dictionaries; the header is in the shard's first part alone."""
+    found = []
+    for shard in manifest(out)["shards"]:
+        with open(out / shard["name"], newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        assert len(rows) == shard["samples"]
+        found += rows
+    return found
+
+
+def npy_rows(out):
+    return np.concatenate([np.load(out / shard["name"], allow_pickle=False) for shard in manifest(out)["shards"]])
+
+
+@pytest.fixture(scope="module")
+def table(cancer, tmp_path_factory):
+    """The table recipe as csv, made by one worker."""
+    out = tmp_path_factory.mktemp("table") / "out"
+    good("expand", ROOT / "pipelines" / "table.yaml", "--source", cancer, "-o", out, "--workers", 1)
+    return out
+
+
+# ---- the recipes ----
+
+def test_the_table_recipe_writes_rows_that_tell_where_they_come_from(table, cancer):
+    m, rows = manifest(table), csv_rows(table)
+    assert leftovers(table) == [] and m["format"] == "csv" and m["part"] == "train" and m["rebalance"] == "SMOTE"
+    assert list(rows[0]) == m["columns"] + ["label", "row", "copy", "parent", "neighbour", "gap"]
+    with open(cancer, newline="") as file:
+        source = [row["diagnosis"] for row in csv.DictReader(file)]
+    assert len(rows) == m["planned"] == sum(c["planned"] for c in m["per_class"].values())
+    real = [r for r in rows if r["row"] != ""]
+    assert all(source[int(r["row"])] == r["label"] for r in real)
+    assert len({r["row"] for r in real}) == len(real)  # SMOTE repeats no row
+    # a fifth is held out, of each class; the rarer class is then filled up
+    held = {name: round(0.2 * source.count(name)) for name in ("benign", "malignant")}
+    for name, c in m["per_class"].items():
+        assert abs(c["present"] - (source.count(name) - held[name])) <= 1
+        assert c["planned"] == max(x["present"] for x in m["per_class"].values())
+        assert c["synthetic"] == c["planned"] - c["present"] == sum(r["label"] == name and r["row"] == "" for r in rows)
+
+
+def test_every_synthetic_row_lies_between_its_parents(table):
+    m, rows = manifest(table), csv_rows(table)
+    features = {int(r["row"]): np.array([float(r[c]) for c in m["columns"]]) for r in rows if r["row"]}
+    spread = np.std(list(features.values()), axis=0)
+    label = {int(r["row"]): r["label"] for r in rows if r["row"]}
+    made = [r for r in rows if not r["row"]]
+    assert made
+    for r in made:  # the ops are affine, so segments stay segments
+        parent, neighbour, gap = int(r["parent"]), int(r["neighbour"]), float(r["gap"])
+        assert 0 <= gap < 1 and parent != neighbour and label[parent] == label[neighbour] == r["label"]
+        want = features[parent] + gap * (features[neighbour] - features[parent])
+        got = np.array([float(r[c]) for c in m["columns"]])
+        assert np.all(np.abs(got - want) <= SEGMENT * (np.abs(want) + spread)), (r, want)
+
+
+def test_the_parts_of_a_split_are_all_rows_and_share_none(table, cancer, tmp_path):
+    good("expand", ROOT / "pipelines" / "table.yaml", "--source", cancer, "--part", "val", "-o", tmp_path / "val")
+    m = manifest(tmp_path / "val")
+    assert m["part"] == "val" and "rebalance" not in m
+    train = {int(r["row"]) for r in csv_rows(table) if r["row"]}
+    val = [int(r["row"]) for r in csv_rows(tmp_path / "val")]
+    assert len(val) == len(set(val)) and train.isdisjoint(val) and train | set(val) == set(range(569))
+    assert m["columns"] == manifest(table)["columns"]  # the same fit, of the training part
+
+
+def test_the_manifest_says_how_to_undo_the_rebalancing(table):
+    per = manifest(table)["per_class"]
+    present, planned = (sum(c[key] for c in per.values()) for key in ("present", "planned"))
+    for c in per.values():
+        want = math.log(c["present"] / present) - math.log(c["planned"] / planned)
+        assert math.isclose(c["log_prior_shift"], want, rel_tol=1e-12)
+
+
+def test_the_skewed_recipe_draws_every_class_equally(tmp_path):
+    if not STAMPS.is_dir():
+        pytest.skip("needs tuxpaint-stamps-default")
+    out = tmp_path / "out"
+    good("expand", ROOT / "pipelines" / "skewed.yaml", "-o", out)
+    m = manifest(out)
+    most = max(c["present"] for c in m["per_class"].values())
+    assert {c["planned"] for c in m["per_class"].values()} == {most} and len(m["per_class"]) == 9
+    found = {}
+    for s in samples(out):
+        found.setdefault((s["json"]["class"], s["json"]["source"]), []).append(s)
+    for (name, source), copies in found.items():
+        each = most / m["per_class"][name]["present"]
+        assert math.floor(each) <= len(copies) <= math.ceil(each), (name, source)
+        assert len({s["bytes"] for s in copies}) == len(copies)  # an added copy has draws of its own
+        assert sorted(s["json"]["copy"] for s in copies) == list(range(len(copies)))
+        for s in copies:
+            ops = [d["op"] for d in s["json"]["draws"]]
+            assert ("RandomRotation" in ops) == (s["json"]["copy"] > 0), (name, source, ops)
+
+
+def test_the_pca_recipe_makes_features_of_pictures(tmp_path):
+    if not STAMPS.is_dir():
+        pytest.skip("needs tuxpaint-stamps-default")
+    out = tmp_path / "out"
+    good("expand", ROOT / "pipelines" / "pca.yaml", "-o", out, "--workers", 1)
+    good("expand", ROOT / "pipelines" / "pca.yaml", "-o", tmp_path / "again", "--workers", 2, "--lease", 13)
+    assert digests(tmp_path / "again") == digests(out)
+    rows = npy_rows(out)
+    assert rows.dtype.names == ("features", "label", "sample") and rows["features"].dtype == np.float32
+    assert rows["features"].shape == (146, 32) and sorted(rows["sample"]) == list(range(146))
+    centred = rows["features"].astype(float)
+    variances = centred.var(axis=0)
+    assert np.all(np.abs(centred.mean(axis=0)) < 1e-4 * np.sqrt(variances[0]))
+    assert np.all(variances[:-1] >= variances[1:] * 0.9999)  # in order of explained variance
+    off = np.corrcoef(centred.T) - np.eye(32)
+    assert np.abs(off).max() < 1e-3  # and uncorrelated
+
+
+# ---- the same bytes ----
+
+def test_workers_leases_and_hosts_leave_no_trace(table, cancer, tmp_path):
+    file = ROOT / "pipelines" / "table.yaml"
+    good("expand", file, "--source", cancer, "-o", tmp_path / "two", "--workers", 2, "--lease", 7)
+    assert digests(tmp_path / "two") == digests(table)
+    for k in (1, 2, 3):
+        good("expand", file, "--source", cancer, "-o", tmp_path / "slices", "--slice", f"{k}/3", "--workers", 1)
+    good("merge", tmp_path / "slices", "--verify")
+    assert digests(tmp_path / "slices") == digests(table)
+    again = good("expand", file, "--source", cancer, "-o", tmp_path / "two")
+    assert "already complete" in again.stdout and "synthetic" in again.stdout
+
+
+def test_what_is_streamed_is_what_is_written(cancer, tmp_path, start):
+    file = recipe(tmp_path, "table", encode=("encode: csv", "encode: npy"))
+    good("expand", file, "--source", cancer, "-o", tmp_path / "out")
+    rows = npy_rows(tmp_path / "out")
+    served = Served(start, file, tmp_path / "state", "--source", cancer, "--workers", 2)
+    with shardmill.Loader(served.name, broker=served.endpoint, weights=True, timeout=60) as loader:
+        at = 0
+        for batch in loader:
+            n = int((~batch["padding"]).sum())
+            want = rows[at:at + n]
+            assert batch["features"].dtype == np.float32 and np.array_equal(batch["features"][:n], want["features"])
+            assert np.array_equal(batch["label"][:n], want["label"])
+            assert np.array_equal(batch.position[:n], np.arange(at, at + n))
+            at += n
+        assert at == len(rows)
+        assert loader.classes == ["benign", "malignant"]
+        counts = loader.class_counts()
+        assert [c["last_epoch"] for c in counts] == [c["drawn"] for c in counts] == list(np.bincount(rows["label"]))
+        per = manifest(tmp_path / "out")["per_class"]
+        assert np.allclose(loader.log_prior_shift(), [per[c]["log_prior_shift"] for c in loader.classes], rtol=1e-12)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_drawn_counts_are_exact_for_any_number_of_ranks(cancer, tmp_path, start, world):
+    file = ROOT / "pipelines" / "table.yaml"
+    served = Served(start, file, tmp_path / "state", "--source", cancer, "--workers", 1)
+    readers = [served.reader("--json", "--epochs", 3, "--rank", r, "--world-size", world) for r in range(world)]
+    reports = []
+    for reader in readers:
+        out, err = reader.communicate(timeout=300)
+        assert reader.returncode == 0, err
+        reports.append(json.loads(out))
+    for epoch in range(3):
+        classes = [report["epochs"][epoch]["classes"] for report in reports]
+        for of_class in zip(*classes):
+            assert sum(c["delivered"] for c in of_class) == of_class[0]["drawn"]
+
+
+def test_the_held_out_part_is_served_beside_the_training_part(table, cancer, tmp_path, start):
+    served = Served(start, ROOT / "pipelines" / "table.yaml", tmp_path / "state", "--source", cancer, "--workers", 1, "--epochs", 1)
+    train = {int(r["row"]) for r in csv_rows(table) if r["row"]}
+    with shardmill.Loader(served.name + "/val", broker=served.endpoint, timeout=60) as held_out:
+        for _ in range(2):  # as often as somebody wants, whatever --epochs says
+            seen = [int(i) for batch in held_out for i in batch["index"][~batch["padding"]]]
+            assert len(seen) == len(set(seen)) and sorted(set(seen) | train) == list(range(569)) and train.isdisjoint(seen)
+    embedded = shardmill.Loader(ROOT / "pipelines" / "table.yaml", source=cancer, part="val", workers=1, timeout=60)
+    with embedded:
+        assert sorted(int(i) for batch in embedded for i in batch["index"][~batch["padding"]]) == sorted(seen)
+
+
+# ---- bad input ----
+
+BAD = """\
+a,b,kind,class
+1,2,x,yes
+3,4
+5,6,"y,yes
+7,8,x,no
+"""
+
+
+def small(tmp_path, text, ops="[]", more=""):
+    (tmp_path / "small.csv").write_text(text)
+    file = tmp_path / "small.yaml"
+    file.write_text(f"version: 1\nname: small\nseed: 1\nsource: {{format: csv, path: small.csv, label: class{more}}}\n"
+                    f"ops: {ops}\noutput: {{shuffle: false}}\n")
+    return file
+
+
+def test_a_row_that_cannot_be_read_is_listed_with_line_and_offset(tmp_path):
+    good_rows = "".join(f"{i},{i * i},x,{'yes' if i % 3 else 'no'}\n" for i in range(300))
+    text = "a,b,kind,class\n" + good_rows + "7,8\n" + "9,1e999,x,yes\n"
+    done = run("expand", small(tmp_path, text), "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr  # 2 of 302 are less than the 1 % that are allowed
+    assert "2 rows of the table could not be read" in done.stdout
+    lines = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    assert [(l["row"], l["line"], l["stage"]) for l in lines] == [(300, 302, "index"), (301, 303, "index")]
+    assert [text[l["offset"]:].split("\n")[0] for l in lines] == ["7,8", "9,1e999,x,yes"]
+    assert all(l["text"] and l["file"] == "small.csv" for l in lines)
+    assert manifest(tmp_path / "out")["unreadable_rows"] == 2 and manifest(tmp_path / "out")["planned"] == 300
+    rows = csv_rows(tmp_path / "out")
+    assert [int(r["row"]) for r in rows] == list(range(300)) and rows[17]["b"] == "289" and rows[0]["kind"] == "x"
+
+
+def test_too_many_unreadable_rows_end_with_3_and_on_error_fail_with_the_sentence(tmp_path):
+    done = run("expand", small(tmp_path, BAD), "-o", tmp_path / "out")
+    assert done.returncode == 3 and "of the rows are quarantined" in done.stderr, done.stderr
+    done = run("expand", small(tmp_path, BAD, more=", on_error: fail"), "-o", tmp_path / "other")
+    assert done.returncode == 1 and "line 3" in done.stderr, done.stderr
+
+
+def test_val_without_a_split_is_refused(tmp_path):
+    done = run("expand", small(tmp_path, BAD), "--part", "val", "-o", tmp_path / "out")
+    assert done.returncode == 2 and "split: {val:" in done.stderr and not (tmp_path / "out").exists()
