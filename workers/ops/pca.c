@@ -5,6 +5,7 @@
 #include "workers/ops/pca.h"
 
 #include "lib/limits.h"
+#include "workers/kernels/dots.h"
 #include "workers/ops/columns.h"
 #include "workers/table/blas.h"
 
@@ -622,8 +623,8 @@ struct projection {
     const double *mean, *variance;
 };
 
-static void project_float(const struct sm_blas *blas, const struct projection *t, size_t rows,
-                          size_t d, const double *x, bool whiten, double *y, float *scratch) {
+static void project_float(const struct projection *t, size_t rows, size_t d, const double *x,
+                          bool whiten, double *y, float *scratch) {
     float *fx = scratch, *fc = fx + rows * d, *fy = fc + t->n * d;
     for (size_t i = 0; i < rows * d; i++)
         fx[i] = (float)x[i];
@@ -633,16 +634,14 @@ static void project_float(const struct sm_blas *blas, const struct projection *t
         for (size_t i = 0; i < d; i++)
             fc[k * d + i] = (float)(t->components[k * d + i] * scale);
     }
-    blas->sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)t->n, (blasint)d,
-                1, fx, (blasint)d, fc, (blasint)d, 0, fy, (blasint)t->n);
+    sm_dots_float(fx, rows, fc, t->n, d, fy);
     for (size_t i = 0; i < rows * t->n; i++)
         y[i] = (double)fy[i];
 }
 
-static void project_double(const struct sm_blas *blas, const struct projection *t, size_t rows,
-                           size_t d, const double *x, bool whiten, double *y) {
-    blas->dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)t->n, (blasint)d,
-                1, x, (blasint)d, t->components, (blasint)d, 0, y, (blasint)t->n);
+static void project_double(const struct projection *t, size_t rows, size_t d, const double *x,
+                           bool whiten, double *y) {
+    sm_dots_double(x, rows, t->components, t->n, d, y);
     for (size_t k = 0; whiten && k < t->n; k++) {
         const double scale = sqrt(t->variance[k] > 0 ? t->variance[k] : DBL_EPSILON);
         for (size_t i = 0; i < rows; i++)
@@ -654,9 +653,8 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
                  const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
                  struct sm_err *err) {
     const struct params *p = params_;
-    const struct sm_blas *blas = sm_blas(err);
     struct picked picked;
-    if (blas == NULL || picked_make(in, p, &picked, err) != 0) return -1;
+    if (picked_make(in, p, &picked, err) != 0) return -1;
     const size_t d = picked.n, n = out->columns - (in->n - d);
     const struct projection t = {
         .n = n,
@@ -678,9 +676,8 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
                              in->columns[picked.at[k]].name);
             x[i * d + k] = isfinite(v) ? v - t.mean[k] : 0;
         }
-    if (!failed && block->is_double) project_double(blas, &t, block->n, d, x, p->whiten, y);
-    if (!failed && !block->is_double)
-        project_float(blas, &t, block->n, d, x, p->whiten, y, scratch);
+    if (!failed && block->is_double) project_double(&t, block->n, d, x, p->whiten, y);
+    if (!failed && !block->is_double) project_float(&t, block->n, d, x, p->whiten, y, scratch);
     for (size_t i = 0; !failed && i < block->n; i++) {
         for (size_t k = 0; k < n; k++)
             cell_set(out, i, k, y[i * n + k]);
