@@ -1,0 +1,172 @@
+"""Rebalancing against imbalanced-learn: class counts for every strategy, SMOTE's rows on segments between neighbours, and a
+two-sample test that cannot tell them from imbalanced-learn's."""
+import csv
+import json
+import os
+import pathlib
+import subprocess
+
+import numpy as np
+import pytest
+
+pytest.importorskip("imblearn")
+from imblearn import over_sampling, under_sampling  # noqa: E402
+from imblearn.utils import check_sampling_strategy  # noqa: E402
+from sklearn import datasets  # noqa: E402
+from sklearn.neighbors import NearestNeighbors  # noqa: E402
+
+SHARDMILL = os.environ.get("SHARDMILL", pathlib.Path(__file__).parents[2] / "build" / "shardmill")
+
+
+def skewed(load, keep):
+    """A table of which each class keeps so many rows."""
+    X, y = load(return_X_y=True)
+    chosen = np.concatenate([np.flatnonzero(y == label)[:n] for label, n in enumerate(keep)])
+    return X[chosen], y[chosen]
+
+
+TABLES = {"iris": skewed(datasets.load_iris, [50, 23, 9]), "wine": skewed(datasets.load_wine, [20, 60, 31]),
+          "breast_cancer": datasets.load_breast_cancer(return_X_y=True)}
+
+
+@pytest.fixture(params=TABLES)
+def table(request):
+    return TABLES[request.param]
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """drawn(X, y, method) -> the rows that an epoch consists of, as dicts; or the error."""
+
+    def run(X, y, method, check=True, **more):
+        np.savetxt(tmp_path / "t.csv", np.column_stack([X, y]), delimiter=",", fmt="%.17g",
+                   header=",".join([*(f"f{i}" for i in range(X.shape[1])), "label"]), comments="")
+        source = {"format": "csv", "path": str(tmp_path / "t.csv"), "label": "label", "float64": True}
+        pipeline = {"version": 1, "seed": 7, "source": source, "rebalance": method, "output": {"dtype": "float64", **more},
+                    "expand": {"samples_per_shard": 100000}}
+        (tmp_path / "p.yaml").write_text(json.dumps(pipeline))
+        out = tmp_path / f"out-{len(list(tmp_path.glob('out-*')))}"
+        done = subprocess.run([SHARDMILL, "expand", tmp_path / "p.yaml", "-o", out, "--workers", "1", "--quiet"],
+                              capture_output=True, text=True, timeout=120)
+        if not check:
+            return done
+        assert done.returncode == 0, done.stderr
+        with open(out / "shard-000000.csv", newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    return run
+
+
+def counts(rows):
+    labels, n = np.unique([int(float(row["label"])) for row in rows], return_counts=True)
+    return dict(zip(labels.tolist(), n.tolist()))
+
+
+def theirs(sampler, X, y):
+    labels, n = np.unique(sampler.fit_resample(X, y)[1], return_counts=True)
+    return dict(zip(labels.tolist(), n.tolist()))
+
+
+@pytest.mark.parametrize("strategy", ["auto", "minority", "not minority", "not majority", "all"])
+def test_over_sampling_counts_equal_imbalanced_learns(table, drawn, strategy):
+    X, y = table
+    ours = drawn(X, y, {"RandomOverSampler": {"sampling_strategy": strategy}})
+    # (imbalanced-learn 0.10 documents "minority" for its over-samplers and refuses it in their constructors)
+    added = check_sampling_strategy(strategy, y, "over-sampling")
+    assert counts(ours) == {label: n + added.get(label, 0) for label, n in enumerate(np.bincount(y))}
+    # every row of a class comes equally often, give or take one
+    for label in set(y.tolist()):
+        times = np.bincount([int(row["row"]) for row in ours], minlength=len(y))[y == label]
+        assert times.max() - times.min() <= 1
+
+
+@pytest.mark.parametrize("strategy", ["auto", "majority", "not minority", "not majority", "all"])
+def test_under_sampling_counts_equal_imbalanced_learns(table, drawn, strategy):
+    X, y = table
+    ours = drawn(X, y, {"RandomUnderSampler": {"sampling_strategy": strategy}})
+    assert counts(ours) == theirs(under_sampling.RandomUnderSampler(sampling_strategy=strategy), X, y)
+    assert max(np.bincount([int(row["row"]) for row in ours])) == 1  # none comes twice
+
+
+def test_a_ratio_and_a_table_of_targets_mean_the_same(drawn):
+    X, y = TABLES["breast_cancer"]
+    assert counts(drawn(X, y, {"RandomOverSampler": {"sampling_strategy": 0.8}})) == \
+        theirs(over_sampling.RandomOverSampler(sampling_strategy=0.8), X, y)
+    assert counts(drawn(X, y, {"RandomUnderSampler": {"sampling_strategy": 0.8}})) == \
+        theirs(under_sampling.RandomUnderSampler(sampling_strategy=0.8), X, y)
+    X, y = TABLES["wine"]
+    assert counts(drawn(X, y, {"RandomOverSampler": {"sampling_strategy": {"0": 70, "2": 40}}})) == {0: 70, 1: 60, 2: 40}
+    assert counts(drawn(X, y, {"RandomUnderSampler": {"sampling_strategy": {"1": 10}}})) == {0: 20, 1: 10, 2: 31}
+
+
+def test_targets_that_cannot_be_are_refused_by_class_and_count(drawn):
+    X, y = TABLES["wine"]
+    for method, said in (({"RandomOverSampler": {"sampling_strategy": {"1": 10}}}, ("'1'", "60", "10")),
+                         ({"RandomUnderSampler": {"sampling_strategy": {"0": 30}}}, ("'0'", "20", "30")),
+                         ({"RandomOverSampler": {"sampling_strategy": {"9": 99}}}, ("'9'",)),
+                         ({"SMOTE": {"k_neighbors": 20}}, ("'0'", "20")),
+                         ({"WeightedSampler": {"weights": {"0": 0, "1": 0, "2": 0}}}, ("0",))):
+        done = drawn(X, y, method, check=False)
+        assert done.returncode in (1, 2) and all(word in done.stderr for word in said), (method, done.stderr)
+
+
+def test_repeat_factor_counts_equal_the_formula(drawn):
+    X, y = TABLES["iris"]
+    n = np.bincount(y)
+    factor = np.maximum(1, np.sqrt(0.4 / (n / n.sum())))
+    ours = counts(drawn(X, y, {"RepeatFactor": {"threshold": 0.4}}))
+    assert all(abs(ours[c] - factor[c] * n[c]) <= 0.5 + 1e-9 for c in range(3))
+
+
+def test_batches_hold_as_many_of_each_class_as_is_said(drawn):
+    X, y = TABLES["wine"]
+    ours = drawn(X, y, {"ClassBalancedBatches": {"n_classes": 2, "n_samples": 4}}, batch_size=8)
+    labels = np.array([int(float(row["label"])) for row in ours]).reshape(-1, 8)
+    assert len(labels) * 8 >= len(y)
+    for batch in labels:
+        assert sorted(np.unique(batch, return_counts=True)[1].tolist()) == [4, 4]
+
+
+@pytest.mark.parametrize("k", [3, 5])
+def test_smote_rows_lie_between_a_row_and_one_of_its_neighbours(table, drawn, k):
+    X, y = table
+    ours = drawn(X, y, {"SMOTE": {"k_neighbors": k}})
+    assert counts(ours) == theirs(over_sampling.SMOTE(k_neighbors=k), X, y)
+    features = [f"f{i}" for i in range(X.shape[1])]
+    seen = 0
+    for label in set(y.tolist()):
+        rows = np.flatnonzero(y == label)
+        distance, _ = NearestNeighbors(n_neighbors=k + 1).fit(X[rows]).kneighbors(X[rows])
+        reach = dict(zip(rows.tolist(), distance[:, k]))  # the k-th beside itself; equals may be in another order
+        for row in ours:
+            if row["parent"] == "" or int(float(row["label"])) != label:
+                continue
+            parent, neighbour, gap = int(row["parent"]), int(row["neighbour"]), float(row["gap"])
+            assert y[parent] == y[neighbour] == label and parent != neighbour and 0 <= gap <= 1
+            assert np.linalg.norm(X[parent] - X[neighbour]) <= reach[parent] * (1 + 1e-9) + 1e-12
+            made = np.array([float(row[f]) for f in features])
+            assert np.allclose(made, X[parent] + gap * (X[neighbour] - X[parent]), rtol=1e-12, atol=1e-12)
+            seen += 1
+    assert seen == len(ours) - len(y)
+
+
+def energy(a, b):
+    def mean_distance(p, q):
+        return np.sqrt(((p[:, None] - q[None]) ** 2).sum(-1)).mean()
+
+    return 2 * mean_distance(a, b) - mean_distance(a, a) - mean_distance(b, b)
+
+
+def test_nobody_can_tell_our_synthetic_rows_from_imbalanced_learns(drawn):
+    X, y = TABLES["breast_cancer"]
+    features = [f"f{i}" for i in range(X.shape[1])]
+    ours = np.array([[float(row[f]) for f in features] for row in drawn(X, y, {"SMOTE": {}}) if row["parent"] != ""])
+    other = over_sampling.SMOTE(random_state=3).fit_resample(X, y)[0][len(y):]
+    scale = X.std(axis=0)
+    both, n, chance = np.vstack([ours, other]) / scale, len(ours), np.random.default_rng(5)
+    apart = energy(both[:n], both[n:])
+    by_chance = []
+    for _ in range(200):
+        order = chance.permutation(len(both))
+        by_chance.append(energy(both[order[:n]], both[order[n:]]))
+    assert np.mean(np.array(by_chance) >= apart) > 0.01
