@@ -1,5 +1,6 @@
 /* `shardmill explain FILE`: everything that can be known before a run: defaults, the compiled plan,
  * sizes, and, when the data is there, what an expansion will make of each class. */
+#include "cli/account.h"
 #include "cli/cli.h"
 #include "cli/dataset.h"
 #include "cli/explain_rows.h"
@@ -195,7 +196,10 @@ static void dataset_text(const struct explanation *x, struct sm_buf *out) {
                   sm_index_samples(x->index), classes, classes == 1 ? "" : "es", p->source.path,
                   x->kept ? ", as indexed in " SM_STREAM_STATE " (hint: --reindex looks anew)"
                           : "");
-    classes_text(x, out);
+    if (p->rebalance != NULL && x->places != NULL)
+        sm_account_text(x->places, x->index, out);
+    else
+        classes_text(x, out);
     sm_buf_printf(out,
                   "\nexpansion: %" PRIu64 " samples x %" PRIu32 " cop%s = %" PRIu64
                   " positions in %" PRIu64 " shard%s of %" PRIu64 "\n",
@@ -255,8 +259,13 @@ static void dataset_json(const struct explanation *x, struct sm_buf *out) {
         uint64_t n = sm_index_class_samples(x->index, i);
         sm_buf_text(out, i ? ",\n  {\"name\": " : "\n  {\"name\": ");
         sm_buf_json(out, sm_index_class(x->index, i));
-        sm_buf_printf(out, ", \"samples\": %" PRIu64 ", \"in_shards\": %" PRIu64 "}", n,
+        sm_buf_printf(out, ", \"samples\": %" PRIu64 ", \"in_shards\": %" PRIu64, n,
                       drawn_of(x, i) * (uint64_t)x->plan.copies);
+        if (x->places != NULL) {
+            sm_buf_text(out, ", ");
+            sm_account_json(x->places, i, out);
+        }
+        sm_buf_text(out, "}");
     }
     sm_buf_text(out, "]}");
 }

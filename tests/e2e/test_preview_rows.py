@@ -3,6 +3,7 @@ when the file and the data do not fit."""
 import csv
 import io
 import json
+import math
 import os
 import re
 
@@ -115,6 +116,18 @@ def test_explain_lists_columns_and_bad_rows(table):
     assert [(f["op"], f["columns_in"], f["columns_out"]) for f in found["features"]] == [
         ("SimpleImputer", 3, 3), ("StandardScaler", 3, 3)]
     assert found["out"]["columns"] == 3 and found["out"]["batch_bytes"] == 3 * 4 * 32
+
+
+def test_explain_tells_what_rebalancing_makes_of_each_class(table):
+    file = table(["SelectColumns: {columns: [alcohol]}"], more="rebalance: {RandomOverSampler: {sampling_strategy: {a: 6}}}\n")
+    classes = {c["name"]: c for c in json.loads(good("explain", "--json", file).stdout)["dataset"]["classes"]}
+    a, b = classes["a"], classes["b"]
+    assert [a[k] for k in ("samples", "per_epoch", "distinct", "repeated", "synthetic")] == [2, 6, 2, 4, 0]
+    assert [b[k] for k in ("samples", "per_epoch", "distinct", "repeated", "synthetic")] == [3, 3, 3, 0, 0]
+    assert a["log_prior_shift"] == pytest.approx(math.log(2 / 5) - math.log(6 / 9))
+    line = next(line for line in good("explain", file).stdout.splitlines() if line.startswith("  a "))
+    assert line.split()[1:6] == ["2", "6", "2", "4", "0"] and line.count("#") + line.count("+") == 40
+    assert line.count("+") == pytest.approx(2 * line.count("#"), abs=2)
 
 
 def test_explain_tells_what_is_to_be_fitted_and_what_is_known(table):

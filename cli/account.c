@@ -1,0 +1,75 @@
+/* Counts come from the plan, so they are those of every epoch, not of one. Before: places.h. After:
+ * text and JSON of explain. */
+#include "cli/account.h"
+
+#include "cli/explain_rows.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+
+enum { BAR_COLUMNS = 40, CLASSES_SHOWN = 40, NAME_COLUMNS = 20 };
+
+/* Columns of the bar that so many of the largest class take; at least one if there are any. */
+static int bar_columns(uint64_t n, uint64_t largest) {
+    const double share = largest > 0 ? (double)n / (double)largest : 0;
+    return (int)ceil(share * BAR_COLUMNS);
+}
+
+static void bar_text(const struct sm_account *a, uint64_t largest, struct sm_buf *out) {
+    const int distinct = bar_columns(a->distinct, largest),
+              repeated = bar_columns(a->distinct + a->repeated, largest),
+              all = bar_columns(a->drawn, largest);
+    for (int i = 0; i < all; i++)
+        sm_buf_text(out, i < distinct ? "#" : i < repeated ? "+" : "~");
+}
+
+static void class_text(const struct sm_account *a, const char *name, uint64_t largest,
+                       struct sm_buf *out) {
+    int columns = 0;
+    for (const char *at = name; *at; at++)
+        columns += ((unsigned char)*at & 0xc0) != 0x80;
+    sm_buf_text(out, "  ");
+    sm_name_text(name, out);
+    sm_buf_printf(out, "%*s %9" PRIu64 " %9" PRIu64 " %9" PRIu64 " %9" PRIu64 " %9" PRIu64,
+                  columns < NAME_COLUMNS ? NAME_COLUMNS - columns : 0, "", a->present, a->drawn,
+                  a->distinct, a->repeated, a->synthetic);
+    if (isnan(a->log_prior_shift))
+        sm_buf_printf(out, " %10s  ", "-");
+    else
+        sm_buf_printf(out, " %+10.4f  ", a->log_prior_shift);
+    bar_text(a, largest, out);
+    sm_buf_text(out, "\n");
+}
+
+void sm_account_text(const struct sm_places *places, const struct sm_index *index,
+                     struct sm_buf *out) {
+    const uint32_t n = sm_index_classes(index), shown = n > CLASSES_SHOWN ? CLASSES_SHOWN : n;
+    uint64_t largest = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const uint64_t drawn = sm_places_account(places, i).drawn;
+        if (drawn > largest) largest = drawn;
+    }
+    sm_buf_printf(out, "  %-*s %9s %9s %9s %9s %9s %10s  %s\n", NAME_COLUMNS, "class", "samples",
+                  "an epoch", "distinct", "repeated", "synthetic", "log prior",
+                  "# distinct, + repeated, ~ synthetic");
+    for (uint32_t i = 0; i < shown; i++) {
+        const struct sm_account a = sm_places_account(places, i);
+        class_text(&a, sm_index_class(index, i), largest, out);
+    }
+    if (shown < n) sm_buf_printf(out, "  … and %" PRIu32 " more (--json lists all)\n", n - shown);
+    sm_buf_text(out, "  log prior: log of the share before less that in an epoch; add it to a "
+                     "model's log-probabilities\n");
+}
+
+void sm_account_json(const struct sm_places *places, uint32_t label, struct sm_buf *out) {
+    const struct sm_account a = sm_places_account(places, label);
+    sm_buf_printf(out,
+                  "\"per_epoch\": %" PRIu64 ", \"distinct\": %" PRIu64 ", \"repeated\": %" PRIu64
+                  ", \"synthetic\": %" PRIu64,
+                  a.drawn, a.distinct, a.repeated, a.synthetic);
+    if (isnan(a.log_prior_shift))
+        sm_buf_text(out, ", \"log_prior_shift\": null");
+    else
+        sm_buf_printf(out, ", \"log_prior_shift\": %.17g", a.log_prior_shift);
+}

@@ -1,0 +1,14 @@
+/* What rebalancing makes of the classes, as explain tells it. Before: places.h has planned. After:
+ * cmd_explain.c prints it. */
+#pragma once
+
+#include "lib/buf.h"
+#include "workers/places.h"
+
+/* A line and a bar for each class: samples in the part that is drawn from; of an epoch the distinct
+ * ones, repeats and synthetic rows; log of the share before less log of the share after, which
+ * corrects a model's output. */
+void sm_account_text(const struct sm_places *places, const struct sm_index *index,
+                     struct sm_buf *out);
+/* The same of one class: `"per_epoch": …, "distinct": …, …`. */
+void sm_account_json(const struct sm_places *places, uint32_t label, struct sm_buf *out);
