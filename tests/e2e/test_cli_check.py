@@ -196,8 +196,9 @@ class Schema:
                    if key not in ("$schema", "title", "description", "default", "definitions", "additionalProperties"))
 
     def check_ref(self, value, rule, _):
-        assert rule == "#/definitions/ops"
-        return self.ok(value, self.root["definitions"]["ops"])
+        start, _, name = rule.rpartition("/")
+        assert start == "#/definitions"
+        return self.ok(value, self.root["definitions"][name])
 
     def check_type(self, value, rule, _):
         return any(self.is_type(value, name) for name in ([rule] if isinstance(rule, str) else rule))

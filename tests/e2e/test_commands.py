@@ -31,7 +31,8 @@ def test_man_page_and_completion_come_from_the_same_tables(tmp_path):
 def test_every_recipe_checks_and_explains(recipe, photos):
     path = ROOT / "pipelines" / recipe
     good("check", path)
-    assert good("explain", path, "--source", photos).stdout
+    of_other_data = recipe in ("table.yaml", "pca.yaml")  # a table, and more pictures than these
+    assert good("explain", path, *([] if of_other_data else ["--source", photos])).stdout
 
 
 @pytest.mark.parametrize("recipe", ["photos.yaml", "simclr.yaml", "eval.yaml", "rotate.yaml", "demo.yaml"])
