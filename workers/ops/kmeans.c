@@ -4,6 +4,7 @@
  * for each step. Stops as scikit-learn's does. */
 #include "workers/table/kmeans.h"
 #include "lib/limits.h"
+#include "workers/kernels/dots.h"
 #include "workers/ops/picked.h"
 #include "workers/table/sample.h"
 
@@ -445,8 +446,8 @@ static int schema(const void *params_, const struct sm_artifact *learned,
 }
 
 /* sqrt(|x|^2 - 2 x c + |c|^2) in double, the way of scikit-learn's euclidean_distances. */
-static int distances_write(const struct sm_blas *blas, const struct sm_rows *x, const double *at,
-                           size_t k, struct sm_rows *out, struct sm_err *err) {
+static int distances_write(const struct sm_rows *x, const double *at, size_t k, struct sm_rows *out,
+                           struct sm_err *err) {
     const size_t d = x->columns, n = x->n;
     double *rows = malloc((n * (d + k) + k + d) * sizeof *rows), *products = rows + n * d,
            *norms = products + n * k, *origin = norms + k;
@@ -459,12 +460,11 @@ static int distances_write(const struct sm_blas *blas, const struct sm_rows *x, 
         for (size_t i = 0; i < d; i++)
             norms[j] += at[j * d + i] * at[j * d + i];
     }
-    blas->dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)n, (blasint)k, (blasint)d, -2,
-                rows, (blasint)d, at, (blasint)d, 0, products, (blasint)k);
+    sm_dots_double(rows, n, at, k, d, products);
     for (size_t i = 0; i < n; i++) {
         const double length = sm_kmeans_distance(x, i, origin);
         for (size_t j = 0; j < k; j++) {
-            const double v = length + products[i * k + j] + norms[j];
+            const double v = length - 2 * products[i * k + j] + norms[j];
             cell_set(out, i, j, v > 0 ? sqrt(v) : 0);
         }
     }
@@ -510,7 +510,7 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
         picked_faults(block, in, &picked, faults);
         centre(block, &picked, mean, &x);
         failed = p->output == LABEL ? labels_write(blas, &x, at, k, out, err)
-                                    : distances_write(blas, &x, at, k, out, err);
+                                    : distances_write(&x, at, k, out, err);
         picked_rest(block, &picked, out, p->output == LABEL ? 1 : k);
     }
     sm_rows_free(&x);
