@@ -170,3 +170,20 @@ def test_nobody_can_tell_our_synthetic_rows_from_imbalanced_learns(drawn):
         order = chance.permutation(len(both))
         by_chance.append(energy(both[order[:n]], both[order[n:]]))
     assert np.mean(np.array(by_chance) >= apart) > 0.01
+
+
+def test_the_account_says_what_an_epoch_holds(drawn, tmp_path):
+    X, y = TABLES["wine"]
+    for method in ({"RandomOverSampler": {}}, {"RandomUnderSampler": {}}, {"SMOTE": {}}):
+        rows = drawn(X, y, method)
+        told = json.loads(subprocess.run([SHARDMILL, "explain", tmp_path / "p.yaml", "--json"], capture_output=True, text=True,
+                                         check=True).stdout)["dataset"]["classes"]
+        n = np.bincount(y)
+        for label, c in enumerate(told):
+            mine = [row for row in rows if int(float(row["label"])) == label]
+            real = [row["row"] for row in mine if row.get("parent", "") == ""]
+            assert (c["samples"], c["per_epoch"]) == (n[label], len(mine))
+            assert (c["distinct"], c["synthetic"]) == (len(set(real)), len(mine) - len(real))
+            assert c["repeated"] == c["per_epoch"] - c["distinct"] - c["synthetic"]
+            shift = np.log(n[label] / n.sum()) - np.log(len(mine) / len(rows))
+            assert abs(c["log_prior_shift"] - shift) < 1e-12
