@@ -6,6 +6,7 @@
 #include "cli/embedded.h"
 #include "lib/fs.h"
 #include "workers/sinks/sink.h"
+#include "workers/table/blas.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -172,6 +173,8 @@ static int round_run(void *context, const struct sm_fit *fit, const struct sm_fi
     spec.fit_op = (uint32_t)crew->source->op;
     spec.fit_state = sha;
     spec.fit_features = (char *)(crew->source->features != NULL ? crew->source->features : "");
+    const struct sm_blas *blas = sm_blas(NULL);
+    spec.fit_blas = (char *)(blas != NULL ? blas->version : "");
     int n = snprintf(identity, sizeof identity, "fit %s %s %zu %s %s", crew->pipeline_digest,
                      spec.dataset_digest, crew->source->op, sha, crew->round_dir);
     sm_xxh(identity, (size_t)n, job);

@@ -7,6 +7,7 @@
 #include "lib/limits.h"
 #include "workers/chain.h"
 #include "workers/ops/op.h"
+#include "workers/table/blas.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -234,6 +235,13 @@ static int make_fit(struct sm_job *job) {
     struct sm_err *err = &job->err;
     if (spec->fit_op >= job->pipeline.n_ops)
         return sm_fail(err, SM_E_PROTOCOL, "a fit of an op that is not there");
+    const struct sm_blas *blas = sm_blas(err);
+    if (blas == NULL) return -1;
+    if (strcmp(blas->version, spec->fit_blas) != 0)
+        return sm_fail(err, SM_E_DIFFERS,
+                       "this worker has %s and the fit was begun with %s: they round differently "
+                       "(hint: workers of one kind of processor, or OPENBLAS_CORETYPE)",
+                       blas->version, spec->fit_blas);
     artifact_folder(job, dir);
     const struct sm_fit_source source = {.pipeline = &job->pipeline,
                                          .op = spec->fit_op,
