@@ -31,11 +31,14 @@ static inline bool column_named(const struct sm_schema *in, const struct sm_strs
 static inline size_t columns_pick(const struct sm_schema *in, const struct sm_strs *names, int kind,
                                   uint8_t *picked) {
     size_t n = 0;
-    for (size_t c = 0; c < in->n; c++) {
-        picked[c] = names->v != NULL ? column_named(in, names, c)
-                                     : kind == COLUMNS_ANY || in->columns[c].kind == kind;
-        n += picked[c];
+    for (size_t c = 0; c < in->n; c++)
+        picked[c] = names->v == NULL && (kind == COLUMNS_ANY || in->columns[c].kind == kind);
+    for (size_t i = 0; i < names->count; i++) {
+        const long c = sm_schema_find(in, names->v[i]);
+        if (c >= 0) picked[c] = 1;
     }
+    for (size_t c = 0; c < in->n; c++)
+        n += picked[c];
     return n;
 }
 

@@ -33,13 +33,17 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
                  const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
                  struct sm_err *err) {
     const struct params *p = params_;
-    (void)learned, (void)faults, (void)err;
+    uint8_t *dropped = calloc(in->n + 1, 1);
+    (void)learned, (void)faults;
+    if (dropped == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    columns_pick(in, &p->columns, COLUMNS_ANY, dropped);
     for (size_t c = 0, to = 0; c < in->n; c++) {
-        if (column_named(in, &p->columns, c)) continue;
+        if (dropped[c]) continue;
         for (size_t i = 0; i < block->n; i++)
             cell_set(out, i, to, cell(block, i, c));
         to++;
     }
+    free(dropped);
     return 0;
 }
 

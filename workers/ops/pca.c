@@ -6,8 +6,10 @@
 
 #include "lib/limits.h"
 #include "workers/kernels/dots.h"
-#include "workers/ops/columns.h"
+#include "workers/kernels/rows.h"
+#include "workers/ops/picked.h"
 #include "workers/table/blas.h"
+#include "workers/table/scatter.h"
 
 #include <float.h>
 
@@ -75,28 +77,6 @@ static int check(const void *p_, struct sm_err *err) {
 
 /* --- what is summed --------------------------------------------------------------------------- */
 
-/* Every picked column of a block, without gaps, in a matrix of its own. */
-struct picked {
-    size_t n;
-    size_t *at;
-};
-
-static int picked_make(const struct sm_schema *in, const struct params *p, struct picked *picked,
-                       struct sm_err *err) {
-    uint8_t *marks = calloc(in->n + 1, 1);
-    *picked = (struct picked){.at = calloc(in->n + 1, sizeof *picked->at)};
-    if (marks == NULL || picked->at == NULL) {
-        free(marks);
-        free(picked->at);
-        return sm_fail(err, SM_E_MEMORY, "out of memory");
-    }
-    columns_pick(in, &p->columns, SM_COLUMN_NUMBER, marks);
-    for (size_t k = 0; k < in->n; k++)
-        if (marks[k]) picked->at[picked->n++] = k;
-    free(marks);
-    return 0;
-}
-
 static bool by_covariance(const struct params *p, size_t columns) {
     return p->svd_solver == COVARIANCE_EIGH ||
            (p->svd_solver == AUTO &&
@@ -143,7 +123,7 @@ static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm
     const struct params *p = c->params;
     struct picked picked;
     if (columns_check(c->in, &p->columns, SM_COLUMN_NUMBER, err) != 0 ||
-        picked_make(c->in, p, &picked, err) != 0)
+        picked_make(c->in, &p->columns, &picked, err) != 0)
         return -1;
     free(picked.at);
     const uint64_t most = picked.n < c->rows ? picked.n : c->rows;
@@ -183,6 +163,7 @@ static void centre(const struct sm_rows *block, const struct picked *picked, con
 
 /* Notes a missing cell; the sums are worth nothing then. */
 static bool has_missing(const struct sm_rows *block, const struct picked *picked, struct sums *s) {
+    if (!block->is_double && sm_rows_finite(block->f32, block->n * block->columns)) return false;
     const uint64_t before = s->missing;
     for (size_t i = 0; i < block->n; i++)
         for (size_t k = 0; k < picked->n; k++)
@@ -191,85 +172,13 @@ static bool has_missing(const struct sm_rows *block, const struct picked *picked
     return s->missing > before;
 }
 
-/* total += block: Chan's formula for means and scatter. d: scratch of one row. */
-static void scatter_merge(struct sums *a, double *mean_a, double *scatter_a, double n_b,
-                          const double *mean_b, const double *scatter_b, size_t columns,
-                          double *d) {
-    if (n_b == 0) return;
-    const double n = a->n + n_b, f = a->n * n_b / n;
-    for (size_t k = 0; k < columns; k++) {
-        d[k] = mean_b[k] - mean_a[k];
-        mean_a[k] += d[k] * n_b / n;
-        a->squares += f * d[k] * d[k];
-    }
-    a->n = n;
-    for (size_t i = 0; scatter_a != NULL && i < columns; i++) {
-        const double fd = f * d[i];
-        double *row = scatter_a + i * columns;
-        const double *other = scatter_b + i * columns;
-        for (size_t k = 0; k <= i; k++) /* the lower half alone */
-            row[k] += other[k] + fd * d[k];
-    }
-}
-
-static void block_means(const double *x, size_t n, size_t columns, double *mean) {
-    memset(mean, 0, columns * sizeof *mean);
-    for (size_t i = 0; i < n; i++)
-        for (size_t k = 0; k < columns; k++)
-            mean[k] += x[i * columns + k];
-    for (size_t k = 0; k < columns; k++)
-        mean[k] /= (double)n;
-}
-
-/* Float blocks go through ssyrk: centred first, a block is short, so the products keep what
- * matters. */
-static int scatter_of(const struct sm_blas *blas, const struct sm_rows *block, double *x,
-                      size_t columns, double *scatter, struct sm_err *err) {
-    const blasint d = (blasint)columns, n = (blasint)block->n;
-    if (block->is_double) {
-        blas->dsyrk(CblasRowMajor, CblasLower, CblasTrans, d, n, 1, x, d, 0, scatter, d);
-        return 0;
-    }
-    float *f = malloc((block->n * columns + columns * columns) * sizeof *f);
-    if (f == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    float *s = f + block->n * columns;
-    for (size_t i = 0; i < block->n * columns; i++)
-        f[i] = (float)x[i];
-    blas->ssyrk(CblasRowMajor, CblasLower, CblasTrans, d, n, 1, f, d, 0, s, d);
-    for (size_t i = 0; i < columns; i++)
-        for (size_t k = 0; k <= i; k++)
-            scatter[i * columns + k] = (double)s[i * columns + k];
-    free(f);
-    return 0;
-}
-
-static int map_moments(const struct sm_fit_context *c, const struct sm_buf *state,
-                       const struct sm_rows *block, const struct picked *picked, double *x,
-                       void *partial, struct sm_err *err) {
-    const struct head h = head_of(state);
-    const struct sm_blas *blas = sm_blas(err);
-    const size_t columns = picked->n, square = h.directions == 0 ? columns * columns : 0;
-    double *mean = calloc(2 * columns + square + 1, sizeof *mean), *d = mean + columns,
-           *scatter = square > 0 ? d + columns : NULL;
-    (void)c;
-    if (blas == NULL || mean == NULL) {
-        free(mean);
-        return blas == NULL ? -1 : sm_fail(err, SM_E_MEMORY, "out of memory");
-    }
-    struct sums *total = partial;
-    block_means(x, block->n, columns, mean);
-    for (size_t i = 0; i < block->n; i++)
-        for (size_t k = 0; k < columns; k++) {
-            double *at = &x[i * columns + k];
-            *at -= mean[k];
-            total->squares += *at * *at;
-        }
-    int failed = scatter != NULL ? scatter_of(blas, block, x, columns, scatter, err) : 0;
-    if (!failed)
-        scatter_merge(total, sums_mean(partial), scatter ? sums_mean(partial) + columns : NULL,
-                      (double)block->n, mean, scatter, columns, d);
-    free(mean);
-    return failed;
+static struct sm_scatter scatter_in(const struct head *h, struct sums *s) {
+    double *mean = sums_mean(s);
+    return (struct sm_scatter){.columns = h->columns,
+                               .n = &s->n,
+                               .squares = &s->squares,
+                               .mean = mean,
+                               .scatter = h->directions == 0 ? mean + h->columns : NULL};
 }
 
 /* W += X' (X Q), X centred. */
@@ -291,20 +200,46 @@ static int map_power(const struct sm_buf *state, const struct sm_rows *block, do
     return 0;
 }
 
+/* Float32 blocks: the picked columns go to the sums as they are. */
+static int map_moments_float(const struct head *h, const struct sm_rows *block,
+                             const struct picked *picked, struct sums *s, struct sm_err *err) {
+    const struct sm_scatter to = scatter_in(h, s);
+    const size_t d = picked->n;
+    if (d == block->columns) return sm_scatter_add_float(&to, block->f32, block->n, err);
+    float *x = malloc((block->n * d + 1) * sizeof *x);
+    if (x == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t i = 0; i < block->n; i++)
+        for (size_t k = 0; k < d; k++)
+            x[i * d + k] = block->f32[i * block->columns + picked->at[k]];
+    int failed = sm_scatter_add_float(&to, x, block->n, err);
+    free(x);
+    return failed;
+}
+
+static int map_double(const struct head *h, const struct sm_buf *state, const struct sm_rows *block,
+                      const struct picked *picked, struct sums *s, struct sm_err *err) {
+    const struct sm_scatter to = scatter_in(h, s);
+    double *x = malloc((block->n * picked->n + 1) * sizeof *x);
+    if (x == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    centre(block, picked, h->round > 0 ? state_mean(state) : NULL, x);
+    int failed =
+        h->round > 0 ? map_power(state, block, x, s, err) : sm_scatter_add(&to, x, block->n, err);
+    free(x);
+    return failed;
+}
+
 static int map(const struct sm_fit_context *c, const struct sm_buf *state,
                const struct sm_rows *block, uint64_t first, void *partial, struct sm_err *err) {
     const struct head h = head_of(state);
+    const struct params *p = c->params;
     struct picked picked;
     (void)first;
-    if (picked_make(c->in, c->params, &picked, err) != 0) return -1;
-    double *x = malloc(block->n * picked.n * sizeof *x);
-    int failed = x == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
-    if (!failed && !has_missing(block, &picked, partial)) {
-        centre(block, &picked, h.round > 0 ? state_mean(state) : NULL, x);
-        failed = h.round > 0 ? map_power(state, block, x, partial, err)
-                             : map_moments(c, state, block, &picked, x, partial, err);
-    }
-    free(x);
+    if (picked_make(c->in, &p->columns, &picked, err) != 0) return -1;
+    int failed = 0;
+    if (!has_missing(block, &picked, partial))
+        failed = h.round == 0 && !block->is_double
+                     ? map_moments_float(&h, block, &picked, partial, err)
+                     : map_double(&h, state, block, &picked, partial, err);
     free(picked.at);
     return failed;
 }
@@ -324,13 +259,14 @@ static void merge(const struct sm_fit_context *c, const struct sm_buf *state, vo
             va[i] += vb[i];
         return;
     }
-    double *d = malloc(h.columns * sizeof *d);
-    if (d == NULL) abort(); /* a few KiB; there is no way to tell from here */
-    const bool square = h.directions == 0;
-    a->squares += b->squares;
-    scatter_merge(a, va, square ? va + h.columns : NULL, b->n, vb, square ? vb + h.columns : NULL,
-                  h.columns, d);
-    free(d);
+    struct sums other_own = *b;
+    const struct sm_scatter to = scatter_in(&h, a);
+    const struct sm_scatter from = {.columns = h.columns,
+                                    .n = &other_own.n,
+                                    .squares = &other_own.squares,
+                                    .mean = (double *)(uintptr_t)vb,
+                                    .scatter = (double *)(uintptr_t)(vb + h.columns)};
+    sm_scatter_merge(&to, &from);
 }
 
 /* --- what is learned -------------------------------------------------------------------------- */
@@ -438,7 +374,7 @@ static int next_covariance(const struct sm_fit_context *c, const struct sums *s,
     const struct params *p = c->params;
     double *mean = sums_mean(own);
     struct picked picked;
-    if (picked_make(c->in, p, &picked, err) != 0) return -1;
+    if (picked_make(c->in, &p->columns, &picked, err) != 0) return -1;
     const size_t d = picked.n;
     free(picked.at);
     double *scatter = mean + d, *values = calloc(2 * d + 1, sizeof *values);
@@ -589,7 +525,7 @@ static int schema(const void *params_, const struct sm_artifact *learned,
     if (columns_check(in, &p->columns, SM_COLUMN_NUMBER, err) != 0) return -1;
     if (learned == NULL) return 0;
     struct picked picked;
-    if (picked_make(in, p, &picked, err) != 0) return -1;
+    if (picked_make(in, &p->columns, &picked, err) != 0) return -1;
     const struct sm_array *components = sm_artifact_find(learned, "components_");
     int failed = components == NULL || components->ndim != 2 || components->shape[1] != picked.n
                      ? learned_wrong(err)
@@ -604,12 +540,7 @@ static int schema(const void *params_, const struct sm_artifact *learned,
         snprintf(names + k * NAME, NAME, "pca%zu", k);
         made.columns[k] = (struct sm_column){.name = names + k * NAME};
     }
-    for (size_t k = 0, at = n, next_picked = 0; !failed && k < in->n; k++) {
-        if (next_picked < picked.n && picked.at[next_picked] == k)
-            next_picked++;
-        else
-            made.columns[at++] = in->columns[k];
-    }
+    if (!failed) picked_rest_schema(in, &picked, made.columns + n);
     if (!failed) failed = sm_schema_copy(out, &made, arena, err);
     free(made.columns);
     free(names);
@@ -618,35 +549,73 @@ static int schema(const void *params_, const struct sm_artifact *learned,
 }
 
 struct projection {
-    size_t n;                 /* components */
+    size_t n; /* components */
+    bool whiten;
     const double *components; /* n x picked */
     const double *mean, *variance;
 };
 
-static void project_float(const struct projection *t, size_t rows, size_t d, const double *x,
-                          bool whiten, double *y, float *scratch) {
-    float *fx = scratch, *fc = fx + rows * d, *fy = fc + t->n * d;
-    for (size_t i = 0; i < rows * d; i++)
-        fx[i] = (float)x[i];
-    for (size_t k = 0; k < t->n; k++) {
-        const double scale =
-            whiten ? 1 / sqrt(t->variance[k] > 0 ? t->variance[k] : DBL_EPSILON) : 1;
-        for (size_t i = 0; i < d; i++)
-            fc[k * d + i] = (float)(t->components[k * d + i] * scale);
-    }
-    sm_dots_float(fx, rows, fc, t->n, d, fy);
-    for (size_t i = 0; i < rows * t->n; i++)
-        y[i] = (double)fy[i];
+/* What an eigenvalue divides by when components are whitened. */
+static double whitened(const struct projection *t, size_t k) {
+    return sqrt(t->variance[k] > 0 ? t->variance[k] : DBL_EPSILON);
 }
 
-static void project_double(const struct projection *t, size_t rows, size_t d, const double *x,
-                           bool whiten, double *y) {
+/* Float32 rows: centred in float64, multiplied in float32. Whitening scales the components. */
+static int project_float(const struct projection *t, const struct sm_rows *block,
+                         const struct picked *picked, float *y, struct sm_err *err) {
+    const size_t rows = block->n, d = picked->n;
+    float *x = malloc(((rows + t->n) * d + 1) * sizeof *x), *components = x + rows * d;
+    if (x == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    const bool gather = d < block->columns;
+    for (size_t i = 0; gather && i < rows; i++)
+        for (size_t k = 0; k < d; k++)
+            x[i * d + k] = block->f32[i * block->columns + picked->at[k]];
+    sm_rows_centre(gather ? x : block->f32, rows, d, t->mean, x);
+    for (size_t k = 0; k < t->n; k++)
+        sm_rows_narrow(t->components + k * d, d, t->whiten ? 1 / whitened(t, k) : 1,
+                       components + k * d);
+    sm_dots_float(x, rows, components, t->n, d, y);
+    free(x);
+    return 0;
+}
+
+static int project_double(const struct projection *t, const struct sm_rows *block,
+                          const struct picked *picked, double *y, struct sm_err *err) {
+    const size_t rows = block->n, d = picked->n;
+    double *x = malloc((rows * d + 1) * sizeof *x);
+    if (x == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    centre(block, picked, t->mean, x);
     sm_dots_double(x, rows, t->components, t->n, d, y);
-    for (size_t k = 0; whiten && k < t->n; k++) {
-        const double scale = sqrt(t->variance[k] > 0 ? t->variance[k] : DBL_EPSILON);
+    for (size_t k = 0; t->whiten && k < t->n; k++)
         for (size_t i = 0; i < rows; i++)
-            y[i * t->n + k] /= scale;
-    }
+            y[i * t->n + k] /= whitened(t, k);
+    free(x);
+    return 0;
+}
+
+/* A row with a missing cell is a fault; its numbers are not looked at, and no other row's depend
+ * on them. */
+static void faults_find(const struct sm_rows *block, const struct sm_schema *in,
+                        const struct picked *picked, struct sm_row_faults *faults) {
+    if (!block->is_double && sm_rows_finite(block->f32, block->n * block->columns)) return;
+    picked_faults(block, in, picked, faults);
+}
+
+static int project(const struct projection *t, const struct sm_rows *block,
+                   const struct picked *picked, struct sm_rows *out, struct sm_err *err) {
+    if (out->columns == t->n)
+        return block->is_double ? project_double(t, block, picked, out->f64, err)
+                                : project_float(t, block, picked, out->f32, err);
+    struct sm_rows y;
+    if (sm_rows_alloc(&y, block->n, t->n, block->is_double, err) != 0) return -1;
+    int failed = block->is_double ? project_double(t, block, picked, y.f64, err)
+                                  : project_float(t, block, picked, y.f32, err);
+    for (size_t i = 0; !failed && i < block->n; i++)
+        for (size_t k = 0; k < t->n; k++)
+            cell_set(out, i, k, cell(&y, i, k));
+    if (!failed) picked_rest(block, picked, out, t->n);
+    sm_rows_free(&y);
+    return failed;
 }
 
 static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
@@ -654,42 +623,20 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
                  struct sm_err *err) {
     const struct params *p = params_;
     struct picked picked;
-    if (picked_make(in, p, &picked, err) != 0) return -1;
+    if (picked_make(in, &p->columns, &picked, err) != 0) return -1;
     const size_t d = picked.n, n = out->columns - (in->n - d);
     const struct projection t = {
         .n = n,
+        .whiten = p->whiten,
         .components = learned_find(learned, "components_", SM_ARRAY_F64, n * d),
         .mean = learned_find(learned, "mean_", SM_ARRAY_F64, d),
         .variance = learned_find(learned, "explained_variance_", SM_ARRAY_F64, n)};
-    double *x = malloc((block->n * (d + n)) * sizeof *x), *y = x + block->n * d;
-    float *scratch =
-        block->is_double ? NULL : malloc((block->n * (d + n) + n * d) * sizeof *scratch);
-    int failed = t.components == NULL || t.mean == NULL || t.variance == NULL ? learned_wrong(err)
-                 : x == NULL || (scratch == NULL && !block->is_double)
-                     ? sm_fail(err, SM_E_MEMORY, "out of memory")
-                     : 0;
-    for (size_t i = 0; !failed && i < block->n; i++)
-        for (size_t k = 0; k < d; k++) {
-            const double v = cell(block, i, picked.at[k]);
-            if (!isfinite(v))
-                sm_row_fault(faults, i, "column '%.60s' is missing or infinite",
-                             in->columns[picked.at[k]].name);
-            x[i * d + k] = isfinite(v) ? v - t.mean[k] : 0;
-        }
-    if (!failed && block->is_double) project_double(&t, block->n, d, x, p->whiten, y);
-    if (!failed && !block->is_double) project_float(&t, block->n, d, x, p->whiten, y, scratch);
-    for (size_t i = 0; !failed && i < block->n; i++) {
-        for (size_t k = 0; k < n; k++)
-            cell_set(out, i, k, y[i * n + k]);
-        for (size_t k = 0, at = n, next_picked = 0; k < in->n; k++) {
-            if (next_picked < d && picked.at[next_picked] == k)
-                next_picked++;
-            else
-                cell_set(out, i, at++, cell(block, i, k));
-        }
+    int failed =
+        t.components == NULL || t.mean == NULL || t.variance == NULL ? learned_wrong(err) : 0;
+    if (!failed) {
+        faults_find(block, in, &picked, faults);
+        failed = project(&t, block, &picked, out, err);
     }
-    free(x);
-    free(scratch);
     free(picked.at);
     return failed;
 }

@@ -1,6 +1,7 @@
 /* StandardScaler: (x - mean) / standard deviation of each column, as scikit-learn's: missing cells
  * are left out of the sums and stay missing, a constant column is only shifted. Learns means and
  * squared deviations in float64, merged by Chan's formula (Chan, Golub, LeVeque 1979). */
+#include "workers/kernels/rows.h"
 #include "workers/ops/columns.h"
 
 #include <float.h>
@@ -48,26 +49,33 @@ static void moments_merge(struct moments *a, const struct moments *b) {
     a->n = n;
 }
 
-/* Two passes over a block, which stays in the cache: counts and sums, then deviations. */
-#define MAP(T, field)                                                  \
-    for (size_t i = 0; i < block->n; i++) {                            \
-        const T *x = block->field + i * columns;                       \
-        for (size_t k = 0; k < columns; k++) {                         \
-            const bool there = x[k] == x[k];                           \
-            n[k] += there;                                             \
-            sum[k] += there ? (double)x[k] : 0;                        \
-        }                                                              \
-    }                                                                  \
-    for (size_t k = 0; k < columns; k++)                               \
-        sum[k] = n[k] > 0 ? sum[k] / n[k] : 0;                         \
-    for (size_t i = 0; i < block->n; i++) {                            \
-        const T *x = block->field + i * columns;                       \
-        for (size_t k = 0; k < columns; k++) {                         \
-            const double d = x[k] == x[k] ? (double)x[k] - sum[k] : 0; \
-            m2[k] += d * d;                                            \
-        }                                                              \
-    }
+static void map_double(const struct sm_rows *block, double *n, double *sum, double *m2) {
+    const size_t columns = block->columns;
+    for (size_t i = 0; i < block->n; i++)
+        for (size_t k = 0; k < columns; k++) {
+            const double x = block->f64[i * columns + k];
+            n[k] += x == x;
+            sum[k] += x == x ? x : 0;
+        }
+    for (size_t k = 0; k < columns; k++)
+        sum[k] = n[k] > 0 ? sum[k] / n[k] : 0;
+    for (size_t i = 0; i < block->n; i++)
+        for (size_t k = 0; k < columns; k++) {
+            const double x = block->f64[i * columns + k], d = x == x ? x - sum[k] : 0;
+            m2[k] += d * d;
+        }
+}
 
+static void map_float(const struct sm_rows *block, double *n, double *sum, double *m2) {
+    const size_t columns = block->columns;
+    sm_rows_sums(block->f32, block->n, columns, n, sum);
+    for (size_t k = 0; k < columns; k++)
+        sum[k] = n[k] > 0 ? sum[k] / n[k] : 0;
+    sm_rows_squares(block->f32, block->n, columns, sum, m2);
+}
+
+/* Two passes over a block, which stays in the cache: counts and sums, which become means, then
+ * squared deviations. */
 static int map(const struct sm_fit_context *c, const struct sm_buf *state,
                const struct sm_rows *block, uint64_t first, void *partial, struct sm_err *err) {
     const size_t columns = c->in->n;
@@ -75,11 +83,7 @@ static int map(const struct sm_fit_context *c, const struct sm_buf *state,
     double *n = calloc(3 * columns, sizeof *n), *sum = n + columns, *m2 = sum + columns;
     (void)state, (void)first;
     if (n == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    if (block->is_double) {
-        MAP(double, f64)
-    } else {
-        MAP(float, f32)
-    }
+    (block->is_double ? map_double : map_float)(block, n, sum, m2);
     for (size_t k = 0; k < columns; k++)
         moments_merge(&total[k], &(struct moments){n[k], sum[k], m2[k]});
     free(n);
@@ -152,18 +156,17 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
                  *scale = learned_find(learned, "scale_", SM_ARRAY_F64, n);
     (void)faults;
     if (mean == NULL || scale == NULL) return learned_wrong(err);
-    const double shift =
-        p->with_mean ? 1 : 0; /* columns that are not picked have mean 0, scale 1 */
-    if (block->is_double) {
+    /* columns that are not picked have mean 0, scale 1 */
+    double *none = p->with_mean ? NULL : calloc(n + 1, sizeof *none);
+    const double *shift = p->with_mean ? mean : none;
+    if (shift == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    if (block->is_double)
         for (size_t i = 0; i < block->n; i++)
             for (size_t k = 0; k < n; k++)
-                out->f64[i * n + k] = (block->f64[i * n + k] - shift * mean[k]) / scale[k];
-    } else {
-        for (size_t i = 0; i < block->n; i++)
-            for (size_t k = 0; k < n; k++)
-                out->f32[i * n + k] =
-                    (float)(((double)block->f32[i * n + k] - shift * mean[k]) / scale[k]);
-    }
+                out->f64[i * n + k] = (block->f64[i * n + k] - shift[k]) / scale[k];
+    else
+        sm_rows_scale(block->f32, block->n, n, shift, scale, out->f32);
+    free(none);
     return 0;
 }
 
