@@ -62,6 +62,7 @@
     X(FEATURES, 1 << 17, "columns of a row")                                                       \
     X(ARTIFACT_BYTES, 1 << 30, "bytes of what one op has learned")                                 \
     X(FIT_ROUNDS, 100000, "rounds of one fit")                                                     \
+    X(CENTER_CELLS, 1 << 24, "numbers of all centres of one KMeans")                               \
     X(LOCK_BYTES, 64 << 20, "bytes of a lock file")                                                \
     X(SLICES, 1 << 16, "slices of an expansion")
 

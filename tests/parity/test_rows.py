@@ -209,6 +209,8 @@ def test_kmeans_gives_the_same_bytes_for_a_seed_and_others_for_another(run, tabl
 def test_kmeans_says_what_it_cannot_use(run):
     X = np.random.default_rng(1).normal(size=(20, 4))
     assert "20 rows cannot make 21 clusters" in run(["KMeans: {n_clusters: 21}"], X, check=False).stderr
+    wide = np.zeros((4100, 4100), np.float32)
+    assert "more than 16777216 numbers" in run(["KMeans: {n_clusters: 4096}"], wide, check=False).stderr
     X[3, 2] = np.inf
     assert "'x2' has missing or infinite cells (1 in all" in run(["KMeans"], X, check=False).stderr
     assert "no column of numbers" not in run(["KMeans: {columns: [x0, x1]}"], X, check=False).stderr

@@ -18,7 +18,7 @@ enum {
     SAMPLE_ROWS = 8192,          /* at least, where there are so many, */
     SAMPLE_CLUSTER_ROWS = 128,   /* or so many for each cluster; */
     SAMPLE_BYTES = 16 << 20,     /* at most so many bytes, */
-    SAMPLE_CLUSTER_ROWS_MIN = 4, /* but so many rows for each cluster */
+    SAMPLE_CLUSTER_ROWS_MIN = 2, /* but so many rows for each cluster */
     SMALL_CELLS = 1 << 22,       /* rows x columns x clusters of a sample */
     SMALL_STARTS = 4,            /* for each start that is asked for, where the sample is small */
 };
@@ -143,6 +143,11 @@ static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm
     if ((uint64_t)p->n_clusters > c->rows)
         return sm_fail(err, SM_E_DATASET, "%llu rows cannot make %lld clusters",
                        (unsigned long long)c->rows, (long long)p->n_clusters);
+    if ((uint64_t)p->n_clusters * picked.n > SM_MAX_CENTER_CELLS)
+        return sm_fail(
+            err, SM_E_TOO_LARGE,
+            "%lld clusters of %zu columns are more than %d numbers (hint: PCA before it)",
+            (long long)p->n_clusters, picked.n, SM_MAX_CENTER_CELLS);
     const struct head h = {
         .columns = picked.n,
         .clusters = (uint64_t)p->n_clusters,
