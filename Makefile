@@ -51,7 +51,7 @@ TOOL_SRC   = $(wildcard tests/tools/*.c)
 TOOL_BIN   = $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(TOOL_SRC))
 UNIT_BIN   = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 
-.PHONY: bench-broker all chaos csv-fuzz client help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench bench-stream sim tests docs lint objects packages-there python wheel
+.PHONY: bench-broker bench-peers bench-tables all chaos csv-fuzz client help deps deps-demo deps-test demo test clean install asan asan-build tsan format bench bench-stream sim tests docs lint objects packages-there python wheel
 all: $(BUILD)/shardmill client
 
 help:            ## this list
@@ -242,6 +242,13 @@ bench: deps-test ## ratios, measured side by side in one run (SHARDMILL_PHOTOS=f
 	@tests/bench/engine_vs_torchvision.py --tool $(BUILD)/tools/engine_run $${SHARDMILL_PHOTOS:-../shared/data/photos}
 	@BUILD=$(BUILD) tests/bench/bench_expand.py
 	@BUILD=$(BUILD) tests/bench/bench_curve.py
+bench-peers:     ## what bench-tables measures against, in an environment of its own; nothing else needs it
+	@test -x $(BUILD)/peers/bin/python || $(PYTHON) -m venv $(BUILD)/peers
+	@$(BUILD)/peers/bin/python -m pip install -q --disable-pip-version-check scikit-learn imbalanced-learn pandas polars
+bench-tables: deps-test ## the same for tables, beside those peers: every tests/bench/bench_tables_*.py
+	@$(MAKE) --no-print-directory -s -j2 all tests
+	@$(MAKE) --no-print-directory -s bench-peers
+	@failed=0; for b in tests/bench/bench_tables_*.py; do BUILD=$(BUILD) $$b || failed=1; done; exit $$failed
 bench-stream: deps-test ## the same for trainers: every tests/bench/bench_stream_*.py
 	@$(MAKE) --no-print-directory -s -j2 all tests
 	@failed=0; for b in tests/bench/bench_stream_*.py; do BUILD=$(BUILD) $$b || failed=1; done; exit $$failed
