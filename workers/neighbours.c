@@ -195,11 +195,12 @@ static void near_add(struct near *list, uint32_t k, double d, uint32_t number) {
 }
 
 /* Rows i0 … of q against all of b. What float32 makes of a distance is off by no more than the
- * bound: rounding of n products and of the two norms. */
+ * bound: rounding of n products and of the two norms, and what is lost below FLT_MIN. */
 static int rows_compare(const struct search *s, const struct block *q, size_t i0, size_t rows,
                         const struct block *b, struct near *near, struct sm_err *err) {
     const struct sm_blas *blas = s->mixed ? NULL : sm_blas(err);
-    const double rounding = 2.0 * ((double)s->numbers + 8) * FLT_EPSILON;
+    const double terms = (double)s->numbers + 8, rounding = 2 * terms * FLT_EPSILON,
+                 tiny = 4 * terms * FLT_MIN;
     if (!s->mixed && blas == NULL) return -1;
     if (!s->mixed)
         blas->sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)b->rows.n,
@@ -215,7 +216,7 @@ static int rows_compare(const struct search *s, const struct block *q, size_t i0
             if (number == self) continue;
             if (!s->mixed) {
                 const double both = norm + (double)b->norms[j];
-                if (both + (double)products[j] - rounding * both > list[s->k - 1].distance)
+                if (both + (double)products[j] - rounding * both - tiny > list[s->k - 1].distance)
                     continue;
             }
             near_add(list, s->k, distance(s, &q->rows, i0 + i, &b->rows, j), (uint32_t)number);

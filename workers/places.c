@@ -14,13 +14,19 @@
 /* Stands in the place of an op's position in the name of a random stream. */
 enum { STREAM_SYNTHETIC = 0x53590000, READ_ROWS = 4096 };
 
+/* Counts of epoch 0. */
+struct tally {
+    uint64_t drawn, distinct;
+};
+
 struct sm_places {
     const struct sm_pipeline *p;
     const struct sm_index *index;
     struct sm_view *view;
     bool rebalanced;
     struct sm_rebalance rebalance;
-    double *sums; /* of the weights of rows, for methods that draw by a column */
+    double *sums;        /* of the weights of rows, for methods that draw by a column */
+    struct tally *tally; /* then also of each class */
     /* of methods that learn: rows of class c are offsets[c] to offsets[c + 1] of neighbours, k
      * each; NULL while they are not known, neighbours NULL for noise */
     const int64_t *offsets;
@@ -30,6 +36,7 @@ struct sm_places {
 
 static int rebalance_plan(struct sm_places *v, struct sm_err *err);
 static int weights_read(struct sm_places *v, const char *column, struct sm_err *err);
+static int rows_tally(struct sm_places *v, struct sm_err *err);
 static int learned_take(struct sm_places *v, const struct sm_artifact *a, struct sm_err *err);
 
 int sm_places_new(struct sm_places **gives, const struct sm_pipeline *p,
@@ -59,6 +66,7 @@ void sm_places_free(struct sm_places **vp) {
     sm_view_free(&v->view);
     sm_rebalance_release(&v->rebalance);
     free(v->sums);
+    free(v->tally);
     free(v);
     *vp = NULL;
 }
@@ -120,6 +128,7 @@ static int rebalance_plan(struct sm_places *v, struct sm_err *err) {
     const char *column = method->column != NULL ? method->column(node->params) : NULL;
     if (!failed && column != NULL) failed = weights_read(v, column, err);
     if (!failed) failed = sm_rebalance_lay(r, err);
+    if (!failed && column != NULL) failed = rows_tally(v, err);
     free(names);
     v->rebalanced = true;
     if (!failed) return 0;
@@ -180,41 +189,71 @@ static int weights_read(struct sm_places *v, const char *column, struct sm_err *
     return failed;
 }
 
-/* What was learned must be of these classes. */
+/* How often the rows of each class come. */
+static int rows_tally(struct sm_places *v, struct sm_err *err) {
+    v->tally = calloc(v->rebalance.classes + (size_t)1, sizeof *v->tally);
+    if (v->tally == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (uint64_t i = 0; i < v->rebalance.sums_n; i++) {
+        struct tally *t = &v->tally[sm_index_label(v->index, sm_view_sample(v->view, i))];
+        const uint64_t times = sm_rebalance_row_count(&v->rebalance, 0, i);
+        t->drawn += times;
+        t->distinct += times > 0;
+    }
+    return 0;
+}
+
+/* Lists of the wanted length for each class that is added to, and of no other; every number is a
+ * row of the class. */
+static bool neighbours_fit(const struct sm_places *v, const struct sm_array *lists,
+                           const int64_t *offsets) {
+    const struct sm_op_node *node = v->p->rebalance;
+    const uint64_t k = sm_method_of(node)->neighbours(node->params);
+    const uint32_t classes = v->rebalance.classes, *numbers = lists->data;
+    if (lists->type != SM_ARRAY_U32 || lists->ndim != 2 || lists->shape[1] != k ||
+        offsets[0] != 0 || (uint64_t)offsets[classes] != lists->shape[0])
+        return false;
+    for (uint32_t c = 0; c < classes; c++) {
+        const struct sm_rebalance_class *of = &v->rebalance.of[c];
+        const uint64_t rows = of->drawn > of->present ? of->present : 0;
+        if (offsets[c + 1] < offsets[c] || (uint64_t)(offsets[c + 1] - offsets[c]) != rows)
+            return false;
+        for (uint64_t i = 0; i < rows * k; i++)
+            if (numbers[(uint64_t)offsets[c] * k + i] >= of->present) return false;
+    }
+    return true;
+}
+
+/* What was learned must be of these classes, columns and parameters. */
 static int learned_take(struct sm_places *v, const struct sm_artifact *a, struct sm_err *err) {
     const struct sm_array *offsets = sm_artifact_find(a, "offsets"),
-                          *neighbours = sm_artifact_find(a, "neighbours");
+                          *lists = sm_artifact_find(a, "neighbours"),
+                          *scales = sm_artifact_find(a, "scales");
     const uint32_t n = sm_index_classes(v->index);
-    bool fits = offsets != NULL && offsets->type == SM_ARRAY_I64 &&
-                offsets->shape[0] == (uint64_t)n + 1 &&
-                (neighbours == NULL || (neighbours->type == SM_ARRAY_U32 && neighbours->ndim == 2));
-    const int64_t *at = fits ? offsets->data : NULL;
-    const uint64_t rows = neighbours != NULL && fits ? neighbours->shape[0] : 0;
-    for (uint32_t c = 0; fits && c < n; c++) {
-        const uint64_t present = v->rebalance.of[c].present;
-        const uint64_t of_class = (uint64_t)(at[c + 1] - at[c]);
-        fits = at[c + 1] >= at[c] && (neighbours == NULL || (uint64_t)at[c + 1] <= rows) &&
-               (of_class == present || (of_class == 0 && v->rebalance.of[c].drawn <= present));
-        const uint32_t *list = neighbours != NULL && fits ? neighbours->data : NULL;
-        for (uint64_t i = 0; list != NULL && fits && i < of_class * neighbours->shape[1]; i++)
-            fits = list[(uint64_t)at[c] * neighbours->shape[1] + i] < present;
-    }
+    if (!sm_method_learns(v->p->rebalance)) return 0;
+    bool fits = offsets != NULL && offsets->type == SM_ARRAY_I64 && offsets->ndim == 1 &&
+                offsets->shape[0] == (uint64_t)n + 1;
+    if (sm_method_of(v->p->rebalance)->neighbours != NULL)
+        fits = fits && lists != NULL && neighbours_fit(v, lists, offsets->data);
+    else
+        fits = fits && scales != NULL && scales->type == SM_ARRAY_F64 && scales->ndim == 2 &&
+               scales->shape[0] == n && scales->shape[1] == sm_index_schema(v->index)->n;
     if (!fits)
         return sm_fail(err, SM_E_DIFFERS,
-                       "the neighbours are of another dataset or split (hint: shardmill fit)");
-    v->offsets = at;
-    v->neighbours = neighbours != NULL ? neighbours->data : NULL;
-    v->k = neighbours != NULL ? neighbours->shape[1] : 0;
+                       "the neighbours are of another dataset, split or method (hint: shardmill "
+                       "fit)");
+    v->offsets = offsets->data;
+    v->neighbours = lists != NULL ? lists->data : NULL;
+    v->k = lists != NULL ? lists->shape[1] : 0;
     return 0;
 }
 
 /* --- places ----------------------------------------------------------------------------------- */
 
-/* Parent, neighbour and gap of a synthetic row, by its number within its class. */
+/* Parent, neighbour and gap of a synthetic row, by its number within its class (copies counted). */
 static void synthetic_place(const struct sm_places *v, uint32_t epoch, const struct sm_drawn *d,
-                            struct sm_placed *placed) {
+                            uint64_t number, struct sm_placed *placed) {
     const uint64_t present = v->rebalance.of[d->label].present;
-    struct sm_rng rng = sm_rng_op((uint64_t)v->p->seed, epoch, d->k, d->label, STREAM_SYNTHETIC);
+    struct sm_rng rng = sm_rng_op((uint64_t)v->p->seed, epoch, number, d->label, STREAM_SYNTHETIC);
     const uint64_t parent = placed->parent = sm_rng_below(&rng, present);
     placed->sample = placed->neighbour = sm_view_class_sample(v->view, d->label, parent);
     placed->gap = sm_rng_double(&rng);
@@ -226,10 +265,13 @@ static void synthetic_place(const struct sm_places *v, uint32_t epoch, const str
 
 struct sm_placed sm_places_at(const struct sm_places *v, const struct sm_plan *plan,
                               uint64_t position) {
-    struct sm_plan ordered = *plan;
-    /* the classes of a batch stand together, in an order that is a keyed one already */
-    if (v->rebalanced && v->rebalance.method == SM_REBALANCE_BATCHES) ordered.shuffle = false;
-    const struct sm_place place = sm_plan_at(&ordered, position);
+    struct sm_place place;
+    /* the classes of a batch stand together, in an order that is a keyed one already; copies are
+     * the whole epoch once more */
+    if (v->rebalanced && v->rebalance.method == SM_REBALANCE_BATCHES)
+        place = (struct sm_place){position % plan->samples, (uint32_t)(position / plan->samples)};
+    else
+        place = sm_plan_at(plan, position);
     struct sm_placed placed = {.copy = place.copy, .epoch = plan->epoch};
     if (!v->rebalanced) {
         placed.sample = placed.neighbour = sm_view_sample(v->view, place.sample);
@@ -240,10 +282,10 @@ struct sm_placed sm_places_at(const struct sm_places *v, const struct sm_plan *p
     placed.label = d.label;
     placed.added = d.added;
     placed.synthetic = d.synthetic;
-    placed.chance = place.sample;
+    placed.chance = place.sample * plan->copies + place.copy;
     placed.copy = d.copy * plan->copies + place.copy;
     if (d.synthetic) {
-        synthetic_place(v, plan->epoch, &d, &placed);
+        synthetic_place(v, plan->epoch, &d, d.k * plan->copies + place.copy, &placed);
         return placed;
     }
     const bool by_row = v->rebalance.method == SM_REBALANCE_ROWS;
@@ -257,17 +299,6 @@ struct sm_placed sm_places_at(const struct sm_places *v, const struct sm_plan *p
 }
 
 /* --- the account ------------------------------------------------------------------------------ */
-
-/* Of weights of rows: every row is counted. */
-static void account_rows(const struct sm_places *v, uint32_t label, struct sm_account *a) {
-    const uint64_t n = sm_view_samples(v->view);
-    for (uint64_t i = 0; i < n; i++) {
-        if (sm_index_label(v->index, sm_view_sample(v->view, i)) != label) continue;
-        const uint64_t times = sm_rebalance_row_count(&v->rebalance, 0, i);
-        a->drawn += times;
-        a->distinct += times > 0;
-    }
-}
 
 /* Distinct samples of draws with replacement in epoch 0. */
 static uint64_t distinct_draws(const struct sm_places *v, uint32_t label) {
@@ -293,7 +324,8 @@ struct sm_account sm_places_account(const struct sm_places *v, uint32_t label) {
         return a;
     }
     if (r->method == SM_REBALANCE_ROWS) {
-        account_rows(v, label, &a);
+        a.drawn = v->tally[label].drawn;
+        a.distinct = v->tally[label].distinct;
     } else {
         a.drawn = r->of[label].drawn;
         a.distinct = r->replacement        ? distinct_draws(v, label)
