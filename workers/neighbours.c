@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { QUERY_ROWS = 256, READ_ROWS = 4096 };
+enum { QUERY_ROWS = 256, READ_ROWS = 4096, STRIP = 16 };
 
 /* Rows of one class in memory. */
 struct block {
@@ -194,50 +194,95 @@ static void near_add(struct near *list, uint32_t k, double d, uint32_t number) {
     list[at] = (struct near){d, number};
 }
 
-/* Rows i0 … of q against all of b. What float32 makes of a distance is off by no more than the
- * bound: rounding of n products and of the two norms, and what is lost below FLT_MIN. */
-static int rows_compare(const struct search *s, const struct block *q, size_t i0, size_t rows,
-                        const struct block *b, struct near *near, struct sm_err *err) {
-    const struct sm_blas *blas = s->mixed ? NULL : sm_blas(err);
-    const double terms = (double)s->numbers + 8, rounding = 2 * terms * FLT_EPSILON,
-                 tiny = 4 * terms * FLT_MIN;
-    if (!s->mixed && blas == NULL) return -1;
-    if (!s->mixed)
-        blas->sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)b->rows.n,
-                    (blasint)s->numbers, -2, q->shifted + i0 * s->numbers, (blasint)s->numbers,
-                    b->shifted, (blasint)s->numbers, 0, s->products, (blasint)b->rows.n);
-    for (size_t i = 0; i < rows; i++) {
-        struct near *list = near + (i0 + i) * s->k;
-        const float *products = s->products + i * b->rows.n;
-        const double norm = (double)q->norms[i0 + i];
-        const uint64_t self = q->first + i0 + i;
-        for (size_t j = 0; j < b->rows.n; j++) {
-            const uint64_t number = b->first + j;
-            if (number == self) continue;
-            if (!s->mixed) {
-                const double both = norm + (double)b->norms[j];
-                if (both + (double)products[j] - rounding * both - tiny > list[s->k - 1].distance)
-                    continue;
-            }
-            near_add(list, s->k, distance(s, &q->rows, i0 + i, &b->rows, j), (uint32_t)number);
+/* How far float32 may be off, relative to the sum of both norms and absolutely: rounding of n
+ * products and of what is added up, and what is lost below FLT_MIN. */
+struct slack {
+    float keep, tiny;
+};
+
+static struct slack slack_of(size_t numbers) {
+    const double terms = (double)numbers + 16;
+    return (struct slack){(float)(1 - 2 * terms * FLT_EPSILON), (float)(4 * terms * FLT_MIN)};
+}
+
+/* Whether a pair of a strip may be nearer than the worst of either list. Written so that it becomes
+ * vectors; infinite or undefined distances may be near. */
+static bool strip_may_be_near(const float *products, const float *norms, const float *worst,
+                              float norm, float own_worst, struct slack s) {
+    int near = 0;
+    for (int j = 0; j < STRIP; j++) {
+        const float low = (norm + norms[j]) * s.keep + products[j] - s.tiny;
+        const float limit = worst[j] > own_worst ? worst[j] : own_worst;
+        near |= !(low > limit);
+    }
+    return near != 0;
+}
+
+/* Rounded up, for the strips. */
+static float worst_of(const struct near *list, uint32_t k) {
+    return nextafterf((float)list[k - 1].distance, INFINITY);
+}
+
+/* Row i of q against the rows of b from `from` on; products are of b's rows from j0 on. Within one
+ * block each pair is seen once and goes into both lists. */
+static void row_compare(const struct search *s, const struct block *q, size_t i,
+                        const struct block *b, size_t from, const float *products, size_t j0,
+                        struct near *near, float *worst) {
+    const struct slack slack = slack_of(s->numbers);
+    const uint64_t self = q->first + i;
+    struct near *own = near + i * s->k;
+    float own_worst = worst_of(own, s->k);
+    for (size_t j = from, end; j < b->rows.n; j = end) {
+        end = j + STRIP < b->rows.n ? j + STRIP : b->rows.n;
+        if (!s->mixed && end - j == STRIP &&
+            !strip_may_be_near(products + (j - j0), b->norms + j, worst + j, q->norms[i], own_worst,
+                               slack))
+            continue;
+        for (size_t at = j; at < end; at++) {
+            const float low = s->mixed ? 0
+                                       : (q->norms[i] + b->norms[at]) * slack.keep +
+                                             products[at - j0] - slack.tiny;
+            if ((low > own_worst && low > worst[at]) || b->first + at == self) continue;
+            const double d = distance(s, &q->rows, i, &b->rows, at);
+            near_add(own, s->k, d, (uint32_t)(b->first + at));
+            own_worst = worst_of(own, s->k);
+            if (q != b) continue;
+            near_add(near + at * s->k, s->k, d, (uint32_t)self);
+            worst[at] = worst_of(near + at * s->k, s->k);
         }
     }
+    if (q == b) worst[i] = own_worst;
+}
+
+/* Rows i0 … of q against all of b, or against those behind them when the blocks are one. worst: of
+ * b's lists; -INFINITY where they are not looked for now. */
+static int rows_compare(const struct search *s, const struct block *q, size_t i0, size_t rows,
+                        const struct block *b, struct near *near, float *worst,
+                        struct sm_err *err) {
+    const struct sm_blas *blas = s->mixed ? NULL : sm_blas(err);
+    const size_t j0 = q == b ? i0 : 0, n = b->rows.n - j0;
+    if (!s->mixed && blas == NULL) return -1;
+    if (!s->mixed)
+        blas->sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)n,
+                    (blasint)s->numbers, -2, q->shifted + i0 * s->numbers, (blasint)s->numbers,
+                    b->shifted + j0 * s->numbers, (blasint)s->numbers, 0, s->products, (blasint)n);
+    for (size_t i = 0; i < rows; i++)
+        row_compare(s, q, i0 + i, b, q == b ? i0 + i + 1 : 0, s->products + i * n, j0, near, worst);
     return 0;
 }
 
 static int queries_run(const struct search *s, const struct block *q, struct block *b,
-                       struct near *near, uint32_t *out, struct sm_err *err) {
+                       struct near *near, float *worst, uint32_t *out, struct sm_err *err) {
+    const bool one = s->n <= s->block_rows;
     for (size_t i = 0; i < q->rows.n * s->k; i++)
         near[i] = (struct near){INFINITY, UINT32_MAX};
+    for (size_t i = 0; i < s->block_rows; i++)
+        worst[i] = one ? INFINITY : -INFINITY;
     for (uint64_t first = 0; first < s->n; first += s->block_rows) {
-        const struct block *with = q;
-        if (s->n > s->block_rows) {
-            if (block_read(s, b, first, err) != 0) return -1;
-            with = b;
-        }
+        if (!one && block_read(s, b, first, err) != 0) return -1;
         for (size_t i0 = 0; i0 < q->rows.n; i0 += QUERY_ROWS) {
             const size_t rows = q->rows.n - i0 < QUERY_ROWS ? q->rows.n - i0 : QUERY_ROWS;
-            if (rows_compare(s, q, i0, rows, with, near, err) != 0) return -1;
+            if (rows_compare(s, q, i0, rows, one ? q : b, near, worst, err) != 0) return -1;
         }
     }
     for (size_t i = 0; i < q->rows.n * s->k; i++)
@@ -249,7 +294,7 @@ static int queries_run(const struct search *s, const struct block *q, struct blo
 static size_t rows_in_memory(const struct search *s) {
     const size_t element = s->schema->is_double ? sizeof(double) : sizeof(float),
                  row = s->schema->n * element + (s->numbers + 1) * sizeof(float),
-                 each = 2 * row + s->k * sizeof(struct near) + QUERY_ROWS * sizeof(float);
+                 each = 2 * row + s->k * sizeof(struct near) + (QUERY_ROWS + 1) * sizeof(float);
     size_t n = SM_MAX_NEIGHBOR_BYTES / each;
     if (n > s->n) n = (size_t)s->n;
     return n < QUERY_ROWS ? QUERY_ROWS : n;
@@ -261,17 +306,19 @@ static int class_search(struct search *s, uint32_t *out, struct sm_err *err) {
     s->block_rows = rows_in_memory(s);
     s->products = malloc((size_t)QUERY_ROWS * s->block_rows * sizeof *s->products);
     struct near *near = malloc(s->block_rows * s->k * sizeof *near);
-    int failed = s->products == NULL || near == NULL
+    float *worst = malloc(s->block_rows * sizeof *worst);
+    int failed = s->products == NULL || near == NULL || worst == NULL
                      ? sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours")
                      : block_make(s, &q, err);
     if (!failed && s->n > s->block_rows) failed = block_make(s, &b, err);
     for (uint64_t first = 0; !failed && first < s->n; first += s->block_rows) {
         failed = block_read(s, &q, first, err);
-        if (!failed) failed = queries_run(s, &q, &b, near, out + first * s->k, err);
+        if (!failed) failed = queries_run(s, &q, &b, near, worst, out + first * s->k, err);
     }
     block_free(&q);
     block_free(&b);
     free(near);
+    free(worst);
     free(s->products);
     s->products = NULL;
     return failed;

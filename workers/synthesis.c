@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STREAM_NOISE = 0x53590001 };
+enum { STREAM_NOISE = 0x53590001, SHORT_ROW_BYTES = 16 << 10 };
 
 static double cell_of(const struct sm_rows *r, size_t i, size_t k) {
     const size_t at = i * r->columns + k;
@@ -75,27 +75,49 @@ static int rows_near(const struct sm_places *places, struct sm_table *table,
     return failed;
 }
 
+/* Numbers go the way from the parent towards the neighbour; categories are voted on when there is
+ * `near`. */
+static void row_mix(const struct sm_schema *schema, double gap, const struct sm_rows *to,
+                    const struct sm_rows *near, struct sm_rows *rows, size_t i) {
+    const size_t n = schema->n;
+    if (near != NULL) {
+        for (size_t k = 0; k < n; k++) {
+            const double from = cell_of(rows, i, k);
+            cell_put(rows, i, k,
+                     schema->columns[k].kind == SM_COLUMN_CATEGORY
+                         ? voted(near, k, schema->columns[k].n_categories)
+                         : from + gap * (cell_of(to, 0, k) - from));
+        }
+    } else if (rows->is_double) {
+        double *row = rows->f64 + i * n;
+        for (size_t k = 0; k < n; k++)
+            row[k] += gap * (to->f64[k] - row[k]);
+    } else {
+        float *row = rows->f32 + i * n;
+        for (size_t k = 0; k < n; k++)
+            row[k] = (float)((double)row[k] + gap * ((double)to->f32[k] - (double)row[k]));
+    }
+}
+
 int sm_synthesize(const struct sm_places *places, struct sm_table *table,
                   const struct sm_artifact *neighbours, const struct sm_placed *p,
                   struct sm_rows *rows, size_t i, struct sm_err *err) {
     const struct sm_schema *schema = sm_index_schema(sm_places_index(places));
     const struct sm_method *method = sm_method_of(sm_places_pipeline(places)->rebalance);
     if (method->neighbours == NULL) return noise_add(places, neighbours, p, rows, i, err);
-    struct sm_rows to = {0}, near = {0};
-    int failed = neighbours == NULL || sm_artifact_find(neighbours, "neighbours") == NULL
-                     ? sm_fail(err, SM_E_MISSING, "neighbours are not known (hint: shardmill fit)")
-                     : sm_rows_alloc(&to, 1, schema->n, schema->is_double, err);
+    if (neighbours == NULL || sm_artifact_find(neighbours, "neighbours") == NULL)
+        return sm_fail(err, SM_E_MISSING, "neighbours are not known (hint: shardmill fit)");
+    /* most rows are short, and a row is made for each of many */
+    _Alignas(64) char shorter[SHORT_ROW_BYTES];
+    struct sm_rows near = {0}, to = {.n = 1, .columns = schema->n, .is_double = schema->is_double};
+    const bool is_short = schema->n * sm_rows_element(&to) <= sizeof shorter;
+    to.data = shorter;
+    int failed = is_short ? 0 : sm_rows_alloc(&to, 1, schema->n, schema->is_double, err);
     if (!failed) failed = sm_table_read(table, &p->neighbour, 0, 1, &to, err);
     if (!failed && method->mixed)
         failed = rows_near(places, table, neighbours, p, schema, &near, err);
-    for (size_t k = 0; !failed && k < schema->n; k++) {
-        const double from = cell_of(rows, i, k);
-        cell_put(rows, i, k,
-                 schema->columns[k].kind == SM_COLUMN_CATEGORY
-                     ? voted(&near, k, schema->columns[k].n_categories)
-                     : from + p->gap * (cell_of(&to, 0, k) - from));
-    }
-    sm_rows_free(&to);
+    if (!failed) row_mix(schema, p->gap, &to, method->mixed ? &near : NULL, rows, i);
+    if (!is_short) sm_rows_free(&to);
     sm_rows_free(&near);
     return failed;
 }
