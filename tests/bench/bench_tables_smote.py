@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""SMOTE on 100,000 x 256 float32 with 5 % in the smaller class: neighbours learned and an epoch's rows made, beside
-imbalanced-learn's fit_resample, alternating in one run, one core each. Then what a rebalanced position costs in epochs of 10^5
+"""SMOTE on 100,000 x 256 float32 with 5 % in the smaller class: neighbours learned and an epoch's rows made from an index, beside
+imbalanced-learn's fit_resample of the same numbers in memory, alternating in one run, one core each. Then what a rebalanced position costs in epochs of 10^5
 and of 10^9.
 
 usage: bench_tables_smote.py [--rounds N] [--rows N] [--columns N]      (BUILD as in the other benches; imbalanced-learn out of
@@ -49,9 +49,14 @@ def write_table(work, rows, columns):
     rng = numpy.random.default_rng(1)
     y = (rng.random(rows) < 0.05).astype(numpy.int64)
     X = rng.normal(size=(rows, columns)).astype(numpy.float32) @ rng.normal(size=(columns, columns)).astype(numpy.float32) / 16
-    numpy.save(work / "x.npy", X + y[:, None].astype(numpy.float32))
+    X = numpy.round((X + y[:, None]) * 10000).astype(numpy.float32)  # whole numbers, so that the CSV is soon written
+    numpy.save(work / "x.npy", X)
     numpy.save(work / "y.npy", y)
-    (work / "p.yaml").write_text("version: 1\nsource: {format: npy, path: x.npy, label: y.npy}\nrebalance: {SMOTE: {}}\n")
+    with open(work / "t.csv", "w") as f:
+        f.write(",".join(f"x{i}" for i in range(columns)) + ",label\n")
+        for row, label in zip(X.astype(numpy.int64), y):
+            f.write(",".join(map(str, row.tolist())) + f",{label}\n")
+    (work / "p.yaml").write_text("version: 1\nsource: {format: csv, path: t.csv, label: label}\nrebalance: {SMOTE: {}}\n")
 
 
 def main():

@@ -144,9 +144,8 @@ static void neighbours_equal_those_of_a_plain_search(void **state) {
 /* Rows so wide that two blocks of them and more make the class. */
 static void neighbours_are_exact_across_blocks(void **state) {
     (void)state;
-    enum { COLUMNS = 40000, MINOR = 450, ALL = MINOR + 452 };
+    enum { COLUMNS = 65536, MINOR = 300, ALL = MINOR + 2 };
     struct data d = data_make();
-    uint64_t seed = 9;
     char path[512], header[128];
     snprintf(path, sizeof path, "%s/t.npy", d.s.dir);
     FILE *f = fopen(path, "wb");
@@ -160,8 +159,8 @@ static void neighbours_are_exact_across_blocks(void **state) {
     header[127] = '\n';
     assert_int_equal(fwrite(header, 1, 128, f), 128);
     for (int i = 0; i < ALL; i++) {
-        for (int k = 0; k < COLUMNS; k++) /* the larger class is nothing, to be quick */
-            row[k] = i < MINOR ? (float)random_unit(&seed) : 0;
+        for (int k = 0; k < COLUMNS; k++)
+            row[k] = (float)(i * 37 % 300 * (i * 37 % 300) * (k % 7));
         assert_int_equal(fwrite(row, sizeof *row, COLUMNS, f), COLUMNS);
     }
     assert_int_equal(fclose(f), 0);
@@ -176,8 +175,9 @@ static void neighbours_are_exact_across_blocks(void **state) {
     memcpy(bytes, header, 128);
     memcpy(bytes + 128, labels, sizeof labels);
     scratch_write(&d.s, "y.npy", bytes, sizeof bytes);
-    data_open(&d, "t.npy", ", format: npy, label: y.npy", "rebalance: {SMOTE: {k_neighbors: 4}}\n");
-    expect_exact(&d, 4, 0, 37);
+    data_open(&d, "t.npy", ", format: npy, label: y.npy",
+              "rebalance: {SMOTE: {k_neighbors: 1, sampling_strategy: {\"1\": 301}}}\n");
+    expect_exact(&d, 1, 0, 60);
     data_done(&d);
 }
 
