@@ -163,28 +163,30 @@ static int block_read(const struct search *s, struct block *b, uint64_t first, s
 
 /* --- distances -------------------------------------------------------------------------------- */
 
-typedef float four_floats __attribute__((vector_size(16)));
-typedef double four_doubles __attribute__((vector_size(32)));
+typedef float two_floats __attribute__((vector_size(8)));
+typedef double two_doubles __attribute__((vector_size(16)));
 
-static inline void squares_add(const float *x, const float *y, four_doubles *sum) {
-    four_floats a, b;
+static inline two_doubles squares(const float *x, const float *y) {
+    two_floats a, b;
     memcpy(&a, x, sizeof a);
     memcpy(&b, y, sizeof b);
-    const four_doubles d =
-        __builtin_convertvector(a, four_doubles) - __builtin_convertvector(b, four_doubles);
-    *sum += d * d;
+    const two_doubles d =
+        __builtin_convertvector(a, two_doubles) - __builtin_convertvector(b, two_doubles);
+    return d * d;
 }
 
 /* Eight running sums, added in pairs, and then what is left: the same on every machine. */
 static double distance_f32(const float *x, const float *y, size_t n) {
-    four_doubles even = {0}, odd = {0};
+    two_doubles s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
     size_t k = 0;
     for (; k + 8 <= n; k += 8) {
-        squares_add(x + k, y + k, &even);
-        squares_add(x + k + 4, y + k + 4, &odd);
+        s0 += squares(x + k, y + k);
+        s1 += squares(x + k + 2, y + k + 2);
+        s2 += squares(x + k + 4, y + k + 4);
+        s3 += squares(x + k + 6, y + k + 6);
     }
-    const four_doubles all = even + odd;
-    double sum = (all[0] + all[1]) + (all[2] + all[3]);
+    const two_doubles all = (s0 + s1) + (s2 + s3);
+    double sum = all[0] + all[1];
     for (; k < n; k++) {
         const double d = (double)x[k] - (double)y[k];
         sum += d * d;

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""SMOTE on 100,000 x 256 float32 with 5 % in the smaller class: neighbours learned and an epoch's rows made from an index, beside
-imbalanced-learn's fit_resample of the same numbers in memory, alternating in one run, one core each. Then what a rebalanced position costs in epochs of 10^5
-and of 10^9.
+"""SMOTE on 100,000 x 256 float32 with 5 % in the smaller class: neighbours learned and an epoch's rows made from an index, block
+by block as leases make them, beside imbalanced-learn's fit_resample of the same numbers into one array in memory, alternating in
+one run, one core each. Then what a rebalanced position costs in epochs of 10^5 and of 10^9.
 
 usage: bench_tables_smote.py [--rounds N] [--rows N] [--columns N]      (BUILD as in the other benches; imbalanced-learn out of
 BUILD/peers, which `make bench-peers` makes, or of this Python)

@@ -1,5 +1,5 @@
 /* Rebalancing of a table without broker and worker, for benches: learns, then makes the rows of
- * epoch 0 into one matrix, and prints the seconds of both as JSON.
+ * epoch 0, and prints the seconds of both as JSON.
  *
  *   smote_run PIPELINE FOLDER            an epoch of the pipeline's table; the index goes to FOLDER
  *   smote_run plan POSITIONS             nanoseconds of a position in epochs of so many */
@@ -51,22 +51,25 @@ static int plan_time(uint64_t positions) {
     return 0;
 }
 
-/* All rows of the epoch into out. */
+/* All rows of the epoch, block by block as a lease makes them; *sum over some of their cells, so
+ * that runs can be compared. */
 static int epoch_make(const struct sm_places *places, struct sm_table *table,
-                      const struct sm_artifact *learned, struct sm_rows *out, struct sm_err *err) {
-    const struct sm_plan plan = {.samples = out->n,
+                      const struct sm_artifact *learned, double *sum, struct sm_err *err) {
+    enum { BLOCK = 1024 };
+    const struct sm_schema *s = sm_index_schema(sm_places_index(places));
+    const uint64_t n = sm_places_samples(places);
+    const struct sm_plan plan = {.samples = n,
                                  .copies = 1,
                                  .shuffle = false,
                                  .seed = (uint64_t)sm_places_pipeline(places)->seed,
                                  .shard_samples = 1000};
-    enum { BLOCK = 1024 };
-    const size_t row = out->columns * sm_rows_element(out);
     struct sm_placed placed[BLOCK];
     uint64_t samples[BLOCK];
-    for (uint64_t first = 0; first < out->n; first += BLOCK) {
-        struct sm_rows block = *out;
-        block.data = (char *)out->data + first * row;
-        block.n = out->n - first < BLOCK ? (size_t)(out->n - first) : BLOCK;
+    struct sm_rows block;
+    if (sm_rows_alloc(&block, BLOCK, s->n, s->is_double, err) != 0) return -1;
+    *sum = 0;
+    for (uint64_t first = 0; first < n; first += BLOCK) {
+        block.n = n - first < BLOCK ? (size_t)(n - first) : BLOCK;
         for (size_t i = 0; i < block.n; i++) {
             placed[i] = sm_places_at(places, &plan, first + i);
             samples[i] = placed[i].sample;
@@ -76,7 +79,10 @@ static int epoch_make(const struct sm_places *places, struct sm_table *table,
             if (placed[i].synthetic &&
                 sm_synthesize(places, table, learned, &placed[i], &block, i, err) != 0)
                 return -1;
+        for (size_t i = 0; i < block.n * s->n; i += 97)
+            *sum += s->is_double ? block.f64[i] : (double)block.f32[i];
     }
+    sm_rows_free(&block);
     return 0;
 }
 
@@ -87,7 +93,6 @@ static int smote_time(const char *pipeline, const char *folder) {
     struct sm_places *places = NULL;
     struct sm_artifact learned;
     struct sm_arena arena;
-    struct sm_rows out;
     struct sm_err err;
     char path[SM_MAX_PATH_BYTES], root[SM_MAX_PATH_BYTES];
     sm_arena_init(&arena, (size_t)1 << 32);
@@ -101,18 +106,13 @@ static int smote_time(const char *pipeline, const char *folder) {
     if (sm_neighbours_learn(places, root, &learned, &arena, &err) != 0) return die(&err);
     const double fitted = now();
     sm_places_free(&places);
-    const struct sm_schema *s = sm_index_schema(index);
+    double sum;
     if (sm_places_new(&places, &p, index, SM_PART_TRAIN, &learned, &err) != 0 ||
-        sm_rows_alloc(&out, sm_places_samples(places), s->n, s->is_double, &err) != 0 ||
-        epoch_make(places, table, &learned, &out, &err) != 0)
+        epoch_make(places, table, &learned, &sum, &err) != 0)
         return die(&err);
     const double made = now();
-    double sum = 0;
-    for (size_t i = 0; i < out.n * out.columns; i += 97)
-        sum += s->is_double ? out.f64[i] : (double)out.f32[i];
-    printf("{\"rows\": %zu, \"columns\": %zu, \"fit\": %.4f, \"make\": %.4f, \"sum\": %.17g}\n",
-           out.n, out.columns, fitted - start, made - fitted, sum);
-    sm_rows_free(&out);
+    printf("{\"rows\": %" PRIu64 ", \"fit\": %.4f, \"make\": %.4f, \"sum\": %.17g}\n",
+           sm_places_samples(places), fitted - start, made - fitted, sum);
     sm_arena_release(&arena);
     sm_places_free(&places);
     sm_table_close(&table);
