@@ -231,6 +231,8 @@ chaos: deps-test ## trainers, workers and broker killed for a long time (KILLS=2
 	@$(MAKE) --no-print-directory -s -j2 all tests
 	@SHARDMILL_STREAM_KILLS=$(or $(KILLS),2000) SHARDMILL_STREAM_SAMPLES=$(or $(SAMPLES),200000) \
 	  SHARDMILL=$(abspath $(BUILD)/shardmill) $(PYTHON) -m pytest -q -s -p no:cacheprovider tests/e2e/test_stream_ledger.py
+	@SHARDMILL_STALL_S=$(or $(STALL),600) SHARDMILL=$(abspath $(BUILD)/shardmill) $(PYTHON) -m pytest -q -p no:cacheprovider \
+	  tests/e2e/test_stream_cli.py -k stalls
 
 csv-fuzz: deps-test ## the CSV reader against Python's csv module on TABLES=100000 generated tables, SEED=1
 	@$(MAKE) --no-print-directory -s -j2 $(BUILD)/tools/csv_rows
