@@ -122,11 +122,6 @@ static int tidy(const char *text, int most, char *to) {
     return columns;
 }
 
-static double number_at(const struct sm_rows *rows, size_t i, size_t c) {
-    const size_t at = i * rows->columns + c;
-    return rows->is_double ? rows->f64[at] : (double)rows->f32[at];
-}
-
 static int value_text(const struct sm_column *column, double value, char *to) {
     char text[32];
     if (value != value) return tidy("missing", CELL_WIDTH, to);
@@ -173,7 +168,7 @@ static int cell_text(const struct block *b, size_t line, size_t i, char *to) {
     if (line < HEADER_LINES) return header_text(b->t, line, i, to);
     const size_t c = line - HEADER_LINES;
     if (b->after && b->t->bad[i]) return tidy("quarantined", CELL_WIDTH, to);
-    return value_text(&b->schema->columns[c], number_at(b->rows, i, c), to);
+    return value_text(&b->schema->columns[c], sm_rows_cell(b->rows, i, c), to);
 }
 
 static void padded(struct sm_buf *out, const char *text, int columns, int width) {
@@ -300,7 +295,7 @@ static void as_csv(const struct table_preview *t, struct sm_buf *out) {
             quoted(sm_index_class(t->v->data.index, p->label), out);
         }
         for (size_t c = 0; c < schema->n; c++) {
-            const double value = number_at(&t->out, i, c);
+            const double value = sm_rows_cell(&t->out, i, c);
             sm_buf_text(out, ",");
             if (value != value) continue;
             if (schema->columns[c].kind == SM_COLUMN_CATEGORY && value >= 0 &&

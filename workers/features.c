@@ -235,21 +235,3 @@ int sm_features_layout(const struct sm_pipeline *p, const struct sm_features *f,
     h->width = (uint32_t)out.width;
     return sm_batch_layout(h, err);
 }
-
-/* --- explain ---------------------------------------------------------------------------------- */
-
-void sm_features_explain(const struct sm_features *f, struct sm_buf *out) {
-    size_t columns = f->in.n;
-    sm_buf_printf(out, "rows     %zu column%s of %s\n", columns, columns == 1 ? "" : "s",
-                  f->in.is_double ? "float64" : "float32");
-    for (size_t i = 0; i < f->n; i++) {
-        const struct row_step *step = &f->steps[i];
-        sm_buf_printf(out, "%3zu      %-24s %zu -> %zu columns", i, step->op->info.name, columns,
-                      step->out.n);
-        if (step->has_learned)
-            sm_buf_printf(out, "  learned %.12s, %llu bytes", step->learned.sha256,
-                          (unsigned long long)step->learned.bytes);
-        sm_buf_text(out, "\n");
-        columns = step->out.n;
-    }
-}

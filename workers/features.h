@@ -33,5 +33,3 @@ int sm_features_apply(struct sm_features *f, const struct sm_rows *in, struct sm
  * images have sizes of their own. */
 int sm_features_layout(const struct sm_pipeline *p, const struct sm_features *f, uint32_t count,
                        struct sm_batch_header *header, struct sm_err *err);
-/* One line an op: name, columns in and out, what it has learned; for explain. */
-void sm_features_explain(const struct sm_features *f, struct sm_buf *out);

@@ -77,11 +77,6 @@ int sm_neighbours_learn(const struct sm_places *places, const char *root,
     return failed;
 }
 
-static double cell_of(const struct sm_rows *r, size_t i, size_t k) {
-    const size_t at = i * r->columns + k;
-    return r->is_double ? r->f64[at] : (double)r->f32[at];
-}
-
 /* --- rows of a class -------------------------------------------------------------------------- */
 
 static int class_read(const struct search *s, uint64_t first, struct sm_rows *rows,
@@ -111,9 +106,9 @@ static int moments(struct search *s, double *variance, struct sm_err *err) {
         for (size_t i = 0; !failed && i < block.n; i++) {
             const double seen = (double)(first + i + 1);
             for (size_t k = 0; k < s->schema->n; k++)
-                if (!isfinite(cell_of(&block, i, k)) && missing++ == 0) column = k;
+                if (!isfinite(sm_rows_cell(&block, i, k)) && missing++ == 0) column = k;
             for (size_t k = 0; k < s->numbers; k++) { /* Welford's way */
-                const double x = cell_of(&block, i, s->at[k]), d = x - s->mean[k];
+                const double x = sm_rows_cell(&block, i, s->at[k]), d = x - s->mean[k];
                 s->mean[k] += d / seen;
                 variance[k] += d * (x - s->mean[k]);
             }
@@ -152,7 +147,7 @@ static int block_read(const struct search *s, struct block *b, uint64_t first, s
     for (size_t i = 0; i < b->rows.n; i++) {
         double norm = 0;
         for (size_t k = 0; k < s->numbers; k++) {
-            const float x = (float)(cell_of(&b->rows, i, s->at[k]) - s->mean[k]);
+            const float x = (float)(sm_rows_cell(&b->rows, i, s->at[k]) - s->mean[k]);
             b->shifted[i * s->numbers + k] = x;
             norm += (double)x * (double)x;
         }
@@ -200,7 +195,7 @@ static double distance(const struct search *s, const struct sm_rows *a, size_t i
     if (!s->mixed && !a->is_double && !b->is_double)
         return distance_f32(a->f32 + i * a->columns, b->f32 + j * b->columns, a->columns);
     for (size_t k = 0; k < s->schema->n; k++) {
-        const double d = cell_of(a, i, k) - cell_of(b, j, k);
+        const double d = sm_rows_cell(a, i, k) - sm_rows_cell(b, j, k);
         if (s->schema->columns[k].kind == SM_COLUMN_NUMBER)
             sum += d * d;
         else

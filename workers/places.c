@@ -172,12 +172,8 @@ static int weights_read(struct sm_places *v, const char *column, struct sm_err *
         for (size_t i = 0; i < block.n; i++)
             samples[i] = sm_view_sample(v->view, first + i);
         failed = sm_table_read(table, samples, 0, block.n, &block, err);
-        for (size_t i = 0; !failed && i < block.n; i++) {
-            const size_t cell = i * schema->n + (size_t)at;
-            failed = weight_add(v, first + i,
-                                block.is_double ? block.f64[cell] : (double)block.f32[cell], column,
-                                err);
-        }
+        for (size_t i = 0; !failed && i < block.n; i++)
+            failed = weight_add(v, first + i, sm_rows_cell(&block, i, (size_t)at), column, err);
     }
     sm_rows_free(&rows);
     sm_table_close(&table);

@@ -10,19 +10,6 @@
 
 enum { STREAM_NOISE = 0x53590001, SHORT_ROW_BYTES = 16 << 10 };
 
-static double cell_of(const struct sm_rows *r, size_t i, size_t k) {
-    const size_t at = i * r->columns + k;
-    return r->is_double ? r->f64[at] : (double)r->f32[at];
-}
-
-static void cell_put(struct sm_rows *r, size_t i, size_t k, double v) {
-    const size_t at = i * r->columns + k;
-    if (r->is_double)
-        r->f64[at] = v;
-    else
-        r->f32[at] = (float)v;
-}
-
 /* scikit-learn contrib's smoothed bootstrap: normal noise, as wide as the class spreads in each
  * column (the array "scales", classes x columns). */
 static int noise_add(const struct sm_places *places, const struct sm_artifact *learned,
@@ -39,7 +26,7 @@ static int noise_add(const struct sm_places *places, const struct sm_artifact *l
     for (size_t k = 0; k < rows->columns; k++) {
         const double u = 1 - sm_rng_double(&rng), v = sm_rng_double(&rng);
         const double normal = sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * v);
-        cell_put(rows, i, k, cell_of(rows, i, k) + scale[k] * normal);
+        sm_rows_put(rows, i, k, sm_rows_cell(rows, i, k) + scale[k] * normal);
     }
     return 0;
 }
@@ -51,7 +38,7 @@ static double voted(const struct sm_rows *near, size_t k, uint32_t categories) {
     for (uint32_t c = 0; c < categories; c++) {
         size_t n = 0;
         for (size_t i = 0; i < near->n; i++)
-            n += cell_of(near, i, k) == c;
+            n += sm_rows_cell(near, i, k) == c;
         if (n > most) most = n, best = c;
     }
     return best;
@@ -82,11 +69,11 @@ static void row_mix(const struct sm_schema *schema, double gap, const struct sm_
     const size_t n = schema->n;
     if (near != NULL) {
         for (size_t k = 0; k < n; k++) {
-            const double from = cell_of(rows, i, k);
-            cell_put(rows, i, k,
-                     schema->columns[k].kind == SM_COLUMN_CATEGORY
-                         ? voted(near, k, schema->columns[k].n_categories)
-                         : from + gap * (cell_of(to, 0, k) - from));
+            const double from = sm_rows_cell(rows, i, k);
+            sm_rows_put(rows, i, k,
+                        schema->columns[k].kind == SM_COLUMN_CATEGORY
+                            ? voted(near, k, schema->columns[k].n_categories)
+                            : from + gap * (sm_rows_cell(to, 0, k) - from));
         }
     } else if (rows->is_double) {
         double *row = rows->f64 + i * n;

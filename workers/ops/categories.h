@@ -38,7 +38,7 @@ static inline int categories_map(const struct sm_fit_context *c, const struct sm
     for (size_t k = 0; k < c->in->n; counts += categories_cells(c->in, k), k++) {
         if (c->in->columns[k].kind != SM_COLUMN_CATEGORY) continue;
         for (size_t i = 0; i < block->n; i++) {
-            const long at = categories_cell(&c->in->columns[k], cell(block, i, k));
+            const long at = categories_cell(&c->in->columns[k], sm_rows_cell(block, i, k));
             if (at >= 0) counts[at]++;
         }
     }

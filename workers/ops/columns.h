@@ -70,23 +70,18 @@ static inline int columns_check(const struct sm_schema *in, const struct sm_strs
     return 0;
 }
 
-/* The columns stay what they are. */
-static inline int schema_same(const struct sm_schema *in, struct sm_schema *out,
-                              struct sm_arena *arena, struct sm_err *err) {
+/* The schema of ops that change cells and leave the columns what they are. */
+static inline int columns_keep(const struct sm_schema *in, const struct sm_strs *names, int kind,
+                               struct sm_schema *out, struct sm_arena *arena, struct sm_err *err) {
+    if (columns_check(in, names, kind, err) != 0) return -1;
     return sm_schema_copy(out, in, arena, err);
 }
 
-static inline double cell(const struct sm_rows *r, size_t row, size_t column) {
-    const size_t at = row * r->columns + column;
-    return r->is_double ? r->f64[at] : (double)r->f32[at];
-}
-
-static inline void cell_set(struct sm_rows *r, size_t row, size_t column, double v) {
-    const size_t at = row * r->columns + column;
-    if (r->is_double)
-        r->f64[at] = v;
-    else
-        r->f32[at] = (float)v;
+/* Nothing can be learned from column k. */
+static inline int column_empty(const struct sm_fit_context *c, size_t k, struct sm_err *err) {
+    return sm_fail(err, SM_E_DATASET,
+                   "column '%.80s' has no value in %llu rows (hint: DropColumns)",
+                   c->in->columns[k].name, (unsigned long long)c->rows);
 }
 
 static inline void rows_copy(const struct sm_rows *from, struct sm_rows *to) {

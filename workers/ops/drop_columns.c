@@ -40,7 +40,7 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     for (size_t c = 0, to = 0; c < in->n; c++) {
         if (dropped[c]) continue;
         for (size_t i = 0; i < block->n; i++)
-            cell_set(out, i, to, cell(block, i, c));
+            sm_rows_put(out, i, to, sm_rows_cell(block, i, c));
         to++;
     }
     free(dropped);

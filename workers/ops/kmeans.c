@@ -195,7 +195,7 @@ static void moments_note(struct moments *m, const struct sm_rows *x, const size_
     for (size_t i = 0; i < x->n; i++) {
         m->n++;
         for (size_t k = 0; k < x->columns; k++) {
-            const double v = cell(x, i, k), by = v - mean[k];
+            const double v = sm_rows_cell(x, i, k), by = v - mean[k];
             if (!isfinite(v) && m->missing++ == 0) m->missing_column = at[k] + 1;
             mean[k] += by / m->n;
             m2[k] += by * (v - mean[k]);
@@ -323,7 +323,7 @@ static int next_start(const struct sm_fit_context *c, struct sm_buf *state, void
         centred = x;
         for (size_t i = 0; i < x.n; i++)
             for (size_t k = 0; k < h.columns; k++)
-                cell_set(&centred, i, k, cell(&x, i, k) - mean[k]);
+                sm_rows_put(&centred, i, k, sm_rows_cell(&x, i, k) - mean[k]);
         failed = sm_kmeans_solve(&centred, &o, centers, err);
         sm_rows_free(&x);
     }
@@ -470,7 +470,7 @@ static int distances_write(const struct sm_rows *x, const double *at, size_t k, 
         const double length = sm_kmeans_distance(x, i, origin);
         for (size_t j = 0; j < k; j++) {
             const double v = length - 2 * products[i * k + j] + norms[j];
-            cell_set(out, i, j, v > 0 ? sqrt(v) : 0);
+            sm_rows_put(out, i, j, v > 0 ? sqrt(v) : 0);
         }
     }
     free(rows);
@@ -488,7 +488,7 @@ static int labels_write(const struct sm_blas *blas, const struct sm_rows *x, con
         sm_centers_free(&centers);
     }
     for (size_t i = 0; !failed && i < x->n; i++)
-        cell_set(out, i, 0, labels[i]);
+        sm_rows_put(out, i, 0, labels[i]);
     free(labels);
     return failed;
 }

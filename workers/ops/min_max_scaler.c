@@ -61,7 +61,7 @@ static int map(const struct sm_fit_context *c, const struct sm_buf *state,
     (void)state, (void)first, (void)err;
     for (size_t i = 0; i < block->n; i++)
         for (size_t k = 0; k < c->in->n; k++) {
-            const double x = cell(block, i, k);
+            const double x = sm_rows_cell(block, i, k);
             extent_add((struct extent *)partial + k, x == x, x, x);
         }
     return 0;
@@ -89,10 +89,7 @@ static int next(const struct sm_fit_context *c, struct sm_buf *state, const void
     for (size_t k = 0; !failed && k < n; k++) {
         scale[k] = 1;
         if (!picked[k]) continue;
-        if (e[k].n == 0)
-            failed = sm_fail(err, SM_E_DATASET,
-                             "column '%.80s' has no value in %llu rows (hint: DropColumns)",
-                             c->in->columns[k].name, (unsigned long long)c->rows);
+        if (e[k].n == 0) failed = column_empty(c, k, err);
         low[k] = e[k].low;
         high[k] = e[k].high;
         double range = high[k] - low[k];
@@ -117,8 +114,7 @@ static int schema(const void *params_, const struct sm_artifact *learned,
                   struct sm_err *err) {
     const struct params *p = params_;
     (void)learned;
-    if (columns_check(in, &p->columns, SM_COLUMN_NUMBER, err) != 0) return -1;
-    return schema_same(in, out, arena, err);
+    return columns_keep(in, &p->columns, SM_COLUMN_NUMBER, out, arena, err);
 }
 
 static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
@@ -135,12 +131,12 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     if (p->clip) columns_pick(in, &p->columns, SM_COLUMN_NUMBER, picked);
     for (size_t i = 0; i < block->n; i++)
         for (size_t k = 0; k < n; k++) {
-            double x = cell(block, i, k) * scale[k] + min[k];
+            double x = sm_rows_cell(block, i, k) * scale[k] + min[k];
             if (p->clip && picked[k]) {
                 if (x < p->feature_range.v[0]) x = p->feature_range.v[0];
                 if (x > p->feature_range.v[1]) x = p->feature_range.v[1];
             }
-            cell_set(out, i, k, x);
+            sm_rows_put(out, i, k, x);
         }
     free(picked);
     return 0;

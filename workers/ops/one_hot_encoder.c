@@ -117,18 +117,18 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     for (size_t k = 0; k < in->n; k++) {
         if (picked[k]) continue;
         for (size_t i = 0; i < block->n; i++)
-            cell_set(out, i, at, cell(block, i, k));
+            sm_rows_put(out, i, at, sm_rows_cell(block, i, k));
         at++;
     }
     for (size_t k = 0; k < in->n; codes += categories_cells(in, k), k++) {
         if (!picked[k]) continue;
         const size_t n = occurring(codes, categories_cells(in, k)), skip = dropped(p, n);
         for (size_t i = 0; i < block->n; i++) {
-            const long of = categories_cell(&in->columns[k], cell(block, i, k));
+            const long of = categories_cell(&in->columns[k], sm_rows_cell(block, i, k));
             if (of < 0 || codes[of] < 0) {
                 if (p->handle_unknown == ERROR) category_fault(faults, i, &in->columns[k], of);
             } else if (codes[of] >= (int64_t)skip) {
-                cell_set(out, i, at + (size_t)codes[of] - skip, 1);
+                sm_rows_put(out, i, at + (size_t)codes[of] - skip, 1);
             }
         }
         at += n - skip;

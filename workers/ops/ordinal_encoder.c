@@ -87,13 +87,13 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     rows_copy(block, out);
     for (size_t k = 0; k < in->n; codes += categories_cells(in, k), k++)
         for (size_t i = 0; picked[k] && i < block->n; i++) {
-            const long at = categories_cell(&in->columns[k], cell(block, i, k));
+            const long at = categories_cell(&in->columns[k], sm_rows_cell(block, i, k));
             if (at == (long)in->columns[k].n_categories)
-                cell_set(out, i, k, number_or_missing(&p->encoded_missing_value));
+                sm_rows_put(out, i, k, number_or_missing(&p->encoded_missing_value));
             else if (at >= 0 && codes[at] >= 0)
-                cell_set(out, i, k, (double)codes[at]);
+                sm_rows_put(out, i, k, (double)codes[at]);
             else if (p->handle_unknown == USE_ENCODED_VALUE)
-                cell_set(out, i, k, number_or_missing(&p->unknown_value));
+                sm_rows_put(out, i, k, number_or_missing(&p->unknown_value));
             else
                 category_fault(faults, i, &in->columns[k], at);
         }

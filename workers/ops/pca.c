@@ -158,7 +158,8 @@ static void centre(const struct sm_rows *block, const struct picked *picked, con
                    double *out) {
     for (size_t i = 0; i < block->n; i++)
         for (size_t k = 0; k < picked->n; k++)
-            out[i * picked->n + k] = cell(block, i, picked->at[k]) - (mean != NULL ? mean[k] : 0);
+            out[i * picked->n + k] =
+                sm_rows_cell(block, i, picked->at[k]) - (mean != NULL ? mean[k] : 0);
 }
 
 /* Notes a missing cell; the sums are worth nothing then. */
@@ -167,7 +168,7 @@ static bool has_missing(const struct sm_rows *block, const struct picked *picked
     const uint64_t before = s->missing;
     for (size_t i = 0; i < block->n; i++)
         for (size_t k = 0; k < picked->n; k++)
-            if (!isfinite(cell(block, i, picked->at[k])) && s->missing++ == 0)
+            if (!isfinite(sm_rows_cell(block, i, picked->at[k])) && s->missing++ == 0)
                 s->missing_column = picked->at[k] + 1;
     return s->missing > before;
 }
@@ -612,7 +613,7 @@ static int project(const struct projection *t, const struct sm_rows *block,
                                   : project_float(t, block, picked, y.f32, err);
     for (size_t i = 0; !failed && i < block->n; i++)
         for (size_t k = 0; k < t->n; k++)
-            cell_set(out, i, k, cell(&y, i, k));
+            sm_rows_put(out, i, k, sm_rows_cell(&y, i, k));
     if (!failed) picked_rest(block, picked, out, t->n);
     sm_rows_free(&y);
     return failed;

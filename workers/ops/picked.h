@@ -46,7 +46,7 @@ static inline void picked_rest(const struct sm_rows *block, const struct picked 
             if (next < picked->n && picked->at[next] == k)
                 next++;
             else
-                cell_set(out, i, to++, cell(block, i, k));
+                sm_rows_put(out, i, to++, sm_rows_cell(block, i, k));
 }
 
 /* A row with a cell that is no finite number is bad. */
@@ -54,7 +54,7 @@ static inline void picked_faults(const struct sm_rows *block, const struct sm_sc
                                  const struct picked *picked, struct sm_row_faults *faults) {
     for (size_t i = 0; i < block->n; i++)
         for (size_t k = 0; k < picked->n; k++)
-            if (!isfinite(cell(block, i, picked->at[k]))) {
+            if (!isfinite(sm_rows_cell(block, i, picked->at[k]))) {
                 sm_row_fault(faults, i, "column '%.60s' is missing or infinite",
                              in->columns[picked->at[k]].name);
                 break;

@@ -82,10 +82,7 @@ static int learn(const struct sm_fit_context *c, const double *q, const double *
     for (size_t k = 0; !failed && k < n; k++) {
         scale[k] = 1;
         if (!picked[k]) continue;
-        if (counts[k] == 0)
-            failed = sm_fail(err, SM_E_DATASET,
-                             "column '%.80s' has no value in %llu rows (hint: DropColumns)",
-                             c->in->columns[k].name, (unsigned long long)c->rows);
+        if (counts[k] == 0) failed = column_empty(c, k, err);
         if (p->with_centering) center[k] = q[3 * k + 1];
         const double range = q[3 * k + 2] - q[3 * k];
         if (p->with_scaling && range >= 10 * DBL_EPSILON) scale[k] = range;
@@ -115,8 +112,7 @@ static int schema(const void *params_, const struct sm_artifact *learned,
                   struct sm_err *err) {
     const struct params *p = params_;
     (void)learned;
-    if (columns_check(in, &p->columns, SM_COLUMN_NUMBER, err) != 0) return -1;
-    return schema_same(in, out, arena, err);
+    return columns_keep(in, &p->columns, SM_COLUMN_NUMBER, out, arena, err);
 }
 
 static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
@@ -129,7 +125,7 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     if (center == NULL || scale == NULL) return learned_wrong(err);
     for (size_t i = 0; i < block->n; i++)
         for (size_t k = 0; k < n; k++)
-            cell_set(out, i, k, (cell(block, i, k) - center[k]) / scale[k]);
+            sm_rows_put(out, i, k, (sm_rows_cell(block, i, k) - center[k]) / scale[k]);
     return 0;
 }
 

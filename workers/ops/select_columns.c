@@ -41,7 +41,7 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     for (size_t k = 0; k < p->columns.count; k++) {
         const size_t from = (size_t)sm_schema_find(in, p->columns.v[k]);
         for (size_t i = 0; i < block->n; i++)
-            cell_set(out, i, k, cell(block, i, from));
+            sm_rows_put(out, i, k, sm_rows_cell(block, i, from));
     }
     return 0;
 }

@@ -74,7 +74,7 @@ static void map_categories(const struct sm_fit_context *c, const struct sm_rows 
     for (size_t k = 0, at = 0; k < c->in->n; at += c->in->columns[k].n_categories, k++) {
         if (c->in->columns[k].kind != SM_COLUMN_CATEGORY) continue;
         for (size_t i = 0; i < block->n; i++) {
-            const double x = cell(block, i, k);
+            const double x = sm_rows_cell(block, i, k);
             if (x >= 0 && x < c->in->columns[k].n_categories) counts[at + (size_t)x]++;
         }
     }
@@ -92,7 +92,7 @@ static int map(const struct sm_fit_context *c, const struct sm_buf *state,
         for (size_t k = 0; k < c->in->n; k++) {
             struct sum sum = {0};
             for (size_t i = 0; i < block->n; i++) {
-                const double x = cell(block, i, k);
+                const double x = sm_rows_cell(block, i, k);
                 sum.n += x == x;
                 sum.mean += x == x ? x : 0;
             }
@@ -191,8 +191,7 @@ static int schema(const void *params_, const struct sm_artifact *learned,
                   struct sm_err *err) {
     const struct params *p = params_;
     (void)learned;
-    if (columns_check(in, &p->columns, kind_of(p), err) != 0) return -1;
-    return schema_same(in, out, arena, err);
+    return columns_keep(in, &p->columns, kind_of(p), out, arena, err);
 }
 
 static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
@@ -204,8 +203,8 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     if (fill == NULL) return learned_wrong(err);
     for (size_t i = 0; i < block->n; i++)
         for (size_t k = 0; k < n; k++) {
-            const double x = cell(block, i, k);
-            cell_set(out, i, k, x == x ? x : fill[k]);
+            const double x = sm_rows_cell(block, i, k);
+            sm_rows_put(out, i, k, x == x ? x : fill[k]);
         }
     return 0;
 }

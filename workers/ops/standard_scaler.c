@@ -117,10 +117,7 @@ static int next(const struct sm_fit_context *c, struct sm_buf *state, const void
     for (size_t k = 0; !failed && k < n; k++) {
         scale[k] = 1;
         if (!picked[k]) continue;
-        if (m[k].n == 0)
-            failed = sm_fail(err, SM_E_DATASET,
-                             "column '%.80s' has no value in %llu rows (hint: DropColumns)",
-                             c->in->columns[k].name, (unsigned long long)c->rows);
+        if (m[k].n == 0) failed = column_empty(c, k, err);
         mean[k] = m[k].mean;
         var[k] = m[k].m2 / m[k].n;
         seen[k] = m[k].n;
@@ -143,8 +140,7 @@ static int schema(const void *params_, const struct sm_artifact *learned,
                   struct sm_err *err) {
     const struct params *p = params_;
     (void)learned;
-    if (columns_check(in, &p->columns, SM_COLUMN_NUMBER, err) != 0) return -1;
-    return schema_same(in, out, arena, err);
+    return columns_keep(in, &p->columns, SM_COLUMN_NUMBER, out, arena, err);
 }
 
 static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,

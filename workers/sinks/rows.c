@@ -68,11 +68,6 @@ static int flush(struct sm_part *p, size_t when_over, struct sm_err *err) {
     return failed;
 }
 
-static double element(const struct sm_rows *rows, size_t i, size_t column) {
-    size_t at = i * rows->columns + column;
-    return rows->is_double ? rows->f64[at] : (double)rows->f32[at];
-}
-
 /* ---- csv ---- */
 
 /* A cell by RFC 4180: quoted where it has to be. An empty text is quoted too, since an empty cell
@@ -195,7 +190,7 @@ static void csv_cell(struct sm_buf *b, const struct sm_column *column, double x,
 static void csv_row(struct sm_buf *b, const struct sm_row_format *f, const struct sm_rows *rows,
                     size_t i, const struct sm_row_record *record) {
     for (size_t c = 0; c < rows->columns; c++) {
-        csv_cell(b, &f->schema->columns[c], element(rows, i, c), f->is_double);
+        csv_cell(b, &f->schema->columns[c], sm_rows_cell(rows, i, c), f->is_double);
         sm_buf_add(b, ",", 1);
     }
     csv_text(b, f->classes[record->label]);
@@ -242,7 +237,7 @@ static void npy_features(struct sm_buf *b, const struct sm_row_format *f,
     uint8_t *to = sm_buf_room(b, n * size);
     if (to == NULL) return;
     for (size_t c = 0; c < n; c++) {
-        double x = element(rows, i, c);
+        double x = sm_rows_cell(rows, i, c);
         float narrow = (float)x;
         memcpy(to + c * size, f->is_double ? (const void *)&x : (const void *)&narrow, size);
     }

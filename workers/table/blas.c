@@ -27,8 +27,8 @@ static void load(void) {
         void *at;
     } symbols[] = {{"cblas_sgemm", &blas.sgemm}, {"cblas_dgemm", &blas.dgemm},
                    {"cblas_ssyrk", &blas.ssyrk}, {"cblas_dsyrk", &blas.dsyrk},
-                   {"dsyevd_", &blas.dsyevd},    {"dgesdd_", &blas.dgesdd},
-                   {"dgeqrf_", &blas.dgeqrf},    {"dorgqr_", &blas.dorgqr}};
+                   {"dsyevd_", &blas.dsyevd},    {"dgeqrf_", &blas.dgeqrf},
+                   {"dorgqr_", &blas.dorgqr}};
     for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
         void *symbol = dlsym(library, symbols[i].name);
         if (symbol == NULL) {

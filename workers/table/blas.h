@@ -22,10 +22,6 @@ struct sm_blas {
     void (*dsyevd)(const char *jobz, const char *uplo, const blasint *n, double *a,
                    const blasint *lda, double *w, double *work, const blasint *lwork,
                    blasint *iwork, const blasint *liwork, blasint *info);
-    void (*dgesdd)(const char *jobz, const blasint *m, const blasint *n, double *a,
-                   const blasint *lda, double *s, double *u, const blasint *ldu, double *vt,
-                   const blasint *ldvt, double *work, const blasint *lwork, blasint *iwork,
-                   blasint *info);
     void (*dgeqrf)(const blasint *m, const blasint *n, double *a, const blasint *lda, double *tau,
                    double *work, const blasint *lwork, blasint *info);
     void (*dorgqr)(const blasint *m, const blasint *n, const blasint *k, double *a,

@@ -52,6 +52,18 @@ struct sm_row_faults {
 static inline size_t sm_rows_element(const struct sm_rows *r) {
     return r->is_double ? sizeof(double) : sizeof(float);
 }
+/* A cell, whatever the element type. */
+static inline double sm_rows_cell(const struct sm_rows *r, size_t row, size_t column) {
+    const size_t at = row * r->columns + column;
+    return r->is_double ? r->f64[at] : (double)r->f32[at];
+}
+static inline void sm_rows_put(struct sm_rows *r, size_t row, size_t column, double v) {
+    const size_t at = row * r->columns + column;
+    if (r->is_double)
+        r->f64[at] = v;
+    else
+        r->f32[at] = (float)v;
+}
 /* Allocates data for n rows; release with sm_rows_free. SM_E_MEMORY, SM_E_TOO_LARGE. */
 int sm_rows_alloc(struct sm_rows *r, size_t n, size_t columns, bool is_double, struct sm_err *err);
 void sm_rows_free(struct sm_rows *r);
