@@ -13,7 +13,8 @@ static bool behind(uint32_t epoch_a, uint64_t position_a, uint32_t epoch_b, uint
 
 void core_run_set(struct job *job, uint32_t world_size, uint32_t epoch, uint64_t position) {
     free(job->run.commits);
-    job->run = (struct run){.world_size = world_size,
+    job->run = (struct run){.number = job->run.number + 1,
+                            .world_size = world_size,
                             .epoch = epoch,
                             .position = position,
                             .commits = core_calloc(world_size, sizeof *job->run.commits)};
@@ -37,14 +38,15 @@ struct sm_steps core_steps(const struct session *s, uint32_t epoch) {
                              .drop_last = spec->drop_last};
 }
 
-/* Whether the run stands between two steps there, as far as that is known: of epochs before it
- * began it is not. */
+/* Whether the run stands between two steps there. What is before its beginning is no place of it.
+ */
 static bool run_fits(const struct job *job, uint32_t epoch, uint64_t position) {
     struct sm_steps s = {.positions = job->spec->samples,
                          .entered = epoch == job->run.epoch ? job->run.position : 0,
                          .batch_size = job->spec->batch_size,
                          .world_size = job->run.world_size};
-    return epoch < job->run.epoch || sm_steps_boundary(&s, position);
+    return !behind(epoch, position, job->run.epoch, job->run.position) &&
+           sm_steps_boundary(&s, position);
 }
 
 /* The least that all ranks of the last run have committed; its beginning for those that have not.
@@ -93,21 +95,36 @@ static bool token_refuse(struct sm_core *core, const struct sm_peer *peer, const
     return false;
 }
 
+/* Ranks that are there may be dead, and this one's world restarted as a whole. */
 static bool grid_refuse(struct sm_core *core, const struct sm_peer *peer, const struct job *job,
-                        uint32_t epoch, uint64_t position) {
-    core_refuse(
-        core, peer, SM_E_DIFFERS,
-        "the token says epoch %u, position %llu, which is between no two steps of the ranks "
-        "that are attached (they entered at epoch %u, position %llu; %u positions a step): "
-        "samples would be lost or doubled (hint: restart all ranks from the same checkpoint)",
-        epoch, (unsigned long long)position, job->run.epoch, (unsigned long long)job->run.position,
-        job->spec->batch_size * job->run.world_size);
+                        const Shardmill__Attach *m, uint32_t epoch, uint64_t position) {
+    int64_t wait_ms = 0;
+    for (struct session *s = job->sessions; s != NULL; s = s->next_of_job) {
+        if (s->gone || s->rank == m->rank) continue;
+        int64_t ms = core_session_gone_in_ms(core, s);
+        if (ms > wait_ms) wait_ms = ms;
+        core_session_probe(core, s);
+    }
+    core_refuse_for(
+        core, peer, SM_E_DIFFERS, wait_ms,
+        core_text(
+            core,
+            "the token says epoch %u, position %llu, which is between no two steps of the ranks "
+            "that are attached (they entered at epoch %u, position %llu; %u positions a step): "
+            "samples would be lost or doubled (hint: restart all ranks from the same checkpoint)",
+            epoch, (unsigned long long)position, job->run.epoch,
+            (unsigned long long)job->run.position, job->spec->batch_size * job->run.world_size));
+    return false;
+}
+
+static bool others_live(const struct job *job, uint32_t rank) {
+    for (const struct session *s = job->sessions; s != NULL; s = s->next_of_job)
+        if (s->rank != rank && !s->gone) return true;
     return false;
 }
 
 static bool token_enter(struct sm_core *core, struct job *job, const struct sm_peer *peer,
-                        const Shardmill__Attach *m, bool alone, uint32_t *epoch,
-                        uint64_t *position) {
+                        const Shardmill__Attach *m, uint32_t *epoch, uint64_t *position) {
     if (token_refuse(core, peer, job, m)) return false;
     *epoch = m->epoch;
     *position = m->position;
@@ -117,10 +134,11 @@ static bool token_enter(struct sm_core *core, struct job *job, const struct sm_p
     }
     bool same = job->run.world_size == m->world_size;
     bool fits = same && run_fits(job, *epoch, *position);
-    if (!alone && !fits && !PLANTED(grid_ignored))
-        return grid_refuse(core, peer, job, *epoch, *position);
-    if (!same || (alone && (!fits || *epoch < job->run.epoch)))
-        run_begin(core, job, m->world_size, *epoch, *position);
+    /* A loader that goes elsewhere of its own will does what its whole loop does: the first rank to
+     * do so begins the run that the others will join. One that starts may have the wrong token. */
+    if (!fits && !m->elsewhere && others_live(job, m->rank) && !PLANTED(grid_ignored))
+        return grid_refuse(core, peer, job, m, *epoch, *position);
+    if (!fits) run_begin(core, job, m->world_size, *epoch, *position);
     struct commit *c = &job->run.commits[m->rank];
     /* A token that is presented is in a checkpoint; a trainer that only attaches again says where
      * it stands, and that is in none yet. */
@@ -139,7 +157,7 @@ bool core_run_enter(struct sm_core *core, struct job *job, const struct sm_peer 
     bool alone = true;
     for (const struct session *s = job->sessions; s != NULL; s = s->next_of_job)
         if (s->rank != m->rank) alone = false;
-    if (m->has_token) return token_enter(core, job, peer, m, alone, epoch, position);
+    if (m->has_token) return token_enter(core, job, peer, m, epoch, position);
     if (!alone) {
         const struct commit *c = &job->run.commits[m->rank];
         *epoch = c->set ? c->epoch : job->run.epoch;

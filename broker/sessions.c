@@ -9,8 +9,6 @@
 static const char *attach_wrong(struct sm_core *core, const struct job *job,
                                 const Shardmill__Attach *m, enum sm_code *code,
                                 const struct session **other);
-static int64_t gone_in_ms(const struct sm_core *core, const struct session *s);
-static void session_probe(struct sm_core *core, const struct session *s);
 static void attached_say(struct sm_core *core, struct session *s);
 static struct session *session_new(struct sm_core *core, struct job *job,
                                    const struct sm_peer *peer, const Shardmill__Attach *m);
@@ -51,13 +49,6 @@ void core_session_gone(struct sm_core *core, const struct sm_peer *peer) {
 
 /* --- Attach ----------------------------------------------------------------------------------- */
 
-static bool says_the_same(const struct session *s, const struct sm_peer *peer,
-                          const Shardmill__Attach *m) {
-    return s->id != m->left && peers_equal(&s->peer, peer) && s->world_size == m->world_size &&
-           s->has_token == m->has_token &&
-           (!m->has_token || (s->token_epoch == m->epoch && s->token_position == m->position));
-}
-
 void core_on_attach(struct sm_core *core, const struct sm_peer *peer, const Shardmill__Attach *m) {
     unsigned fitting;
     struct job *job = core_job_named(core, m->job, &fitting);
@@ -72,8 +63,9 @@ void core_on_attach(struct sm_core *core, const struct sm_peer *peer, const Shar
     const struct session *other = NULL;
     const char *wrong = attach_wrong(core, job, m, &code, &other);
     if (wrong != NULL) {
-        core_refuse_for(core, peer, code, other != NULL ? gone_in_ms(core, other) : 0, wrong);
-        if (other != NULL) session_probe(core, other);
+        core_refuse_for(core, peer, code, other != NULL ? core_session_gone_in_ms(core, other) : 0,
+                        wrong);
+        if (other != NULL) core_session_probe(core, other);
         return;
     }
     struct session *old = NULL;
@@ -84,8 +76,12 @@ void core_on_attach(struct sm_core *core, const struct sm_peer *peer, const Shar
         else if (s->world_size != m->world_size)
             core_session_end(core, s, false); /* attach_wrong has seen that it is gone */
     }
-    if (old != NULL && strcmp(old->client, m->client) == 0 && says_the_same(old, peer, m)) {
+    if (old != NULL && strcmp(old->client, m->client) == 0 && peers_equal(&old->peer, peer) &&
+        m->serial <= old->serial) {
+        if (m->serial < old->serial) return; /* it has asked for something else since */
         old->heard = core->now;
+        old->credit = m->credit_bytes;
+        core->work_added = true;
         attached_say(core, old);
         return;
     }
@@ -112,14 +108,14 @@ void core_on_attach(struct sm_core *core, const struct sm_peer *peer, const Shar
 }
 
 /* Until when this session counts as gone, should its trainer be dead. */
-static int64_t gone_in_ms(const struct sm_core *core, const struct session *s) {
+int64_t core_session_gone_in_ms(const struct sm_core *core, const struct session *s) {
     int64_t end = s->heard + (int64_t)core->options.heartbeat_ms * (SM_LIVENESS + 1);
     return end > core->now ? end - core->now : 1;
 }
 
 /* When its process is dead this finds no way to it, and the next Attach need not wait for the
  * silence. */
-static void session_probe(struct sm_core *core, const struct session *s) {
+void core_session_probe(struct sm_core *core, const struct session *s) {
     BODY(core, m, Shardmill__Heartbeat, shardmill__heartbeat__init);
     core_send(core, &s->peer, SHARDMILL__ENVELOPE__BODY_HEARTBEAT, m);
 }
@@ -193,9 +189,8 @@ static struct session *session_new(struct sm_core *core, struct job *job,
     s->rank = m->rank;
     s->world_size = m->world_size;
     s->credit = m->credit_bytes;
-    s->has_token = m->has_token;
-    s->token_epoch = m->epoch;
-    s->token_position = m->position;
+    s->serial = m->serial;
+    s->run = job->run.number;
     s->heard = s->moved = s->waits_said = core->now;
     s->beat = core->now + core->options.heartbeat_ms;
     s->next_of_job = job->sessions;
@@ -240,6 +235,7 @@ static void attached_say(struct sm_core *core, struct session *s) {
     BODY(core, m, Shardmill__Attached, shardmill__attached__init);
     m->job = core_text(core, "%s", s->job->id);
     m->session = s->id;
+    m->serial = s->serial;
     m->epoch = s->start_epoch;
     m->position = s->start_position;
     m->positions = spec->samples;
@@ -377,6 +373,8 @@ static bool commit_fits(const struct session *s, uint32_t epoch, uint64_t positi
     return position <= steps.entered + s->cut_step * steps.batch_size * steps.world_size;
 }
 
+/* What is committed in a run that another rank has left to go elsewhere (sm_seek) is of no use to
+ * the run that has begun, so the journal does not get it: this rank is about to follow. */
 static void on_commit(struct sm_core *core, struct session *s, const Shardmill__Commit *m) {
     uint32_t epoch = m->epoch;
     uint64_t position = m->position;
@@ -400,11 +398,12 @@ static void on_commit(struct sm_core *core, struct session *s, const Shardmill__
     } else if (newer) {
         s->committed_epoch = epoch;
         s->committed_position = position;
-        core_persist(core, &(struct sm_record){.kind = SM_RECORD_COMMIT,
-                                               .job = s->job->id,
-                                               .rank = s->rank,
-                                               .epoch = epoch,
-                                               .position = position});
+        if (s->run == s->job->run.number || PLANTED(left_run_kept))
+            core_persist(core, &(struct sm_record){.kind = SM_RECORD_COMMIT,
+                                                   .job = s->job->id,
+                                                   .rank = s->rank,
+                                                   .epoch = epoch,
+                                                   .position = position});
     }
     committed_say(core, s, m);
 }

@@ -31,6 +31,7 @@
     X(dead_batch_offered)    \
     X(rank_twice)            \
     X(grid_ignored)          \
+    X(left_run_kept)         \
     X(charged_twice)         \
     X(silent_freed)
 enum {
@@ -185,9 +186,8 @@ struct session {
     char *client, *host;
     uint32_t rank, world_size;
     uint64_t credit;
-    bool has_token; /* what Attach said, so that it may say it again */
-    uint32_t token_epoch;
-    uint64_t token_position;
+    uint32_t serial; /* of the Attach that made it, which may be said again */
+    uint64_t run;    /* the number of the one that it belongs to */
     uint32_t start_epoch;
     uint64_t start_position;
     bool gone;   /* its connection is no more; another client may take the rank */
@@ -212,6 +212,7 @@ struct session {
 
 /* Where a world of trainers began, and what its ranks have committed since. */
 struct run {
+    uint64_t number;     /* counts runs, so that a session knows whether its own is still on */
     uint32_t world_size; /* 0: there was none yet */
     uint32_t epoch;
     uint64_t position;
@@ -374,6 +375,9 @@ struct sm_steps core_steps(const struct session *s, uint32_t epoch);
 struct session *core_session_of(struct sm_core *core, const struct sm_peer *peer);
 bool core_session_heard(struct sm_core *core, const struct sm_peer *peer);
 void core_session_gone(struct sm_core *core, const struct sm_peer *peer);
+/* Until when it counts as gone, should its trainer be dead; and a message that finds out. */
+int64_t core_session_gone_in_ms(const struct sm_core *core, const struct session *s);
+void core_session_probe(struct sm_core *core, const struct session *s);
 void core_session_end(struct sm_core *core, struct session *s, bool quiet);
 void core_sessions_stop(struct sm_core *core, struct job *job, uint32_t code, const char *text);
 void core_sessions_tick(struct sm_core *core);

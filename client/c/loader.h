@@ -114,6 +114,7 @@ struct sm_loader {
     struct sm_err failure; /* when state is LOADER_FAILED */
     char refusal[600];     /* why attaching does not succeed now */
     uint64_t session;
+    uint32_t serial; /* of what it asks for by Attach */
     uint64_t positions, steps, seed, batch_bytes;
     uint32_t batch_size, epochs;
     bool drop_last, known; /* known: attached at least once */

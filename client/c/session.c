@@ -191,6 +191,7 @@ void sm_loader_renew(struct sm_loader *l, const char *why) {
     l->ready_n = 0;
     l->accepted = l->given;
     l->state = LOADER_ATTACHING;
+    l->serial++; /* an answer to what was asked before comes too late */
     l->attach_at = 0;
     l->waits[0] = 0;
     text_copy(l->refusal, sizeof l->refusal, why);
@@ -235,7 +236,8 @@ static void attach(struct sm_loader *l, int64_t now) {
     m.host = l->host;
     m.has_token = l->has_start;
     m.again = l->known && !l->sought; /* where it goes on purpose is in a checkpoint */
-    m.left = l->sought ? l->session : 0;
+    m.elsewhere = l->sought && l->known;
+    m.serial = l->serial;
     m.epoch = l->given.epoch;
     m.position = l->given.position;
     m.pipeline_digest = l->pipeline_digest;
@@ -326,6 +328,10 @@ static bool held_are_whole(struct sm_loader *l) {
 }
 
 static void on_attached(struct sm_loader *l, const Shardmill__Attached *m) {
+    if (m->serial != l->serial) {
+        l->counts.stale++;
+        return;
+    }
     if (l->state == LOADER_ATTACHED) {
         /* an answer to an Attach that was said twice: the newer session is the one that counts */
         if (m->session != l->session) sm_loader_renew(l, "");
@@ -347,9 +353,12 @@ static void on_attached(struct sm_loader *l, const Shardmill__Attached *m) {
     if (at.position == l->positions) at = (struct cursor){.epoch = at.epoch + 1};
     struct cursor want = l->given;
     if (want.position == l->positions) want = (struct cursor){.epoch = want.epoch + 1};
-    if (at.position > l->positions || (l->sought && m->session == l->session) ||
+    if (at.position > l->positions ||
         (l->has_start && (at.epoch != want.epoch || at.position != want.position))) {
-        l->counts.stale++; /* of an Attach before this one */
+        sm_loader_fail(l, SM_E_PROTOCOL,
+                       "the broker begins at epoch %u, position %" PRIu64 " instead of epoch %u, "
+                       "position %" PRIu64,
+                       at.epoch, at.position, want.epoch, want.position);
         return;
     }
     l->session = m->session;

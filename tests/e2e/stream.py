@@ -28,8 +28,8 @@ def write_pipeline(file, path, name="stream", seed=11, size=48, batch=4, drop_la
 class Served:
     """`shardmill serve` in the background; endpoint is where it is."""
 
-    def __init__(self, start, file, state, *args):
-        self.started = start("serve", file, "--bind", "tcp://127.0.0.1:*", "--state", state, *args,
+    def __init__(self, start, file, state, *args, bind="tcp://127.0.0.1:*"):
+        self.started = start("serve", file, "--bind", bind, "--state", state, *args,
                              stderr=subprocess.DEVNULL)
         line = self.started.process.stdout.readline()
         found = re.fullmatch(r"serving (\S+) at (\S+)\n", line)

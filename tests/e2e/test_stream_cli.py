@@ -29,13 +29,20 @@ def plan(photos, tmp_path_factory):
     return file, lines
 
 
+@pytest.mark.parametrize("way", ["ipc", "tcp", "tcp with keys"])
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_digests_are_the_same_for_any_number_of_workers_ranks_and_any_transport(plan, tmp_path, start, workers):
+def test_digests_are_the_same_for_any_number_of_workers_ranks_and_any_transport(plan, tmp_path, start, workers, way):
+    """ipc: batches in memory of this host; tcp: batches in pieces, too, and all of it encrypted."""
     file, lines = plan
-    served = Served(start, file, tmp_path / "state", "--workers", workers)
-    for transport in ("shm", "tcp"):
-        assert served.lines("--transport", transport) == lines[1, 0]
-        assert served.together(2, "--transport", transport) == [lines[2, 0], lines[2, 1]]
+    bind = f"ipc://{tmp_path}/b" if way == "ipc" else "tcp://127.0.0.1:*"
+    server, client = [], ["--transport", "shm" if way == "ipc" else "tcp"]
+    if way == "tcp with keys":
+        good("keygen", tmp_path / "server")
+        good("keygen", tmp_path / "trainer", "--join", tmp_path / "server")
+        server, client = ["--keys", tmp_path / "server"], [*client, "--keys", tmp_path / "trainer"]
+    served = Served(start, file, tmp_path / "state", "--workers", workers, *server, bind=bind)
+    assert served.lines(*client) == lines[1, 0]
+    assert served.together(2, *client) == [lines[2, 0], lines[2, 1]]
 
 
 def test_the_summary_has_an_audit_a_digest_and_a_verdict(plan, tmp_path, start):

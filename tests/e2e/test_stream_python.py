@@ -696,16 +696,21 @@ def test_going_elsewhere_keeps_what_is_held(server, transport):
 
 
 def test_ranks_go_elsewhere_one_after_the_other(server):
+    """Also when they entered in the middle of an epoch, whose start is then between two of their steps."""
     job, endpoint, state = server
     lines = said(f"""
         import shardmill
+        with shardmill.Loader({job!r}, broker={endpoint!r}, timeout=30) as loader:
+            loader.load_state_dict({state!r})
+            next(iter(loader))
+            middle = loader.state_dict()  # half a step of two ranks
         ranks = [shardmill.Loader({job!r}, broker={endpoint!r}, rank=rank, world_size=2, timeout=30) for rank in (0, 1)]
         held = []
         def epoch():
             steps = [[batch["index"].tolist() for batch in loader] for loader in ranks]
             print([index for pair in zip(*steps) for index in pair])
         for loader in ranks:
-            loader.load_state_dict({state!r})
+            loader.load_state_dict(middle)
             len(loader)
         for loader in ranks:
             held.append(next(iter(loader))["image"])
@@ -713,7 +718,10 @@ def test_ranks_go_elsewhere_one_after_the_other(server):
             loader.set_epoch(2)
         epoch()
         for loader in ranks:
-            loader.load_state_dict({state!r})
+            loader.load_state_dict(middle)
+            held.append(next(iter(loader))["image"])
+        for loader in ranks:
+            loader.rewind()
         epoch()
     """)
     alone = said(f"""

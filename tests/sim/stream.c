@@ -18,7 +18,7 @@ static void trouble(struct stream_world *w) {
     event_after(w, 1 + (int64_t)stream_pick(w, 1500), TROUBLE, 0, 0, 0);
     if (stream_luck(w, 0.3)) check_strangers(w);
     uint32_t x = (uint32_t)stream_pick(w, W_MAX), t = (uint32_t)stream_pick(w, w->world);
-    switch (stream_pick(w, 16)) {
+    switch (stream_pick(w, 17)) {
     case 0:
     case 1:
     case 2:
@@ -39,6 +39,9 @@ static void trouble(struct stream_world *w) {
     case 9:
         trainer_kill(w, t, true);
         break;
+    case 10:
+        trainers_go_back(w);
+        break;
     default:
         maker_kill(w, x);
     }
@@ -54,7 +57,9 @@ static void start(struct stream_world *w, uint32_t slot, uint32_t life) {
 }
 
 static bool later(struct stream_world *w, const struct stream_event *e) {
-    if (e->kind != TO_PEER && e->kind != TIMER && e->kind != MADE && e->kind != GIVE) return false;
+    if (e->kind != TO_PEER && e->kind != TIMER && e->kind != MADE && e->kind != GIVE &&
+        e->kind != SEEK)
+        return false;
     int64_t until =
         e->slot < W_MAX ? w->workers[e->slot].until : w->trainers[e->slot - W_MAX].until;
     if (until <= w->now) return false;
@@ -66,8 +71,9 @@ static bool later(struct stream_world *w, const struct stream_event *e) {
 
 static void trace(const struct stream_world *w, const struct stream_event *e,
                   const sm_envelope *m) {
-    static const char *const kinds[] = {"to core", "to peer", "tick", "flush", "core starts",
-                                        "starts",  "timer",   "made", "give",  "trouble"};
+    static const char *const kinds[] = {"to core",     "to peer", "tick",   "flush",
+                                        "core starts", "starts",  "timer",  "made",
+                                        "give",        "seek",    "trouble"};
     printf("%6d %-11s %u.%u", (int)w->now, kinds[e->kind], e->slot, e->life);
     if (m != NULL) {
         const ProtobufCMessage *body = (const void *)m->hello;
@@ -131,6 +137,9 @@ static void happens(struct stream_world *w, const struct stream_event *e) {
         break;
     case GIVE:
         if (same) trainer_gives(w, e->slot - W_MAX);
+        break;
+    case SEEK:
+        if (same) trainer_seeks(w, e->slot - W_MAX);
         break;
     case TROUBLE:
         trouble(w);

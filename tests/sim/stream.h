@@ -54,7 +54,9 @@ struct stream_trainer {
     bool again; /* this life was attached before */
     bool back;  /* went back of its own will: only its token tells the broker */
     bool committing;
-    uint32_t life;
+    bool seeking; /* its loop has loaded an earlier checkpoint; its own turn to go there is near */
+    bool sought; /* goes elsewhere in the job without dying, and has not heard of a session there */
+    uint32_t life, serial; /* serial: of its Attach */
     char client[24];
     int64_t heard, until;
     uint64_t session, lost; /* lost: an attempt that it will not take any more */
@@ -102,7 +104,19 @@ struct stream_watch {
 struct stream_event {
     int64_t at;
     uint64_t order;
-    enum { TO_CORE, TO_PEER, TICK, FLUSH, CORE_START, START, TIMER, MADE, GIVE, TROUBLE } kind;
+    enum {
+        TO_CORE,
+        TO_PEER,
+        TICK,
+        FLUSH,
+        CORE_START,
+        START,
+        TIMER,
+        MADE,
+        GIVE,
+        SEEK,
+        TROUBLE
+    } kind;
     uint32_t slot, life;
     uint64_t extra;
     uint8_t *bytes;
@@ -185,6 +199,8 @@ void trainer_timer(struct stream_world *w, uint32_t rank);
 void trainer_gives(struct stream_world *w, uint32_t rank);
 void trainer_hears(struct stream_world *w, uint32_t rank, const sm_envelope *e);
 void trainers_change(struct stream_world *w);
+void trainers_go_back(struct stream_world *w);
+void trainer_seeks(struct stream_world *w, uint32_t rank);
 
 /* stream_check.c */
 bool mark_less(struct mark a, struct mark b);

@@ -49,12 +49,12 @@ bool check_commits_hold(const struct stream_world *w, uint32_t rank, uint64_t se
 
 /* --- sessions --------------------------------------------------------------------------------- */
 
-/* Whether the run that is on has a step's end there; of epochs before it nobody knows. */
+/* Whether the run that is on has a step's end there, or begins there. */
 static bool on_grid(const struct stream_world *w, struct mark at) {
     uint64_t entered = at.epoch == w->watch.run.epoch ? w->watch.run.position : 0;
     uint64_t step = (uint64_t)w->spec.batch_size * w->watch.run_world;
-    if (at.epoch < w->watch.run.epoch || at.position == w->spec.samples) return true;
-    return (at.position > entered ? at.position - entered : entered - at.position) % step == 0;
+    if (mark_less(at, w->watch.run)) return false;
+    return at.position == w->spec.samples || (at.position - entered) % step == 0;
 }
 
 static struct mark least_acked(const struct stream_world *w) {
@@ -252,9 +252,30 @@ static void message_note(struct stream_world *w, const struct sm_event *e) {
         progress_note(w, e->peer, m->fail->attempt, 0, true);
 }
 
+/* Beside other ranks only one that leaves its own session, to go elsewhere, begins a run. */
+static void run_begin_check(struct stream_world *w, const struct sm_event *e) {
+    const Shardmill__Attach *m = e->message->attach;
+    for (uint32_t r = 0; r < T_MAX; r++)
+        if (!m->elsewhere && r != m->rank && owned(w, r))
+            stream_wrong(w, "rank %u begins a run at %u:%u by its start, and rank %u is there",
+                         m->rank, m->epoch, (unsigned)m->position, r);
+}
+
+/* What a rank commits that has not followed the others into their run would be found in it. */
+static void commit_check(struct stream_world *w, const struct sm_event *e,
+                         const struct sm_record *r) {
+    if (e->message->body_case == SHARDMILL__ENVELOPE__BODY_COMMIT &&
+        w->watch.owners[r->rank].runs != w->watch.runs)
+        stream_wrong(w, "rank %u's commit of %u:%u in a run that was left is journaled", r->rank,
+                     r->epoch, (unsigned)r->position);
+}
+
 static void action_note(struct stream_world *w, const struct sm_event *e,
                         const struct sm_action *a) {
+    if (a->kind == SM_ACTION_PERSIST && a->record.kind == SM_RECORD_COMMIT)
+        commit_check(w, e, &a->record);
     if (a->kind == SM_ACTION_PERSIST && a->record.kind == SM_RECORD_RUN) {
+        run_begin_check(w, e);
         w->watch.runs++;
         w->watch.run_world = a->record.world_size;
         w->watch.run = (struct mark){a->record.epoch, a->record.position};

@@ -25,7 +25,9 @@ static void trainer_attach(struct stream_world *w, uint32_t rank) {
     m.client = t->client;
     m.credit_bytes = (1 + rank) * 2 * BATCH_BYTES;
     m.has_token = !t->no_token;
-    m.again = t->again;
+    m.again = t->again && !t->sought;
+    m.elsewhere = t->sought;
+    m.serial = t->serial;
     t->asked = t->at;
     m.epoch = t->at.epoch;
     m.position = t->at.position;
@@ -35,13 +37,19 @@ static void trainer_attach(struct stream_world *w, uint32_t rank) {
     peer_say(w, W_MAX + rank, SHARDMILL__ENVELOPE__BODY_ATTACH, &m);
 }
 
+/* What the broker said before is an answer to something else. */
+static void trainer_renew(struct stream_world *w, uint32_t rank) {
+    w->trainers[rank].serial++;
+    trainer_attach(w, rank);
+}
+
 void trainer_start(struct stream_world *w, uint32_t rank) {
     struct stream_trainer *t = &w->trainers[rank];
     cut_back(t, t->kept);
     t->alive = true;
     t->life++;
     t->heard = w->now;
-    t->committing = t->again = false;
+    t->committing = t->again = t->seeking = t->sought = false;
     t->ended = false; /* Attached tells, if it kept the end of everything */
     t->view.there = false;
     bool back = false;
@@ -93,6 +101,35 @@ void trainers_change(struct stream_world *w) {
     }
 }
 
+/* All ranks of a loop load an earlier checkpoint, one after the other and without a restart; who
+ * dies before its turn comes back from it all the same. */
+void trainers_go_back(struct stream_world *w) {
+    const struct stream_trainer *first = &w->trainers[0];
+    if (first->n_rows == 0) return;
+    const struct row *r = &first->rows[stream_pick(w, first->n_rows)];
+    struct mark to = r->behind == w->spec.samples ? (struct mark){r->epoch + 1, 0}
+                                                  : (struct mark){r->epoch, r->behind};
+    for (uint32_t i = 0; i < w->world; i++)
+        if (!w->trainers[i].attached || w->trainers[i].back || mark_less(w->trainers[i].at, to))
+            return;
+    for (uint32_t i = 0; i < w->world; i++) {
+        struct stream_trainer *t = &w->trainers[i];
+        t->kept = to;
+        if (mark_less(to, t->acked)) t->acked = to;
+        t->back = t->seeking = true;
+        t->committing = t->ended = false;
+        event_after(w, (int64_t)stream_pick(w, 2000), SEEK, W_MAX + i, t->life, 0);
+    }
+}
+
+void trainer_seeks(struct stream_world *w, uint32_t rank) {
+    struct stream_trainer *t = &w->trainers[rank];
+    cut_back(t, t->kept);
+    t->seeking = t->no_token = false;
+    t->sought = true;
+    trainer_renew(w, rank);
+}
+
 static void commit_say(struct stream_world *w, uint32_t rank) {
     struct stream_trainer *t = &w->trainers[rank];
     Shardmill__Commit m = SHARDMILL__COMMIT__INIT;
@@ -116,8 +153,12 @@ void trainer_timer(struct stream_world *w, uint32_t rank) {
     struct stream_trainer *t = &w->trainers[rank];
     Shardmill__Heartbeat m = SHARDMILL__HEARTBEAT__INIT;
     event_after(w, 700, TIMER, W_MAX + rank, t->life, 0);
-    if (!t->attached || w->now - t->heard > SM_LIVENESS * BEAT_MS) {
+    if (!t->attached) {
         trainer_attach(w, rank);
+        return;
+    }
+    if (w->now - t->heard > SM_LIVENESS * BEAT_MS) {
+        trainer_renew(w, rank);
         return;
     }
     if (t->committing) commit_say(w, rank);
@@ -127,8 +168,9 @@ void trainer_timer(struct stream_world *w, uint32_t rank) {
 static void attached_hear(struct stream_world *w, uint32_t rank, const Shardmill__Attached *m) {
     struct stream_trainer *t = &w->trainers[rank];
     struct mark at = {m->epoch, m->position};
+    if (m->serial != t->serial) return;
     if (t->attached) {
-        if (m->session != t->session) trainer_attach(w, rank);
+        if (m->session != t->session) trainer_renew(w, rank);
         return;
     }
     if (t->no_token) {
@@ -143,17 +185,20 @@ static void attached_hear(struct stream_world *w, uint32_t rank, const Shardmill
         if (mark_less(at, t->acked)) t->acked = at;
         t->no_token = false;
     } else if (mark_less(at, t->asked) || mark_less(t->asked, at)) {
-        return; /* of an Attach before this one */
+        stream_wrong(w, "rank %u is attached elsewhere than it asked", rank);
+        return;
     }
-    if (!t->again && mark_less(t->acked, at) && check_commits_hold(w, rank, m->session))
+    if ((!t->again || t->sought) && mark_less(t->acked, at) &&
+        check_commits_hold(w, rank, m->session))
         t->acked = at; /* its token counts as committed */
     t->attached = t->again = true;
-    t->back = false;
+    t->sought = false;
+    if (!t->seeking) t->back = false;
     t->session = m->session;
     uint64_t step = (uint64_t)w->spec.batch_size * w->world;
     if (w->spec.drop_last && w->spec.samples - at.position < step) /* nothing is left of this one */
         t->at = at = (struct mark){at.epoch + 1, 0};
-    t->ended = at.epoch >= w->spec.epochs; /* its checkpoint is behind everything */
+    t->ended = !t->seeking && at.epoch >= w->spec.epochs; /* its checkpoint is behind everything */
 }
 
 /* Whether the bytes of the view must still be there: its session is known to the broker, or was,
@@ -184,6 +229,7 @@ static void view_end(struct stream_world *w, uint32_t rank) {
 void trainer_gives(struct stream_world *w, uint32_t rank) {
     struct stream_trainer *t = &w->trainers[rank];
     view_end(w, rank);
+    if (t->seeking) return;
     if (stream_luck(w, 0.5)) {
         t->kept = t->at; /* the checkpoint is written, then the broker is told */
         t->committing = true;
@@ -271,7 +317,7 @@ void trainer_hears(struct stream_world *w, uint32_t rank, const sm_envelope *e) 
         if (!mark_less(m, t->kept)) t->committing = false;
         break;
     case SHARDMILL__ENVELOPE__BODY_REGISTER_AGAIN:
-        if (t->attached) trainer_attach(w, rank);
+        if (t->attached) trainer_renew(w, rank);
         break;
     case SHARDMILL__ENVELOPE__BODY_EPOCH_END:
         if (e->epoch_end->planned != e->epoch_end->delivered + e->epoch_end->dropped)
@@ -280,7 +326,7 @@ void trainer_hears(struct stream_world *w, uint32_t rank, const sm_envelope *e) 
                          (unsigned)e->epoch_end->dropped);
         break;
     case SHARDMILL__ENVELOPE__BODY_REFUSED:
-        if (e->refused->code == SM_E_PROTOCOL) t->attached = false;
+        if (e->refused->code == SM_E_PROTOCOL && t->attached) trainer_renew(w, rank);
         break;
     default:
         break;

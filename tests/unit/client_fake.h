@@ -270,6 +270,7 @@ static inline void fake_attach(struct fake *f, const Shardmill__Attach *m) {
         spec.class_names = names;
     }
     Shardmill__Attached yes = SHARDMILL__ATTACHED__INIT;
+    yes.serial = m->serial;
     yes.job = "pets-1";
     yes.session = f->session;
     yes.epoch = f->epoch;

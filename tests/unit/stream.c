@@ -256,6 +256,7 @@ static void credit_and_batch_memory_bound_what_is_out(void **state) {
     a = attach_of(0, 1, "c");
     a.credit_bytes = 1; /* less than one batch: one at a time, not none */
     a.has_token = true;
+    a.serial = 1;
     session = attach(&d, TRAINER, &a);
     step_give(&d, 0, 0);
     assert_int_equal(lease_of(&d, 1).attempt, 0);
@@ -528,6 +529,74 @@ static void what_cannot_attach_is_told_why(void **state) {
     desk_close(&d);
 }
 
+static void an_attach_that_is_said_again_is_the_same_session(void **state) {
+    (void)state;
+    struct desk d;
+    stream_open(&d, stream_spec(1000, 4, 0), 100 * MB);
+    Shardmill__Attach a = attach_of(0, 1, "c");
+    a.serial = 7;
+    a.credit_bytes = 1;
+    uint64_t session = attach(&d, TRAINER, &a);
+    step_give(&d, 0, 0);
+    assert_int_equal(lease_of(&d, 1).attempt, 0);
+    a.credit_bytes = 2 * MB; /* it has learned how large batches are */
+    assert_int_equal(attach(&d, TRAINER, &a), session);
+    assert_int_equal(desk_sent(&d, TRAINER, SHARDMILL__ENVELOPE__BODY_ATTACHED)->attached->serial,
+                     7);
+    step_give(&d, 0, 1);
+    a.serial = 6; /* comes late */
+    a.has_token = true;
+    a.position = 8;
+    assert_int_equal(attach(&d, TRAINER, &a), 0);
+    a.serial = 8;
+    uint64_t other = attach(&d, TRAINER, &a);
+    assert_true(other != 0 && other != session);
+    step_give(&d, 0, 0);
+    desk_close(&d);
+}
+
+static void seek(struct desk *d, int who, Shardmill__Attach *m, uint64_t position) {
+    m->serial++;
+    m->has_token = m->elsewhere = true;
+    m->position = position;
+    assert_int_not_equal(attach(d, who, m), 0);
+    assert_int_equal(desk_sent(d, who, SHARDMILL__ENVELOPE__BODY_ATTACHED)->attached->position,
+                     position);
+}
+
+/* Ranks that entered at 3 hold steps that end at 11, 19, …: 5 is none of them. */
+static void ranks_of_a_loop_go_elsewhere_one_after_the_other(void **state) {
+    (void)state;
+    struct desk d;
+    stream_open(&d, stream_spec(40, 4, 0), 100 * MB);
+    Shardmill__Attach a = attach_of(0, 2, "c0"), b = attach_of(1, 2, "c1");
+    a.has_token = b.has_token = true;
+    a.position = b.position = 3;
+    assert_int_not_equal(attach(&d, TRAINER, &a), 0);
+    uint64_t left = attach(&d, TRAINER + 1, &b);
+    assert_int_not_equal(left, 0);
+    Shardmill__Attach starts = attach_of(0, 2, "c0");
+    starts.serial = 1;
+    starts.has_token = true;
+    starts.position = 5; /* a loader that starts may have the wrong token */
+    assert_int_equal(attach(&d, TRAINER, &starts), 0);
+    assert_int_equal(refusal(&d, TRAINER), SM_E_DIFFERS);
+    assert_true(desk_sent(&d, TRAINER, SHARDMILL__ENVELOPE__BODY_REFUSED)->refused->wait_ms > 0);
+    seek(&d, TRAINER, &a, 5);
+    assert_int_equal(desk_persisted(&d), 2); /* a run, and what its first rank goes on from */
+    for (int i = 0; i < 8; i++) {
+        Shardmill__Lease l = lease_of(&d, 1);
+        if (l.attempt != 0) assert_true(step_done(&d, 1, &l));
+    }
+    assert_true(commit(&d, TRAINER + 1, left, 0, 11)); /* not there yet: of use to nobody */
+    assert_int_equal(desk_persisted(&d), 0);
+    seek(&d, TRAINER + 1, &b, 5);
+    assert_int_equal(desk_persisted(&d), 1); /* the same run */
+    seek(&d, TRAINER, &a, 0); /* and to the start of the epoch, where none of its steps begins */
+    seek(&d, TRAINER + 1, &b, 0);
+    desk_close(&d);
+}
+
 static void a_commit_is_journaled_before_it_is_confirmed_and_found_again(void **state) {
     (void)state;
     struct desk d, e;
@@ -577,6 +646,7 @@ static void a_commit_of_where_a_loader_attached_again_is_journaled(void **state)
     assert_int_not_equal(attach(&d, TRAINER, &a), 0);
     a.has_token = a.again = true; /* it stands there, but that is in no checkpoint */
     a.position = 4;
+    a.serial = 1;
     uint64_t session = attach(&d, TRAINER, &a);
     assert_int_not_equal(session, 0);
     assert_int_equal(desk_persisted(&d), 0);
@@ -793,6 +863,8 @@ int main(void) {
         cmocka_unit_test(a_step_that_is_made_again_differently_fails_the_job),
         cmocka_unit_test(a_worker_that_asks_again_hears_whether_its_batch_is_wanted),
         cmocka_unit_test(what_cannot_attach_is_told_why),
+        cmocka_unit_test(an_attach_that_is_said_again_is_the_same_session),
+        cmocka_unit_test(ranks_of_a_loop_go_elsewhere_one_after_the_other),
         cmocka_unit_test(a_commit_is_journaled_before_it_is_confirmed_and_found_again),
         cmocka_unit_test(a_commit_of_where_a_loader_attached_again_is_journaled),
         cmocka_unit_test(a_trainer_is_told_the_counts_of_classes_and_a_lie_is_refused),
