@@ -16,6 +16,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARDMILL = os.environ.get("SHARDMILL", str(ROOT / "build" / "shardmill"))
 PHOTOS = pathlib.Path(os.environ.get("SHARDMILL_PHOTOS", ROOT.parent / "shared" / "data" / "photos"))
 STAMPS = pathlib.Path("/usr/share/tuxpaint/stamps")
+# whoever starts tests in the background of a script has SIGINT ignored, and every program that they start would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 SANITIZED = "asan" in SHARDMILL or "tsan" in SHARDMILL
 
 
