@@ -142,6 +142,9 @@ static int step_compile(struct sm_features *f, const struct sm_pipeline *p, size
     f->n++; /* the artifact is closed with f */
     if (step->op->rows->schema(step->node->params, learned, in, &step->out, &f->arena, err) != 0)
         return fail_at(step, err);
+    if (step->op->rows->prepare != NULL &&
+        step->op->rows->prepare(step->node->params, &step->learned, in, err) != 0)
+        return fail_at(step, err);
     if (step->out.n == 0 || step->out.n > SM_MAX_FEATURES) {
         sm_fail(err, SM_E_PIPELINE, "it leaves %zu columns, wanted 1 to %d", step->out.n,
                 SM_MAX_FEATURES);

@@ -96,6 +96,7 @@ static int op_run(struct step *step, uint64_t seed, struct sm_schema *schema, st
     step->in = *schema;
     if (op->schema(node->params, op->fit != NULL ? &step->learned : NULL, schema, &out_schema,
                    arena, err) != 0 ||
+        (op->prepare != NULL && op->prepare(node->params, &step->learned, schema, err) != 0) ||
         sm_rows_alloc(&out, rows->n, out_schema.n, rows->is_double, err) != 0 ||
         sm_rows_alloc(&piece, PIECE, schema->n, rows->is_double, err) != 0 ||
         sm_rows_alloc(&to, PIECE, out_schema.n, rows->is_double, err) != 0)
@@ -207,6 +208,8 @@ int main(int argc, char **argv) {
     }
     if (chain_check(steps, p.n_ops, &source, &rows, &err) != 0) return fail(&err);
     int failed = npy_write(argv[3], &rows);
+    for (size_t i = 0; i < p.n_ops; i++)
+        sm_artifact_close(&steps[i].learned);
     sm_rows_free(&rows);
     sm_rows_free(&source);
     sm_arena_release(&arena);

@@ -67,11 +67,14 @@ static int op_fit(struct fitted *f, const char *op, struct matrix *m,
     if (f->op->fit != NULL &&
         sm_fit_run(f->op->fit, &c, &rows, executor, &f->learned, &f->arena, &f->err) != 0)
         return -1;
-    return f->op->schema(f->params, f->op->fit != NULL ? &f->learned : NULL, m->schema, &f->out,
-                         &f->arena, &f->err);
+    if (f->op->schema(f->params, f->op->fit != NULL ? &f->learned : NULL, m->schema, &f->out,
+                      &f->arena, &f->err) != 0)
+        return -1;
+    return f->op->prepare != NULL ? f->op->prepare(f->params, &f->learned, m->schema, &f->err) : 0;
 }
 
 static void op_free(struct fitted *f) {
+    sm_artifact_close(&f->learned);
     sm_pipeline_release(&f->pipeline);
     sm_arena_release(&f->arena);
 }
@@ -500,6 +503,10 @@ static void what_was_learned_of_other_columns_is_refused(void **state) {
         assert_int_equal(sm_rows_alloc(&to, 4, 20, true, &f.err), 0);
         memset(in.data, 0, 4 * 5 * sizeof(double));
         int refused = f.op->schema(f.params, &f.learned, &wider, &out, &f.arena, &f.err) != 0;
+        if (!refused && f.op->prepare != NULL) {
+            f.learned.release(f.learned.prepared);
+            refused = f.op->prepare(f.params, &f.learned, &wider, &f.err) != 0;
+        }
         if (!refused) {
             to.columns = out.n;
             refused = f.op->apply(f.params, &f.learned, &wider, &in, &to, &faults, &f.err) != 0;

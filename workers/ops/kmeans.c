@@ -215,17 +215,14 @@ static int map_sample(const struct sm_fit_context *c, const struct head *h,
 static int map_step(const struct sm_buf *state, const struct sm_rows *x, uint64_t first,
                     void *partial, struct sm_err *err) {
     const struct head h = head_of(state);
-    const struct sm_blas *blas = sm_blas(err);
     const double *at = state_centers(state);
     double *counts = partial, *sums = counts + h.clusters;
     struct sm_centers centers;
-    if (blas == NULL ||
-        sm_centers_make(&centers, at, h.clusters, h.columns, x->is_double, err) != 0)
-        return -1;
+    if (sm_centers_make(&centers, at, h.clusters, h.columns, x->is_double, err) != 0) return -1;
     uint32_t *labels = malloc(x->n * sizeof *labels);
     double *scratch = malloc(h.columns * sizeof *scratch);
     int failed = labels == NULL || scratch == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
-    if (!failed) sm_kmeans_assign(blas, &centers, x, labels);
+    if (!failed) sm_kmeans_assign(&centers, x, labels);
     if (!failed && h.phase == SCORING)
         for (size_t i = 0; i < x->n; i++)
             *counts += sm_kmeans_distance(x, i, at + labels[i] * h.columns);
@@ -450,26 +447,75 @@ static int schema(const void *params_, const struct sm_artifact *learned,
     return failed;
 }
 
+/* What apply needs of what was learned. Centres are less the columns' means, as rows will be. */
+struct nearness {
+    struct picked picked;
+    const double *mean;
+    struct sm_centers centers; /* output: label */
+    double *panels, *norms;    /* output: distances */
+};
+
+static void release(void *prepared) {
+    struct nearness *t = prepared;
+    sm_centers_free(&t->centers);
+    free(t->picked.at);
+    free(t->panels);
+    free(t->norms);
+    free(t);
+}
+
+static int distances_prepare(struct nearness *t, const double *at, size_t k, struct sm_err *err) {
+    const size_t d = t->picked.n;
+    t->panels = malloc(sm_panels_double_bytes(k, d) + 1);
+    t->norms = malloc(k * sizeof *t->norms);
+    if (t->panels == NULL || t->norms == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t j = 0; j < k; j++) {
+        t->norms[j] = 0;
+        for (size_t i = 0; i < d; i++)
+            t->norms[j] += at[j * d + i] * at[j * d + i];
+    }
+    sm_panels_double(at, k, d, t->panels);
+    return 0;
+}
+
+static int prepare(const void *params_, struct sm_artifact *learned, const struct sm_schema *in,
+                   struct sm_err *err) {
+    const struct params *p = params_;
+    const size_t k = (size_t)p->n_clusters;
+    struct nearness *t = calloc(1, sizeof *t);
+    if (t == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    learned->prepared = t;
+    learned->release = release;
+    if (picked_make(in, &p->columns, &t->picked, err) != 0) return -1;
+    const size_t d = t->picked.n;
+    const double *found = learned_find(learned, "cluster_centers_", SM_ARRAY_F64, k * d);
+    t->mean = learned_find(learned, "mean_", SM_ARRAY_F64, d);
+    if (found == NULL || t->mean == NULL) return learned_wrong(err);
+    double *at = malloc((k * d + 1) * sizeof *at);
+    if (at == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t j = 0; j < k * d; j++)
+        at[j] = found[j] - t->mean[j % d];
+    int failed = p->output == LABEL ? sm_centers_make(&t->centers, at, k, d, in->is_double, err)
+                                    : distances_prepare(t, at, k, err);
+    free(at);
+    return failed;
+}
+
 /* sqrt(|x|^2 - 2 x c + |c|^2) in double, the way of scikit-learn's euclidean_distances. */
-static int distances_write(const struct sm_rows *x, const double *at, size_t k, struct sm_rows *out,
-                           struct sm_err *err) {
+static int distances_write(const struct nearness *t, const struct sm_rows *x, size_t k,
+                           struct sm_rows *out, struct sm_err *err) {
     const size_t d = x->columns, n = x->n;
-    double *rows = malloc((n * (d + k) + k + d) * sizeof *rows), *products = rows + n * d,
-           *norms = products + n * k, *origin = norms + k;
+    double *rows = malloc((n * (d + k) + 1) * sizeof *rows), *products = rows + n * d;
     if (rows == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     for (size_t i = 0; i < n * d; i++)
         rows[i] = x->is_double ? x->f64[i] : (double)x->f32[i];
-    memset(origin, 0, d * sizeof *origin);
-    for (size_t j = 0; j < k; j++) {
-        norms[j] = 0;
-        for (size_t i = 0; i < d; i++)
-            norms[j] += at[j * d + i] * at[j * d + i];
-    }
-    sm_dots_double(rows, n, at, k, d, products);
+    sm_dots_double(rows, n, t->panels, k, d, products);
     for (size_t i = 0; i < n; i++) {
-        const double length = sm_kmeans_distance(x, i, origin);
+        double length = 0;
+        for (size_t j = 0; j < d; j++)
+            length += rows[i * d + j] * rows[i * d + j];
         for (size_t j = 0; j < k; j++) {
-            const double v = length - 2 * products[i * k + j] + norms[j];
+            const double v = length - 2 * products[i * k + j] + t->norms[j];
             sm_rows_put(out, i, j, v > 0 ? sqrt(v) : 0);
         }
     }
@@ -477,54 +523,36 @@ static int distances_write(const struct sm_rows *x, const double *at, size_t k, 
     return 0;
 }
 
-static int labels_write(const struct sm_blas *blas, const struct sm_rows *x, const double *at,
-                        size_t k, struct sm_rows *out, struct sm_err *err) {
-    struct sm_centers centers;
-    uint32_t *labels = malloc(x->n * sizeof *labels);
+static int labels_write(struct nearness *t, const struct sm_rows *x, struct sm_rows *out,
+                        struct sm_err *err) {
+    uint32_t *labels = malloc((x->n + 1) * sizeof *labels);
     if (labels == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    int failed = sm_centers_make(&centers, at, k, x->columns, x->is_double, err);
-    if (!failed) {
-        sm_kmeans_assign(blas, &centers, x, labels);
-        sm_centers_free(&centers);
-    }
-    for (size_t i = 0; !failed && i < x->n; i++)
+    sm_kmeans_assign(&t->centers, x, labels);
+    for (size_t i = 0; i < x->n; i++)
         sm_rows_put(out, i, 0, labels[i]);
     free(labels);
-    return failed;
+    return 0;
 }
 
 static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
                  const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
                  struct sm_err *err) {
     const struct params *p = params_;
-    const struct sm_blas *blas = sm_blas(err);
-    const size_t k = (size_t)p->n_clusters;
-    struct picked picked;
+    struct nearness *t = learned->prepared;
     struct sm_rows x = {0};
-    if (blas == NULL || picked_make(in, &p->columns, &picked, err) != 0) return -1;
-    const size_t d = picked.n;
-    const double *found = learned_find(learned, "cluster_centers_", SM_ARRAY_F64, k * d),
-                 *mean = learned_find(learned, "mean_", SM_ARRAY_F64, d);
-    double *at = malloc((k * d + 1) * sizeof *at);
-    int failed = found == NULL || mean == NULL ? learned_wrong(err)
-                 : at == NULL                  ? sm_fail(err, SM_E_MEMORY, "out of memory")
-                                               : sm_rows_alloc(&x, block->n, d, in->is_double, err);
-    if (!failed) {
-        for (size_t j = 0; j < k * d; j++)
-            at[j] = found[j] - mean[j % d];
-        picked_faults(block, in, &picked, faults);
-        centre(block, &picked, mean, &x);
-        failed = p->output == LABEL ? labels_write(blas, &x, at, k, out, err)
-                                    : distances_write(&x, at, k, out, err);
-        picked_rest(block, &picked, out, p->output == LABEL ? 1 : k);
-    }
+    const size_t k = (size_t)p->n_clusters;
+    if (sm_rows_alloc(&x, block->n, t->picked.n, in->is_double, err) != 0) return -1;
+    picked_faults(block, in, &t->picked, faults);
+    centre(block, &t->picked, t->mean, &x);
+    int failed =
+        p->output == LABEL ? labels_write(t, &x, out, err) : distances_write(t, &x, k, out, err);
+    picked_rest(block, &t->picked, out, p->output == LABEL ? 1 : k);
     sm_rows_free(&x);
-    free(at);
-    free(picked.at);
     return failed;
 }
 
-static const struct sm_row_op rows = {schema, &fit, apply};
+static const struct sm_row_op rows = {
+    .schema = schema, .fit = &fit, .prepare = prepare, .apply = apply};
 
 const struct sm_op sm_op_kmeans = {
     .info = {.name = "KMeans",

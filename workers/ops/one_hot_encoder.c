@@ -137,7 +137,7 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     return 0;
 }
 
-static const struct sm_row_op rows = {schema, &fit, apply};
+static const struct sm_row_op rows = {.schema = schema, .fit = &fit, .apply = apply};
 
 const struct sm_op sm_op_one_hot_encoder = {
     .info =

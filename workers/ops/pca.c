@@ -549,47 +549,94 @@ static int schema(const void *params_, const struct sm_artifact *learned,
     return failed;
 }
 
+/* What apply needs of what was learned. */
 struct projection {
     size_t n; /* components */
-    bool whiten;
-    const double *components; /* n x picked */
-    const double *mean, *variance;
+    struct picked picked;
+    const double *mean;
+    double *whitened; /* what a double's component is divided by; NULL: nothing */
+    void *panels;     /* of the components; of float they are whitened already */
 };
 
-/* What an eigenvalue divides by when components are whitened. */
-static double whitened(const struct projection *t, size_t k) {
-    return sqrt(t->variance[k] > 0 ? t->variance[k] : DBL_EPSILON);
+static void release(void *prepared) {
+    struct projection *t = prepared;
+    free(t->picked.at);
+    free(t->whitened);
+    free(t->panels);
+    free(t);
 }
 
-/* Float32 rows: centred in float64, multiplied in float32. Whitening scales the components. */
-static int project_float(const struct projection *t, const struct sm_rows *block,
-                         const struct picked *picked, float *y, struct sm_err *err) {
-    const size_t rows = block->n, d = picked->n;
-    float *x = malloc(((rows + t->n) * d + 1) * sizeof *x), *components = x + rows * d;
+static int panels_make(struct projection *t, const double *components, bool is_double,
+                       struct sm_err *err) {
+    const size_t n = t->n, d = t->picked.n;
+    if (is_double) {
+        t->panels = malloc(sm_panels_double_bytes(n, d) + 1);
+        if (t->panels == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+        sm_panels_double(components, n, d, t->panels);
+        return 0;
+    }
+    float *narrow = malloc((n * d + 1) * sizeof *narrow);
+    t->panels = malloc(sm_panels_float_bytes(n, d) + 1);
+    int failed =
+        narrow == NULL || t->panels == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
+    for (size_t k = 0; !failed && k < n; k++)
+        sm_rows_narrow(components + k * d, d, t->whitened != NULL ? 1 / t->whitened[k] : 1,
+                       narrow + k * d);
+    if (!failed) sm_panels_float(narrow, n, d, t->panels);
+    free(narrow);
+    return failed;
+}
+
+static int prepare(const void *params_, struct sm_artifact *learned, const struct sm_schema *in,
+                   struct sm_err *err) {
+    const struct params *p = params_;
+    struct projection *t = calloc(1, sizeof *t);
+    if (t == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    learned->prepared = t;
+    learned->release = release;
+    if (picked_make(in, &p->columns, &t->picked, err) != 0) return -1;
+    const struct sm_array *components = sm_artifact_find(learned, "components_");
+    const size_t d = t->picked.n;
+    t->n = components != NULL && components->ndim == 2 ? (size_t)components->shape[0] : 0;
+    const double *found = learned_find(learned, "components_", SM_ARRAY_F64, t->n * d),
+                 *variance = learned_find(learned, "explained_variance_", SM_ARRAY_F64, t->n);
+    t->mean = learned_find(learned, "mean_", SM_ARRAY_F64, d);
+    if (found == NULL || t->mean == NULL || variance == NULL) return learned_wrong(err);
+    if (p->whiten) {
+        t->whitened = malloc((t->n + 1) * sizeof *t->whitened);
+        if (t->whitened == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+        for (size_t k = 0; k < t->n; k++)
+            t->whitened[k] = sqrt(variance[k] > 0 ? variance[k] : DBL_EPSILON);
+    }
+    return panels_make(t, found, in->is_double, err);
+}
+
+/* Float32 rows: centred in float64, multiplied in float32. */
+static int project_float(const struct projection *t, const struct sm_rows *block, float *y,
+                         struct sm_err *err) {
+    const size_t rows = block->n, d = t->picked.n;
+    float *x = malloc((rows * d + 1) * sizeof *x);
     if (x == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     const bool gather = d < block->columns;
     for (size_t i = 0; gather && i < rows; i++)
         for (size_t k = 0; k < d; k++)
-            x[i * d + k] = block->f32[i * block->columns + picked->at[k]];
+            x[i * d + k] = block->f32[i * block->columns + t->picked.at[k]];
     sm_rows_centre(gather ? x : block->f32, rows, d, t->mean, x);
-    for (size_t k = 0; k < t->n; k++)
-        sm_rows_narrow(t->components + k * d, d, t->whiten ? 1 / whitened(t, k) : 1,
-                       components + k * d);
-    sm_dots_float(x, rows, components, t->n, d, y);
+    sm_dots_float(x, rows, t->panels, t->n, d, y);
     free(x);
     return 0;
 }
 
-static int project_double(const struct projection *t, const struct sm_rows *block,
-                          const struct picked *picked, double *y, struct sm_err *err) {
-    const size_t rows = block->n, d = picked->n;
+static int project_double(const struct projection *t, const struct sm_rows *block, double *y,
+                          struct sm_err *err) {
+    const size_t rows = block->n, d = t->picked.n;
     double *x = malloc((rows * d + 1) * sizeof *x);
     if (x == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    centre(block, picked, t->mean, x);
-    sm_dots_double(x, rows, t->components, t->n, d, y);
-    for (size_t k = 0; t->whiten && k < t->n; k++)
-        for (size_t i = 0; i < rows; i++)
-            y[i * t->n + k] /= whitened(t, k);
+    centre(block, &t->picked, t->mean, x);
+    sm_dots_double(x, rows, t->panels, t->n, d, y);
+    for (size_t i = 0; t->whitened != NULL && i < rows; i++)
+        for (size_t k = 0; k < t->n; k++)
+            y[i * t->n + k] /= t->whitened[k];
     free(x);
     return 0;
 }
@@ -602,19 +649,19 @@ static void faults_find(const struct sm_rows *block, const struct sm_schema *in,
     picked_faults(block, in, picked, faults);
 }
 
-static int project(const struct projection *t, const struct sm_rows *block,
-                   const struct picked *picked, struct sm_rows *out, struct sm_err *err) {
+static int project(const struct projection *t, const struct sm_rows *block, struct sm_rows *out,
+                   struct sm_err *err) {
     if (out->columns == t->n)
-        return block->is_double ? project_double(t, block, picked, out->f64, err)
-                                : project_float(t, block, picked, out->f32, err);
+        return block->is_double ? project_double(t, block, out->f64, err)
+                                : project_float(t, block, out->f32, err);
     struct sm_rows y;
     if (sm_rows_alloc(&y, block->n, t->n, block->is_double, err) != 0) return -1;
-    int failed = block->is_double ? project_double(t, block, picked, y.f64, err)
-                                  : project_float(t, block, picked, y.f32, err);
+    int failed = block->is_double ? project_double(t, block, y.f64, err)
+                                  : project_float(t, block, y.f32, err);
     for (size_t i = 0; !failed && i < block->n; i++)
         for (size_t k = 0; k < t->n; k++)
             sm_rows_put(out, i, k, sm_rows_cell(&y, i, k));
-    if (!failed) picked_rest(block, picked, out, t->n);
+    if (!failed) picked_rest(block, &t->picked, out, t->n);
     sm_rows_free(&y);
     return failed;
 }
@@ -622,27 +669,14 @@ static int project(const struct projection *t, const struct sm_rows *block,
 static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
                  const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
                  struct sm_err *err) {
-    const struct params *p = params_;
-    struct picked picked;
-    if (picked_make(in, &p->columns, &picked, err) != 0) return -1;
-    const size_t d = picked.n, n = out->columns - (in->n - d);
-    const struct projection t = {
-        .n = n,
-        .whiten = p->whiten,
-        .components = learned_find(learned, "components_", SM_ARRAY_F64, n * d),
-        .mean = learned_find(learned, "mean_", SM_ARRAY_F64, d),
-        .variance = learned_find(learned, "explained_variance_", SM_ARRAY_F64, n)};
-    int failed =
-        t.components == NULL || t.mean == NULL || t.variance == NULL ? learned_wrong(err) : 0;
-    if (!failed) {
-        faults_find(block, in, &picked, faults);
-        failed = project(&t, block, &picked, out, err);
-    }
-    free(picked.at);
-    return failed;
+    const struct projection *t = learned->prepared;
+    (void)params_;
+    faults_find(block, in, &t->picked, faults);
+    return project(t, block, out, err);
 }
 
-static const struct sm_row_op rows = {schema, &fit, apply};
+static const struct sm_row_op rows = {
+    .schema = schema, .fit = &fit, .prepare = prepare, .apply = apply};
 
 const struct sm_op sm_op_pca = {
     .info = {.name = "PCA",

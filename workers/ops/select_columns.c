@@ -46,7 +46,7 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     return 0;
 }
 
-static const struct sm_row_op rows = {schema, NULL, apply};
+static const struct sm_row_op rows = {.schema = schema, .apply = apply};
 
 const struct sm_op sm_op_select_columns = {
     .info = {.name = "SelectColumns",

@@ -296,6 +296,7 @@ int sm_artifact_read(struct sm_artifact *a, const void *bytes, uint64_t n, struc
 }
 
 void sm_artifact_close(struct sm_artifact *a) {
+    if (a->release != NULL) a->release(a->prepared);
     if (a->map != NULL) munmap(a->map, a->bytes);
     *a = (struct sm_artifact){0};
 }

@@ -29,6 +29,8 @@ struct sm_artifact {
     char sha256[SM_SHA_HEX];
     void *map; /* of an opened file; owned */
     uint64_t bytes;
+    void *prepared; /* what the op that applies it has made of it, and how that is freed */
+    void (*release)(void *prepared);
 };
 
 const struct sm_array *sm_artifact_find(const struct sm_artifact *a, const char *name);

@@ -4,6 +4,7 @@
 #include "workers/table/kmeans.h"
 
 #include "lib/rng.h"
+#include "workers/kernels/dots.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -17,15 +18,21 @@ enum { PIECE_ROWS = 256, LANES = 8, TRIES_MAX = 32, STREAM = 0x4b4d0000 };
 #define T float
 #define INT int32_t
 #define GEMM sgemm
+#define PANELS sm_panels_float
+#define DOTS sm_dots_float
 #define NAME(x) x##_f32
 #include "workers/table/kmeans_rows.h"
 #undef T
 #undef INT
 #undef GEMM
+#undef PANELS
+#undef DOTS
 #undef NAME
 #define T double
 #define INT int64_t
 #define GEMM dgemm
+#define PANELS sm_panels_double
+#define DOTS sm_dots_double
 #define NAME(x) x##_f64
 #include "workers/table/kmeans_rows.h"
 
@@ -33,33 +40,36 @@ int sm_centers_make(struct sm_centers *c, const double *centers, size_t k, size_
                     struct sm_err *err) {
     const size_t element = is_double ? sizeof(double) : sizeof(float);
     *c = (struct sm_centers){.k = k, .d = d, .is_double = is_double};
-    c->data = malloc(k * d * element + 1);
+    const size_t bytes = is_double ? sm_panels_double_bytes(k, d) : sm_panels_float_bytes(k, d);
+    c->panels = malloc(bytes + 1);
     c->norms = malloc(k * element);
     c->scores = malloc(PIECE_ROWS * k * element);
-    if (c->data == NULL || c->norms == NULL || c->scores == NULL) {
+    void *scratch = malloc(k * d * element + 1);
+    if (c->panels == NULL || c->norms == NULL || c->scores == NULL || scratch == NULL) {
         sm_centers_free(c);
+        free(scratch);
         return sm_fail(err, SM_E_MEMORY, "no memory for %zu clusters", k);
     }
     if (is_double)
-        centers_make_f64(c, centers);
+        centers_make_f64(c, centers, scratch);
     else
-        centers_make_f32(c, centers);
+        centers_make_f32(c, centers, scratch);
+    free(scratch);
     return 0;
 }
 
 void sm_centers_free(struct sm_centers *c) {
-    free(c->data);
+    free(c->panels);
     free(c->norms);
     free(c->scores);
     *c = (struct sm_centers){0};
 }
 
-void sm_kmeans_assign(const struct sm_blas *blas, struct sm_centers *c, const struct sm_rows *x,
-                      uint32_t *labels) {
+void sm_kmeans_assign(struct sm_centers *c, const struct sm_rows *x, uint32_t *labels) {
     if (x->is_double)
-        assign_f64(blas, c, x->f64, x->n, labels);
+        assign_f64(c, x->f64, x->n, labels);
     else
-        assign_f32(blas, c, x->f32, x->n, labels);
+        assign_f32(c, x->f32, x->n, labels);
 }
 
 void sm_kmeans_add(const struct sm_rows *x, const uint32_t *labels, double *sums, double *counts) {
@@ -284,7 +294,7 @@ static int label_all(struct solve *s, struct sm_err *err) {
     struct sm_centers c;
     if (sm_centers_make(&c, s->centers, s->o->k, s->x->columns, s->x->is_double, err) != 0)
         return -1;
-    sm_kmeans_assign(s->blas, &c, s->x, s->labels);
+    sm_kmeans_assign(&c, s->x, s->labels);
     sm_centers_free(&c);
     return 0;
 }

@@ -11,11 +11,7 @@
 struct sm_centers {
     size_t k, d;
     bool is_double;
-    union {
-        void *data; /* [k][d] */
-        float *f32;
-        double *f64;
-    };
+    void *panels; /* of -2 times the centres: workers/kernels/dots.h */
     void *norms;  /* [k]: squared lengths, of the element type */
     void *scores; /* of a piece of rows */
 };
@@ -25,10 +21,8 @@ int sm_centers_make(struct sm_centers *c, const double *centers, size_t k, size_
                     struct sm_err *err);
 void sm_centers_free(struct sm_centers *c);
 
-/* labels[i]: the centre nearest to row i of x (x->n rows, d columns). A row's label depends on how
- * many rows there are beside it within a rounding: callers fix that. */
-void sm_kmeans_assign(const struct sm_blas *blas, struct sm_centers *c, const struct sm_rows *x,
-                      uint32_t *labels);
+/* labels[i]: the centre nearest to row i of x (x->n rows, d columns), whatever stands beside it. */
+void sm_kmeans_assign(struct sm_centers *c, const struct sm_rows *x, uint32_t *labels);
 /* sums[k][d] and counts[k] += the rows, by label. */
 void sm_kmeans_add(const struct sm_rows *x, const uint32_t *labels, double *sums, double *counts);
 /* Squared distance of row i from a centre, term by term. */

@@ -1,17 +1,19 @@
 /* Loops of kmeans.c in one element type: included once for float, once for double, with T, INT (the
- * whole number of T's width), GEMM and NAME(x) defined. Nobody else includes it. */
+ * whole number of T's width), GEMM, PANELS, DOTS and NAME(x) defined. Nobody else includes it. */
 
-static void NAME(centers_make)(struct sm_centers *c, const double *centers) {
-    T *to = c->data, *norms = c->norms;
+/* scratch: k x d of T. */
+static void NAME(centers_make)(struct sm_centers *c, const double *centers, T *scratch) {
+    T *norms = c->norms;
     for (size_t j = 0; j < c->k; j++) {
         double norm = 0;
         for (size_t i = 0; i < c->d; i++) {
             const T v = (T)centers[j * c->d + i];
-            to[j * c->d + i] = v;
+            scratch[j * c->d + i] = -2 * v;
             norm += (double)v * (double)v;
         }
         norms[j] = (T)norm;
     }
+    PANELS(scratch, c->k, c->d, c->panels);
 }
 
 /* The place of the least of norms[j] + scores[j]; eight side by side, of equals the first. */
@@ -47,14 +49,11 @@ static uint32_t NAME(least)(const T *norms, const T *scores, size_t k) {
     return where < k ? (uint32_t)where : 0;
 }
 
-static void NAME(assign)(const struct sm_blas *blas, struct sm_centers *c, const T *x, size_t n,
-                         uint32_t *labels) {
+static void NAME(assign)(struct sm_centers *c, const T *x, size_t n, uint32_t *labels) {
     T *scores = c->scores;
-    const blasint k = (blasint)c->k, d = (blasint)c->d;
     for (size_t first = 0; first < n; first += PIECE_ROWS) {
         const size_t rows = n - first < PIECE_ROWS ? n - first : PIECE_ROWS;
-        blas->GEMM(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, k, d, -2,
-                   x + first * c->d, d, c->data, d, 0, scores, k);
+        DOTS(x + first * c->d, rows, c->panels, c->k, c->d, scores);
         for (size_t i = 0; i < rows; i++)
             labels[first + i] = NAME(least)(c->norms, scores + i * c->k, c->k);
     }
