@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE_ROWS = 64, ARENA_MAX = 256 << 20 };
+enum { PIECE_ROWS = 64, PIECES = 4, ARENA_MAX = 256 << 20 };
 
 struct row_step {
     const struct sm_op *op;
@@ -25,7 +25,8 @@ struct sm_features {
     struct sm_schema in;
     struct row_step steps[SM_MAX_OPS];
     size_t n;
-    struct sm_rows piece[2]; /* of PIECE_ROWS rows; an op reads one and fills the other */
+    struct sm_rows
+        piece[PIECES]; /* of PIECE_ROWS rows: what comes in, between two ops, what goes out */
     size_t widest;
     struct sm_arena arena;
 };
@@ -34,9 +35,8 @@ static int schema_of_images(struct sm_features *f, const struct sm_pipeline *p, 
                             struct sm_err *err);
 static int step_compile(struct sm_features *f, const struct sm_pipeline *p, size_t i,
                         const char *artifact_dir, struct sm_err *err);
-static int piece_apply(struct sm_features *f, size_t used, size_t first,
-                       struct sm_row_faults *faults, const struct sm_rows **result,
-                       struct sm_err *err);
+static int piece_apply(struct sm_features *f, const struct sm_rows *from, struct sm_rows *to,
+                       size_t used, size_t first, struct sm_row_faults *faults, struct sm_err *err);
 
 int sm_features_new(struct sm_features **gives, const struct sm_pipeline *p, size_t n_ops,
                     const struct sm_index *index, const char *artifact_dir, struct sm_err *err) {
@@ -54,7 +54,7 @@ int sm_features_new(struct sm_features **gives, const struct sm_pipeline *p, siz
     f->widest = f->in.n;
     for (size_t i = first; !failed && i < n_ops; i++)
         failed = step_compile(f, p, i, artifact_dir, err);
-    for (int i = 0; !failed && i < 2; i++)
+    for (int i = 0; !failed && i < PIECES; i++)
         failed = sm_rows_alloc(&f->piece[i], PIECE_ROWS, f->widest, f->in.is_double, err);
     if (failed) {
         sm_features_free(&f);
@@ -69,7 +69,7 @@ void sm_features_free(struct sm_features **fp) {
     if (f == NULL) return;
     for (size_t i = 0; i < f->n; i++)
         if (f->steps[i].has_learned) sm_artifact_close(&f->steps[i].learned);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < PIECES; i++)
         sm_rows_free(&f->piece[i]);
     sm_arena_release(&f->arena);
     free(f);
@@ -165,13 +165,19 @@ int sm_features_apply(struct sm_features *f, const struct sm_rows *in, struct sm
            out->columns == sm_features_out(f)->n && out->is_double == in->is_double);
     for (size_t first = 0; first < in->n; first += PIECE_ROWS) {
         const size_t used = in->n - first < PIECE_ROWS ? in->n - first : PIECE_ROWS;
-        uint8_t *piece = f->piece[0].data;
-        memcpy(piece, (const uint8_t *)in->data + first * in_row, used * in_row);
-        for (size_t i = used; i < PIECE_ROWS; i++)
-            memcpy(piece + i * in_row, piece + (used - 1) * in_row, in_row);
-        const struct sm_rows *result;
-        if (piece_apply(f, used, first, faults, &result, err) != 0) return -1;
-        memcpy((uint8_t *)out->data + first * out_row, result->data, used * out_row);
+        struct sm_rows from = f->piece[0], to = f->piece[3];
+        uint8_t *source = (uint8_t *)in->data + first * in_row,
+                *target = (uint8_t *)out->data + first * out_row;
+        if (used == PIECE_ROWS) {
+            from.data = source;
+            to.data = target;
+        } else {
+            memcpy(from.data, source, used * in_row);
+            for (size_t i = used; i < PIECE_ROWS; i++)
+                memcpy((uint8_t *)from.data + i * in_row, source + (used - 1) * in_row, in_row);
+        }
+        if (piece_apply(f, &from, &to, used, first, faults, err) != 0) return -1;
+        if (used < PIECE_ROWS) memcpy(target, to.data, used * out_row);
     }
     return 0;
 }
@@ -189,25 +195,25 @@ static void faults_move(const struct sm_row_faults *from, size_t used, size_t fi
     }
 }
 
-static int piece_apply(struct sm_features *f, size_t used, size_t first,
-                       struct sm_row_faults *faults, const struct sm_rows **result,
+static int piece_apply(struct sm_features *f, const struct sm_rows *from, struct sm_rows *to,
+                       size_t used, size_t first, struct sm_row_faults *faults,
                        struct sm_err *err) {
-    int at = 0;
-    const struct sm_schema *schema = &f->in;
-    for (size_t i = 0; i < f->n; i++, at = 1 - at) {
+    struct sm_rows in = *from;
+    in.columns = f->in.n;
+    if (f->n == 0) memcpy(to->data, in.data, PIECE_ROWS * in.columns * sm_rows_element(&in));
+    for (size_t i = 0; i < f->n; i++) {
         struct row_step *step = &f->steps[i];
         uint8_t bad[PIECE_ROWS] = {0};
         struct sm_row_faults found = {.bad = bad};
-        struct sm_rows in = f->piece[at], out = f->piece[1 - at];
-        in.columns = schema->n;
+        struct sm_rows out = i + 1 == f->n ? *to : f->piece[1 + i % 2];
         out.columns = step->out.n;
         if (step->op->rows->apply(step->node->params, step->has_learned ? &step->learned : NULL,
-                                  schema, &in, &out, &found, err) != 0)
+                                  i > 0 ? &f->steps[i - 1].out : &f->in, &in, &out, &found,
+                                  err) != 0)
             return fail_at(step, err);
         if (found.n_bad > 0) faults_move(&found, used, first, faults);
-        schema = &step->out;
+        in = out;
     }
-    *result = &f->piece[at];
     return 0;
 }
 

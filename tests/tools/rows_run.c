@@ -126,39 +126,47 @@ static int op_run(struct step *step, uint64_t seed, struct sm_schema *schema, st
     return 0;
 }
 
-/* The whole chain over the matrix, piece by piece. */
+/* The whole chain over the matrix, piece by piece: as features.c does, a whole piece is read and
+ * written where it lies. */
 static int chain_run(const struct step *steps, size_t n, const struct sm_rows *rows,
                      struct sm_rows *out, struct sm_err *err) {
-    struct sm_rows pieces[2];
+    struct sm_rows pieces[4];
     size_t widest = rows->columns;
     for (size_t k = 0; k < n; k++)
         widest = steps[k].out.n > widest ? steps[k].out.n : widest;
-    if (sm_rows_alloc(out, rows->n, steps[n - 1].out.n, rows->is_double, err) != 0 ||
-        sm_rows_alloc(&pieces[0], PIECE, widest, rows->is_double, err) != 0 ||
-        sm_rows_alloc(&pieces[1], PIECE, widest, rows->is_double, err) != 0)
-        return -1;
+    if (sm_rows_alloc(out, rows->n, steps[n - 1].out.n, rows->is_double, err) != 0) return -1;
+    for (int i = 0; i < 4; i++)
+        if (sm_rows_alloc(&pieces[i], PIECE, widest, rows->is_double, err) != 0) return -1;
     const size_t in_row = rows->columns * sm_rows_element(rows),
                  out_row = out->columns * sm_rows_element(rows);
     for (size_t first = 0; first < rows->n; first += PIECE) {
         const size_t used = rows->n - first < PIECE ? rows->n - first : PIECE;
-        uint8_t bad[PIECE] = {0};
+        uint8_t bad[PIECE] = {0}, *source = (uint8_t *)rows->data + first * in_row,
+                *target = (uint8_t *)out->data + first * out_row;
         struct sm_row_faults faults = {.bad = bad};
-        memset(pieces[0].data, 0, PIECE * in_row);
-        memcpy(pieces[0].data, (uint8_t *)rows->data + first * in_row, used * in_row);
+        struct sm_rows from = pieces[0], last = pieces[3];
+        if (used == PIECE) {
+            from.data = source;
+            last.data = target;
+        } else {
+            memset(from.data, 0, PIECE * in_row);
+            memcpy(from.data, source, used * in_row);
+        }
         for (size_t k = 0; k < n; k++) {
             const struct sm_op_node *node = steps[k].node;
             const struct sm_row_op *op = sm_op_find(node->info->name)->rows;
-            struct sm_rows from = pieces[k % 2], to = pieces[1 - k % 2];
+            struct sm_rows to = k + 1 == n ? last : pieces[1 + k % 2];
             from.columns = steps[k].in.n;
             to.columns = steps[k].out.n;
             if (op->apply(node->params, op->fit != NULL ? &steps[k].learned : NULL, &steps[k].in,
                           &from, &to, &faults, err) != 0)
                 return -1;
+            from = to;
         }
-        memcpy((uint8_t *)out->data + first * out_row, pieces[n % 2].data, used * out_row);
+        if (used < PIECE) memcpy(target, last.data, used * out_row);
     }
-    sm_rows_free(&pieces[0]);
-    sm_rows_free(&pieces[1]);
+    for (int i = 0; i < 4; i++)
+        sm_rows_free(&pieces[i]);
     return 0;
 }
 
