@@ -1,11 +1,11 @@
 /* Exact nearest neighbours by blocks: a matrix product in float32 says who cannot be near, with the
- * error that it may have taken off; who may be is measured in float64. So the result does not
- * depend on the kernels of OpenBLAS, and most pairs cost no more than a product. */
+ * error that it may have taken off; who may be is measured in float64. So most pairs cost no more
+ * than a product. */
 #include "workers/neighbours.h"
 
 #include "lib/limits.h"
+#include "workers/kernels/dots.h"
 #include "workers/rebalance/method.h"
-#include "workers/table/blas.h"
 
 #include <assert.h>
 #include <float.h>
@@ -13,13 +13,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { QUERY_ROWS = 256, READ_ROWS = 4096, STRIP = 16 };
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+/* A tile of products and the rows that it is made of stay in the caches. */
+enum { TILE_ROWS = 96, TILE_COLUMNS = 64, READ_ROWS = 4096, STRIP = 16 };
 
 /* Rows of one class in memory. */
 struct block {
     uint64_t first; /* number within the class of the first */
     struct sm_rows rows;
     float *shifted; /* numbers less the class's mean, without gaps */
+    float *panels;  /* -2 times them, as what the rows of a tile are multiplied with; NULL: not */
     float *norms;   /* squared lengths of shifted rows */
 };
 
@@ -35,7 +41,7 @@ struct search {
     bool mixed;             /* SMOTENC */
     double category_weight; /* what a differing category adds to a squared distance */
     size_t block_rows;
-    float *products; /* QUERY_ROWS x block_rows */
+    float *products; /* of a tile */
 };
 
 /* The k best of one row so far, sorted by (distance, number). */
@@ -125,8 +131,13 @@ static int moments(struct search *s, double *variance, struct sm_err *err) {
                    s->schema->columns[column].name, (unsigned long long)missing);
 }
 
-static int block_make(const struct search *s, struct block *b, struct sm_err *err) {
+/* panels: whether others are compared with its rows. */
+static int block_make(const struct search *s, struct block *b, bool panels, struct sm_err *err) {
     *b = (struct block){0};
+    if (panels) {
+        b->panels = malloc(sm_panels_float_bytes(s->block_rows, s->numbers) + 1);
+        if (b->panels == NULL) return sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours");
+    }
     b->shifted = malloc((s->block_rows * s->numbers + 1) * sizeof *b->shifted);
     b->norms = malloc((s->block_rows + 1) * sizeof *b->norms);
     if (b->shifted == NULL || b->norms == NULL)
@@ -137,6 +148,7 @@ static int block_make(const struct search *s, struct block *b, struct sm_err *er
 static void block_free(struct block *b) {
     sm_rows_free(&b->rows);
     free(b->shifted);
+    free(b->panels);
     free(b->norms);
 }
 
@@ -153,40 +165,65 @@ static int block_read(const struct search *s, struct block *b, uint64_t first, s
         }
         b->norms[i] = (float)norm;
     }
+    if (b->panels == NULL) return 0;
+    sm_panels_float(b->shifted, b->rows.n, s->numbers, b->panels);
+    for (size_t i = 0; i < sm_panels_float_bytes(b->rows.n, s->numbers) / sizeof(float); i++)
+        b->panels[i] *= -2;
     return 0;
 }
 
 /* --- distances -------------------------------------------------------------------------------- */
 
-typedef float two_floats __attribute__((vector_size(8)));
-typedef double two_doubles __attribute__((vector_size(16)));
-
-static inline two_doubles squares(const float *x, const float *y) {
-    two_floats a, b;
-    memcpy(&a, x, sizeof a);
-    memcpy(&b, y, sizeof b);
-    const two_doubles d =
-        __builtin_convertvector(a, two_doubles) - __builtin_convertvector(b, two_doubles);
-    return d * d;
-}
-
-/* Eight running sums, added in pairs, and then what is left: the same on every machine. */
-static double distance_f32(const float *x, const float *y, size_t n) {
-    two_doubles s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
-    size_t k = 0;
-    for (; k + 8 <= n; k += 8) {
-        s0 += squares(x + k, y + k);
-        s1 += squares(x + k + 2, y + k + 2);
-        s2 += squares(x + k + 4, y + k + 4);
-        s3 += squares(x + k + 6, y + k + 6);
-    }
-    const two_doubles all = (s0 + s1) + (s2 + s3);
-    double sum = all[0] + all[1];
-    for (; k < n; k++) {
+/* What is left of a row behind its last eight numbers. */
+static double distance_rest(const float *x, const float *y, size_t from, size_t n, double sum) {
+    for (size_t k = from; k < n; k++) {
         const double d = (double)x[k] - (double)y[k];
         sum += d * d;
     }
     return sum;
+}
+
+/* Eight running sums, added in pairs, and then what is left: the same on every machine. */
+static double distance_plain(const float *x, const float *y, size_t n) {
+    double s[8] = {0};
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8)
+        for (size_t l = 0; l < 8; l++) {
+            const double d = (double)x[k + l] - (double)y[k + l];
+            s[l] += d * d;
+        }
+    const double sum = ((s[0] + s[2]) + (s[4] + s[6])) + ((s[1] + s[3]) + (s[5] + s[7]));
+    return distance_rest(x, y, k, n, sum);
+}
+
+#ifdef __x86_64__
+#define AVX2 __attribute__((target("avx2")))
+
+AVX2 static inline __m256d squares(const float *x, const float *y) {
+    const __m256d d =
+        _mm256_sub_pd(_mm256_cvtps_pd(_mm_loadu_ps(x)), _mm256_cvtps_pd(_mm_loadu_ps(y)));
+    return _mm256_mul_pd(d, d);
+}
+
+AVX2 static double distance_avx2(const float *x, const float *y, size_t n) {
+    __m256d low = _mm256_setzero_pd(), high = low;
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+        low = _mm256_add_pd(low, squares(x + k, y + k));
+        high = _mm256_add_pd(high, squares(x + k + 4, y + k + 4));
+    }
+    const __m128d all =
+        _mm_add_pd(_mm_add_pd(_mm256_castpd256_pd128(low), _mm256_extractf128_pd(low, 1)),
+                   _mm_add_pd(_mm256_castpd256_pd128(high), _mm256_extractf128_pd(high, 1)));
+    return distance_rest(x, y, k, n, _mm_cvtsd_f64(all) + _mm_cvtsd_f64(_mm_unpackhi_pd(all, all)));
+}
+#endif
+
+static double distance_f32(const float *x, const float *y, size_t n) {
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx2")) return distance_avx2(x, y, n);
+#endif
+    return distance_plain(x, y, n);
 }
 
 static double distance(const struct search *s, const struct sm_rows *a, size_t i,
@@ -227,17 +264,53 @@ static struct slack slack_of(size_t numbers) {
     return (struct slack){(float)(1 - terms * FLT_EPSILON), (float)(4 * terms * FLT_MIN)};
 }
 
-/* Whether a pair of a strip may be nearer than the worst of either list. Written so that it becomes
- * vectors; infinite or undefined distances may be near. */
-static bool strip_may_be_near(const float *products, const float *norms, const float *worst,
-                              float norm, float own_worst, struct slack s) {
-    int near = 0;
-    for (int j = 0; j < STRIP; j++) {
-        const float low = (norm + norms[j]) * s.keep + products[j] - s.tiny;
-        const float limit = worst[j] > own_worst ? worst[j] : own_worst;
-        near |= !(low > limit);
-    }
-    return near != 0;
+/* What a row is compared by with columns of a tile: products, squared lengths and the worst of each
+ * list, side by side. */
+struct look {
+    const float *products, *norms, *worst;
+    size_t end;
+    float norm;
+    struct slack slack;
+};
+
+/* The first place of the next strip, from `at` on, in which a pair may be nearer than the worst of
+ * either list; the end when there is none, or what is left when that is no whole strip. Infinite or
+ * undefined distances may be near. */
+static size_t strip_find(const struct look *l, size_t at, float own_worst) {
+    for (; at + STRIP <= l->end; at += STRIP)
+        for (size_t j = at; j < at + STRIP; j++) {
+            const float low =
+                (l->norm + l->norms[j]) * l->slack.keep + l->products[j] - l->slack.tiny;
+            if (!(low > own_worst) || !(low > l->worst[j])) return at;
+        }
+    return at;
+}
+
+#ifdef __x86_64__
+AVX2 static inline __m256 eight_far(const struct look *l, size_t at, __m256 own_worst) {
+    const __m256 norms = _mm256_add_ps(_mm256_set1_ps(l->norm), _mm256_loadu_ps(l->norms + at));
+    const __m256 kept = _mm256_mul_ps(norms, _mm256_set1_ps(l->slack.keep));
+    const __m256 low = _mm256_sub_ps(_mm256_add_ps(kept, _mm256_loadu_ps(l->products + at)),
+                                     _mm256_set1_ps(l->slack.tiny));
+    return _mm256_and_ps(_mm256_cmp_ps(low, own_worst, _CMP_GT_OQ),
+                         _mm256_cmp_ps(low, _mm256_loadu_ps(l->worst + at), _CMP_GT_OQ));
+}
+
+AVX2 static size_t strip_find_avx2(const struct look *l, size_t at, float own_worst) {
+    const __m256 own = _mm256_set1_ps(own_worst);
+    for (; at + STRIP <= l->end; at += STRIP)
+        if (_mm256_movemask_ps(_mm256_and_ps(eight_far(l, at, own), eight_far(l, at + 8, own))) !=
+            0xff)
+            return at;
+    return at;
+}
+#endif
+
+static size_t strip_next(const struct look *l, size_t at, float own_worst) {
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx2")) return strip_find_avx2(l, at, own_worst);
+#endif
+    return strip_find(l, at, own_worst);
 }
 
 /* Rounded up, for the strips. */
@@ -245,52 +318,51 @@ static float worst_of(const struct near *list, uint32_t k) {
     return nextafterf((float)list[k - 1].distance, INFINITY);
 }
 
-/* Row i of q against the rows of b from `from` on; products are of b's rows from j0 on. Within one
+/* Row i of q against the rows of b of a tile, which begins with row j0, from `from` on. Within one
  * block each pair is seen once and goes into both lists. */
 static void row_compare(const struct search *s, const struct block *q, size_t i,
-                        const struct block *b, size_t from, const float *products, size_t j0,
+                        const struct block *b, size_t j0, size_t from, struct look *look,
                         struct near *near, float *worst) {
-    const struct slack slack = slack_of(s->numbers);
+    const struct slack slack = look->slack;
     const uint64_t self = q->first + i;
     struct near *own = near + i * s->k;
     float own_worst = worst_of(own, s->k);
-    for (size_t j = from, end; j < b->rows.n; j = end) {
-        end = j + STRIP < b->rows.n ? j + STRIP : b->rows.n;
-        if (!s->mixed && end - j == STRIP &&
-            !strip_may_be_near(products + (j - j0), b->norms + j, worst + j, q->norms[i], own_worst,
-                               slack))
-            continue;
-        for (size_t at = j; at < end; at++) {
-            const float low = s->mixed ? 0
-                                       : (q->norms[i] + b->norms[at]) * slack.keep +
-                                             products[at - j0] - slack.tiny;
-            if ((low > own_worst && low > worst[at]) || b->first + at == self) continue;
-            const double d = distance(s, &q->rows, i, &b->rows, at);
-            near_add(own, s->k, d, (uint32_t)(b->first + at));
+    look->norm = q->norms[i];
+    for (size_t at = from; (at = strip_next(look, at, own_worst)) < look->end;) {
+        const size_t end = at + STRIP < look->end ? at + STRIP : look->end;
+        for (; at < end; at++) {
+            const size_t j = j0 + at;
+            const float low =
+                (look->norm + look->norms[at]) * slack.keep + look->products[at] - slack.tiny;
+            if ((low > own_worst && low > look->worst[at]) || b->first + j == self) continue;
+            const double d = distance(s, &q->rows, i, &b->rows, j);
+            near_add(own, s->k, d, (uint32_t)(b->first + j));
             own_worst = worst_of(own, s->k);
             if (q != b) continue;
-            near_add(near + at * s->k, s->k, d, (uint32_t)self);
-            worst[at] = worst_of(near + at * s->k, s->k);
+            near_add(near + j * s->k, s->k, d, (uint32_t)self);
+            worst[j] = worst_of(near + j * s->k, s->k);
         }
     }
     if (q == b) worst[i] = own_worst;
 }
 
-/* Rows i0 … of q against all of b, or against those behind them when the blocks are one. worst: of
- * b's lists; -INFINITY where they are not looked for now. */
-static int rows_compare(const struct search *s, const struct block *q, size_t i0, size_t rows,
-                        const struct block *b, struct near *near, float *worst,
-                        struct sm_err *err) {
-    const struct sm_blas *blas = s->mixed ? NULL : sm_blas(err);
-    const size_t j0 = q == b ? i0 : 0, n = b->rows.n - j0;
-    if (!s->mixed && blas == NULL) return -1;
-    if (!s->mixed)
-        blas->sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)rows, (blasint)n,
-                    (blasint)s->numbers, -2, q->shifted + i0 * s->numbers, (blasint)s->numbers,
-                    b->shifted + j0 * s->numbers, (blasint)s->numbers, 0, s->products, (blasint)n);
-    for (size_t i = 0; i < rows; i++)
-        row_compare(s, q, i0 + i, b, q == b ? i0 + i + 1 : 0, s->products + i * n, j0, near, worst);
-    return 0;
+/* Rows i0 … of q against all of b, tile by tile, or against those behind them when the blocks are
+ * one. worst: of b's lists; -INFINITY where they are not looked for now. */
+static void rows_compare(const struct search *s, const struct block *q, size_t i0, size_t rows,
+                         const struct block *b, struct near *near, float *worst) {
+    const size_t d = s->numbers;
+    for (size_t j0 = q == b ? i0 / TILE_COLUMNS * TILE_COLUMNS : 0; j0 < b->rows.n;
+         j0 += TILE_COLUMNS) {
+        const size_t left = b->rows.n - j0, columns = left < TILE_COLUMNS ? left : TILE_COLUMNS;
+        struct look look = {
+            .norms = b->norms + j0, .worst = worst + j0, .end = columns, .slack = slack_of(d)};
+        sm_dots_float(q->shifted + i0 * d, rows, b->panels + j0 * d, columns, d, s->products);
+        for (size_t i = 0; i < rows; i++) {
+            const size_t behind = i0 + i + 1, from = q == b && behind > j0 ? behind - j0 : 0;
+            look.products = s->products + i * columns;
+            if (from < columns) row_compare(s, q, i0 + i, b, j0, from, &look, near, worst);
+        }
+    }
 }
 
 static int queries_run(const struct search *s, const struct block *q, struct block *b,
@@ -302,9 +374,9 @@ static int queries_run(const struct search *s, const struct block *q, struct blo
         worst[i] = one ? INFINITY : -INFINITY;
     for (uint64_t first = 0; first < s->n; first += s->block_rows) {
         if (!one && block_read(s, b, first, err) != 0) return -1;
-        for (size_t i0 = 0; i0 < q->rows.n; i0 += QUERY_ROWS) {
-            const size_t rows = q->rows.n - i0 < QUERY_ROWS ? q->rows.n - i0 : QUERY_ROWS;
-            if (rows_compare(s, q, i0, rows, one ? q : b, near, worst, err) != 0) return -1;
+        for (size_t i0 = 0; i0 < q->rows.n; i0 += TILE_ROWS) {
+            const size_t rows = q->rows.n - i0 < TILE_ROWS ? q->rows.n - i0 : TILE_ROWS;
+            rows_compare(s, q, i0, rows, one ? q : b, near, worst);
         }
     }
     for (size_t i = 0; i < q->rows.n * s->k; i++)
@@ -316,23 +388,25 @@ static int queries_run(const struct search *s, const struct block *q, struct blo
 static size_t rows_in_memory(const struct search *s) {
     const size_t element = s->schema->is_double ? sizeof(double) : sizeof(float),
                  row = s->schema->n * element + (s->numbers + 1) * sizeof(float),
-                 each = 2 * row + s->k * sizeof(struct near) + (QUERY_ROWS + 1) * sizeof(float);
+                 panel = s->numbers * sizeof(float), list = s->k * sizeof(struct near),
+                 each = 2 * row + panel + list + sizeof(float);
     size_t n = SM_MAX_NEIGHBOR_BYTES / each;
     if (n > s->n) n = (size_t)s->n;
-    return n < QUERY_ROWS ? QUERY_ROWS : n;
+    return n < TILE_ROWS ? TILE_ROWS : n;
 }
 
 /* out: n x k. */
 static int class_search(struct search *s, uint32_t *out, struct sm_err *err) {
     struct block q = {0}, b = {0};
     s->block_rows = rows_in_memory(s);
-    s->products = malloc((size_t)QUERY_ROWS * s->block_rows * sizeof *s->products);
+    const bool one = s->n <= s->block_rows;
+    s->products = malloc(sizeof(float) * TILE_ROWS * TILE_COLUMNS);
     struct near *near = malloc(s->block_rows * s->k * sizeof *near);
     float *worst = malloc(s->block_rows * sizeof *worst);
     int failed = s->products == NULL || near == NULL || worst == NULL
                      ? sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours")
-                     : block_make(s, &q, err);
-    if (!failed && s->n > s->block_rows) failed = block_make(s, &b, err);
+                     : block_make(s, &q, one, err);
+    if (!failed && !one) failed = block_make(s, &b, true, err);
     for (uint64_t first = 0; !failed && first < s->n; first += s->block_rows) {
         failed = block_read(s, &q, first, err);
         if (!failed) failed = queries_run(s, &q, &b, near, worst, out + first * s->k, err);

@@ -101,10 +101,13 @@ static void the_order_of_sums_is_the_stated_one(void **state) {
             for (size_t i = 0; i < ROWS * n; i++) {
                 float total = 0, sum = 0;
                 for (size_t j = 0; j < d; j++) {
-                    if (j % SM_DOTS_RUN == 0 && j > 0) total += sum, sum = 0;
+                    if (j % SM_DOTS_RUN == 0 && j > 0) {
+                        total = j == SM_DOTS_RUN ? sum : total + sum;
+                        sum = 0;
+                    }
                     sum = fmaf(x[i / n * d + j], c[i % n * d + j], sum);
                 }
-                total += sum;
+                total = d <= SM_DOTS_RUN ? sum : total + sum;
                 assert_true(isnan(total) ? isnan(y[i]) && isnan(plain[i])
                                          : memcmp(&total, &y[i], sizeof total) == 0 &&
                                                memcmp(&total, &plain[i], sizeof total) == 0);

@@ -24,7 +24,7 @@ void NAME(sm_dots, _plain)(const T *x, size_t rows, const T *panels, size_t n, s
                 T sum = 0;
                 for (size_t j = from; j < d && j < from + SM_DOTS_RUN; j++)
                     sum = FUSED(x[i * d + j], c[j * 2 * LANES], sum);
-                total += sum;
+                total = from == 0 ? sum : total + sum;
             }
             y[i * n + k] = total;
         }
@@ -35,6 +35,9 @@ void NAME(sm_dots, _plain)(const T *x, size_t rows, const T *panels, size_t n, s
     v = SET(x##r[j]);       \
     a##r = FMA(v, p, a##r); \
     b##r = FMA(v, q, b##r);
+#define PUT(r)      \
+    t[r][0] = a##r; \
+    t[r][1] = b##r;
 #define ADD(r)       \
     t[r][0] += a##r; \
     t[r][1] += b##r;
@@ -52,7 +55,11 @@ AVX2 static void NAME(tile, )(const T *x, size_t rows, const T *c, size_t d, VEC
             VECTOR v;
             STEP(0) STEP(1) STEP(2) STEP(3) STEP(4) STEP(5)
         }
-        ADD(0) ADD(1) ADD(2) ADD(3) ADD(4) ADD(5)
+        if (from == 0) {
+            PUT(0) PUT(1) PUT(2) PUT(3) PUT(4) PUT(5)
+        } else {
+            ADD(0) ADD(1) ADD(2) ADD(3) ADD(4) ADD(5)
+        }
     }
 }
 
@@ -60,14 +67,20 @@ AVX2 static void NAME(fast, )(const T *x, size_t rows, const T *panels, size_t n
     for (size_t i = 0; i < rows; i += 6)
         for (size_t k = 0; k < n; k += 2 * LANES) {
             const size_t there = rows - i < 6 ? rows - i : 6, columns = n - k;
-            VECTOR t[6][2] = {{{0}}};
+            VECTOR t[6][2];
             NAME(tile, )(x + i * d, there, panels + k * d, d, t);
-            for (size_t r = 0; r < there; r++)
-                memcpy(y + (i + r) * n + k, t[r],
-                       (columns < 2 * LANES ? columns : 2 * LANES) * sizeof(T));
+            for (size_t r = 0; r < there; r++) {
+                T *to = y + (i + r) * n + k;
+                if (columns >= 2 * LANES)
+                    memcpy(to, t[r], sizeof t[r]);
+                else
+                    for (size_t u = 0; u < columns; u++)
+                        to[u] = ((const T *)t[r])[u];
+            }
         }
 }
 #undef STEP
+#undef PUT
 #undef ADD
 #endif
 
