@@ -2,6 +2,7 @@
 #include "workers/synthesis.h"
 
 #include "lib/rng.h"
+#include "workers/kernels/rows.h"
 #include "workers/rebalance/method.h"
 
 #include <math.h>
@@ -80,9 +81,7 @@ static void row_mix(const struct sm_schema *schema, double gap, const struct sm_
         for (size_t k = 0; k < n; k++)
             row[k] += gap * (to->f64[k] - row[k]);
     } else {
-        float *row = rows->f32 + i * n;
-        for (size_t k = 0; k < n; k++)
-            row[k] = (float)((double)row[k] + gap * ((double)to->f32[k] - (double)row[k]));
+        sm_rows_mix(rows->f32 + i * n, to->f32, n, gap);
     }
 }
 

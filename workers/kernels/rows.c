@@ -70,3 +70,8 @@ void sm_rows_scatter(double *into, const float *more, size_t n, double factor, c
     for (size_t k = has_avx2() ? sm_row_scatter_avx2(into, more, n, factor, d) : 0; k < n; k++)
         into[k] += (double)more[k] + factor * d[k];
 }
+
+void sm_rows_mix(float *row, const float *to, size_t n, double gap) {
+    for (size_t k = has_avx2() ? sm_row_mix_avx2(row, to, n, gap) : 0; k < n; k++)
+        row[k] = (float)((double)row[k] + gap * ((double)to[k] - (double)row[k]));
+}

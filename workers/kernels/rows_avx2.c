@@ -88,6 +88,16 @@ AVX2 size_t sm_row_scatter_avx2(double *into, const float *more, size_t n, doubl
     }
     return k;
 }
+
+AVX2 size_t sm_row_mix_avx2(float *row, const float *to, size_t n, double gap) {
+    const __m256d g = _mm256_set1_pd(gap);
+    size_t k = 0;
+    for (; k + FOUR <= n; k += FOUR) {
+        const __m256d from = four(row + k), d = _mm256_sub_pd(four(to + k), from);
+        _mm_storeu_ps(row + k, _mm256_cvtpd_ps(_mm256_add_pd(from, _mm256_mul_pd(g, d))));
+    }
+    return k;
+}
 #else
 bool sm_rows_has_avx2(void) {
     return false;
@@ -120,6 +130,10 @@ size_t sm_row_narrow_avx2(const double *from, size_t n, double factor, float *to
 size_t sm_row_scatter_avx2(double *into, const float *more, size_t n, double factor,
                            const double *d) {
     (void)into, (void)more, (void)n, (void)factor, (void)d;
+    return 0;
+}
+size_t sm_row_mix_avx2(float *row, const float *to, size_t n, double gap) {
+    (void)row, (void)to, (void)n, (void)gap;
     return 0;
 }
 #endif
