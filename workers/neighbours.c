@@ -4,7 +4,9 @@
 #include "workers/neighbours.h"
 
 #include "lib/limits.h"
+#include "workers/kernels/distances.h"
 #include "workers/kernels/dots.h"
+#include "workers/kernels/rows.h"
 #include "workers/rebalance/method.h"
 
 #include <assert.h>
@@ -13,12 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
-
 /* A tile of products and the rows that it is made of stay in the caches. */
-enum { TILE_ROWS = 96, TILE_COLUMNS = 64, READ_ROWS = 4096, STRIP = 16 };
+enum { TILE_ROWS = 96, TILE_COLUMNS = 64, READ_ROWS = 4096 };
 
 /* Rows of one class in memory. */
 struct block {
@@ -96,33 +94,63 @@ static int class_read(const struct search *s, uint64_t first, struct sm_rows *ro
     return failed;
 }
 
-/* Means (into s->mean) and variances of the class's numbers; refuses missing cells. */
+/* Whether loops over float32 do for its rows. */
+static bool is_plain(const struct search *s) {
+    return !s->schema->is_double && s->numbers == s->schema->n;
+}
+
+/* Welford's way. */
+static void moments_add(struct search *s, const struct sm_rows *block, uint64_t first,
+                        double *variance) {
+    for (size_t i = 0; i < block->n; i++) {
+        const double seen = (double)(first + i + 1);
+        for (size_t k = 0; k < s->numbers; k++) {
+            const double x = sm_rows_cell(block, i, s->at[k]), d = x - s->mean[k];
+            s->mean[k] += d / seen;
+            variance[k] += d * (x - s->mean[k]);
+        }
+    }
+}
+
+static void missing_count(const struct search *s, const struct sm_rows *block, uint64_t *missing,
+                          size_t *column) {
+    if (is_plain(s) && sm_rows_finite(block->f32, block->n * s->numbers)) return;
+    for (size_t i = 0; i < block->n; i++)
+        for (size_t k = 0; k < s->schema->n; k++)
+            if (!isfinite(sm_rows_cell(block, i, k)) && (*missing)++ == 0) *column = k;
+}
+
+/* Means (into s->mean) and variances (NULL: not wanted) of the class's numbers; refuses missing
+ * cells. */
 static int moments(struct search *s, double *variance, struct sm_err *err) {
     struct sm_rows rows;
     uint64_t missing = 0;
     size_t column = 0;
-    if (sm_rows_alloc(&rows, READ_ROWS, s->schema->n, s->schema->is_double, err) != 0) return -1;
-    int failed = 0;
+    const bool sums = variance == NULL && is_plain(s);
+    double *scratch = calloc(2 * s->numbers + 1, sizeof *scratch);
+    if (scratch == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    int failed = sm_rows_alloc(&rows, READ_ROWS, s->schema->n, s->schema->is_double, err);
+    if (failed) rows.data = NULL;
+    if (variance == NULL) variance = scratch;
     memset(s->mean, 0, s->numbers * sizeof *s->mean);
     memset(variance, 0, s->numbers * sizeof *variance);
     for (uint64_t first = 0; !failed && first < s->n; first += READ_ROWS) {
         struct sm_rows block = rows;
         block.n = s->n - first < READ_ROWS ? (size_t)(s->n - first) : READ_ROWS;
         failed = class_read(s, first, &block, err);
-        for (size_t i = 0; !failed && i < block.n; i++) {
-            const double seen = (double)(first + i + 1);
-            for (size_t k = 0; k < s->schema->n; k++)
-                if (!isfinite(sm_rows_cell(&block, i, k)) && missing++ == 0) column = k;
-            for (size_t k = 0; k < s->numbers; k++) { /* Welford's way */
-                const double x = sm_rows_cell(&block, i, s->at[k]), d = x - s->mean[k];
-                s->mean[k] += d / seen;
-                variance[k] += d * (x - s->mean[k]);
-            }
-        }
+        if (failed) break;
+        missing_count(s, &block, &missing, &column);
+        if (sums)
+            sm_rows_sums(block.f32, block.n, s->numbers, scratch + s->numbers, s->mean);
+        else
+            moments_add(s, &block, first, variance);
+    }
+    for (size_t k = 0; k < s->numbers; k++) {
+        variance[k] /= (double)s->n;
+        if (sums) s->mean[k] /= (double)s->n;
     }
     sm_rows_free(&rows);
-    for (size_t k = 0; k < s->numbers; k++)
-        variance[k] /= (double)s->n;
+    free(scratch);
     if (failed || missing == 0) return failed;
     return sm_fail(err, SM_E_DATASET,
                    "class '%.60s': column '%.60s' has missing cells (%llu in all columns), and a "
@@ -156,13 +184,14 @@ static int block_read(const struct search *s, struct block *b, uint64_t first, s
     b->first = first;
     b->rows.n = s->n - first < s->block_rows ? (size_t)(s->n - first) : s->block_rows;
     if (class_read(s, first, &b->rows, err) != 0) return -1;
+    if (is_plain(s)) sm_rows_centre(b->rows.f32, b->rows.n, s->numbers, s->mean, b->shifted);
     for (size_t i = 0; i < b->rows.n; i++) {
+        float *row = b->shifted + i * s->numbers;
         double norm = 0;
-        for (size_t k = 0; k < s->numbers; k++) {
-            const float x = (float)(sm_rows_cell(&b->rows, i, s->at[k]) - s->mean[k]);
-            b->shifted[i * s->numbers + k] = x;
-            norm += (double)x * (double)x;
-        }
+        for (size_t k = 0; !is_plain(s) && k < s->numbers; k++)
+            row[k] = (float)(sm_rows_cell(&b->rows, i, s->at[k]) - s->mean[k]);
+        for (size_t k = 0; k < s->numbers; k++)
+            norm += (double)row[k] * (double)row[k];
         b->norms[i] = (float)norm;
     }
     if (b->panels == NULL) return 0;
@@ -174,63 +203,11 @@ static int block_read(const struct search *s, struct block *b, uint64_t first, s
 
 /* --- distances -------------------------------------------------------------------------------- */
 
-/* What is left of a row behind its last eight numbers. */
-static double distance_rest(const float *x, const float *y, size_t from, size_t n, double sum) {
-    for (size_t k = from; k < n; k++) {
-        const double d = (double)x[k] - (double)y[k];
-        sum += d * d;
-    }
-    return sum;
-}
-
-/* Eight running sums, added in pairs, and then what is left: the same on every machine. */
-static double distance_plain(const float *x, const float *y, size_t n) {
-    double s[8] = {0};
-    size_t k = 0;
-    for (; k + 8 <= n; k += 8)
-        for (size_t l = 0; l < 8; l++) {
-            const double d = (double)x[k + l] - (double)y[k + l];
-            s[l] += d * d;
-        }
-    const double sum = ((s[0] + s[2]) + (s[4] + s[6])) + ((s[1] + s[3]) + (s[5] + s[7]));
-    return distance_rest(x, y, k, n, sum);
-}
-
-#ifdef __x86_64__
-#define AVX2 __attribute__((target("avx2")))
-
-AVX2 static inline __m256d squares(const float *x, const float *y) {
-    const __m256d d =
-        _mm256_sub_pd(_mm256_cvtps_pd(_mm_loadu_ps(x)), _mm256_cvtps_pd(_mm_loadu_ps(y)));
-    return _mm256_mul_pd(d, d);
-}
-
-AVX2 static double distance_avx2(const float *x, const float *y, size_t n) {
-    __m256d low = _mm256_setzero_pd(), high = low;
-    size_t k = 0;
-    for (; k + 8 <= n; k += 8) {
-        low = _mm256_add_pd(low, squares(x + k, y + k));
-        high = _mm256_add_pd(high, squares(x + k + 4, y + k + 4));
-    }
-    const __m128d all =
-        _mm_add_pd(_mm_add_pd(_mm256_castpd256_pd128(low), _mm256_extractf128_pd(low, 1)),
-                   _mm_add_pd(_mm256_castpd256_pd128(high), _mm256_extractf128_pd(high, 1)));
-    return distance_rest(x, y, k, n, _mm_cvtsd_f64(all) + _mm_cvtsd_f64(_mm_unpackhi_pd(all, all)));
-}
-#endif
-
-static double distance_f32(const float *x, const float *y, size_t n) {
-#ifdef __x86_64__
-    if (__builtin_cpu_supports("avx2")) return distance_avx2(x, y, n);
-#endif
-    return distance_plain(x, y, n);
-}
-
 static double distance(const struct search *s, const struct sm_rows *a, size_t i,
                        const struct sm_rows *b, size_t j) {
     double sum = 0;
     if (!s->mixed && !a->is_double && !b->is_double)
-        return distance_f32(a->f32 + i * a->columns, b->f32 + j * b->columns, a->columns);
+        return sm_distance_float(a->f32 + i * a->columns, b->f32 + j * b->columns, a->columns);
     for (size_t k = 0; k < s->schema->n; k++) {
         const double d = sm_rows_cell(a, i, k) - sm_rows_cell(b, j, k);
         if (s->schema->columns[k].kind == SM_COLUMN_NUMBER)
@@ -255,62 +232,9 @@ static void near_add(struct near *list, uint32_t k, double d, uint32_t number) {
  * is off by at most n FLT_EPSILON / 2 of the sum of their sizes, in whatever order, and twice that
  * sum is at most that of the norms; the rest is for what is added up and the rounding of rows.
  * Below FLT_MIN bits are lost. */
-struct slack {
-    float keep, tiny;
-};
-
-static struct slack slack_of(size_t numbers) {
+static struct sm_slack slack_of(size_t numbers) {
     const double terms = 0.55 * (double)numbers + 16;
-    return (struct slack){(float)(1 - terms * FLT_EPSILON), (float)(4 * terms * FLT_MIN)};
-}
-
-/* What a row is compared by with columns of a tile: products, squared lengths and the worst of each
- * list, side by side. */
-struct look {
-    const float *products, *norms, *worst;
-    size_t end;
-    float norm;
-    struct slack slack;
-};
-
-/* The first place of the next strip, from `at` on, in which a pair may be nearer than the worst of
- * either list; the end when there is none, or what is left when that is no whole strip. Infinite or
- * undefined distances may be near. */
-static size_t strip_find(const struct look *l, size_t at, float own_worst) {
-    for (; at + STRIP <= l->end; at += STRIP)
-        for (size_t j = at; j < at + STRIP; j++) {
-            const float low =
-                (l->norm + l->norms[j]) * l->slack.keep + l->products[j] - l->slack.tiny;
-            if (!(low > own_worst) || !(low > l->worst[j])) return at;
-        }
-    return at;
-}
-
-#ifdef __x86_64__
-AVX2 static inline __m256 eight_far(const struct look *l, size_t at, __m256 own_worst) {
-    const __m256 norms = _mm256_add_ps(_mm256_set1_ps(l->norm), _mm256_loadu_ps(l->norms + at));
-    const __m256 kept = _mm256_mul_ps(norms, _mm256_set1_ps(l->slack.keep));
-    const __m256 low = _mm256_sub_ps(_mm256_add_ps(kept, _mm256_loadu_ps(l->products + at)),
-                                     _mm256_set1_ps(l->slack.tiny));
-    return _mm256_and_ps(_mm256_cmp_ps(low, own_worst, _CMP_GT_OQ),
-                         _mm256_cmp_ps(low, _mm256_loadu_ps(l->worst + at), _CMP_GT_OQ));
-}
-
-AVX2 static size_t strip_find_avx2(const struct look *l, size_t at, float own_worst) {
-    const __m256 own = _mm256_set1_ps(own_worst);
-    for (; at + STRIP <= l->end; at += STRIP)
-        if (_mm256_movemask_ps(_mm256_and_ps(eight_far(l, at, own), eight_far(l, at + 8, own))) !=
-            0xff)
-            return at;
-    return at;
-}
-#endif
-
-static size_t strip_next(const struct look *l, size_t at, float own_worst) {
-#ifdef __x86_64__
-    if (__builtin_cpu_supports("avx2")) return strip_find_avx2(l, at, own_worst);
-#endif
-    return strip_find(l, at, own_worst);
+    return (struct sm_slack){(float)(1 - terms * FLT_EPSILON), (float)(4 * terms * FLT_MIN)};
 }
 
 /* Rounded up, for the strips. */
@@ -321,15 +245,15 @@ static float worst_of(const struct near *list, uint32_t k) {
 /* Row i of q against the rows of b of a tile, which begins with row j0, from `from` on. Within one
  * block each pair is seen once and goes into both lists. */
 static void row_compare(const struct search *s, const struct block *q, size_t i,
-                        const struct block *b, size_t j0, size_t from, struct look *look,
+                        const struct block *b, size_t j0, size_t from, struct sm_look *look,
                         struct near *near, float *worst) {
-    const struct slack slack = look->slack;
+    const struct sm_slack slack = look->slack;
     const uint64_t self = q->first + i;
     struct near *own = near + i * s->k;
     float own_worst = worst_of(own, s->k);
     look->norm = q->norms[i];
-    for (size_t at = from; (at = strip_next(look, at, own_worst)) < look->end;) {
-        const size_t end = at + STRIP < look->end ? at + STRIP : look->end;
+    for (size_t at = from; (at = sm_look_next(look, at, own_worst)) < look->end;) {
+        const size_t end = at + SM_LOOK_STRIP < look->end ? at + SM_LOOK_STRIP : look->end;
         for (; at < end; at++) {
             const size_t j = j0 + at;
             const float low =
@@ -354,7 +278,7 @@ static void rows_compare(const struct search *s, const struct block *q, size_t i
     for (size_t j0 = q == b ? i0 / TILE_COLUMNS * TILE_COLUMNS : 0; j0 < b->rows.n;
          j0 += TILE_COLUMNS) {
         const size_t left = b->rows.n - j0, columns = left < TILE_COLUMNS ? left : TILE_COLUMNS;
-        struct look look = {
+        struct sm_look look = {
             .norms = b->norms + j0, .worst = worst + j0, .end = columns, .slack = slack_of(d)};
         sm_dots_float(q->shifted + i0 * d, rows, b->panels + j0 * d, columns, d, s->products);
         for (size_t i = 0; i < rows; i++) {
@@ -465,9 +389,7 @@ static int neighbours_learn(struct search *s, const struct sm_method *method, st
                             struct sm_arena *arena, struct sm_err *err) {
     const struct sm_rebalance *r = sm_places_rebalance(s->places);
     int64_t *offsets = sm_arena_alloc(arena, (r->classes + (size_t)1) * sizeof *offsets);
-    double *variance = calloc(s->numbers + 1, sizeof *variance);
-    int failed =
-        offsets == NULL || variance == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
+    int failed = offsets == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
     s->k = method->neighbours(sm_places_pipeline(s->places)->rebalance->params);
     s->mixed = method->mixed;
     for (uint32_t c = 0; !failed && c < r->classes; c++)
@@ -484,10 +406,9 @@ static int neighbours_learn(struct search *s, const struct sm_method *method, st
         s->label = c;
         s->n = r->of[c].present;
         assert(s->k < s->n && s->n <= UINT32_MAX); /* the method's plan has seen to it */
-        failed = moments(s, variance, err);
+        failed = moments(s, NULL, err);
         if (!failed) failed = class_search(s, list + (size_t)offsets[c] * s->k, err);
     }
-    free(variance);
     if (failed) return -1;
     array_add(a, "offsets", SM_ARRAY_I64, r->classes + UINT64_C(1), 0, offsets);
     array_add(a, "neighbours", SM_ARRAY_U32, (uint64_t)offsets[r->classes], s->k, list);
