@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """SMOTE on 100,000 x 256 float32 with 5 % in the smaller class: neighbours learned and an epoch's rows made from an index, block
 by block as leases make them, beside imbalanced-learn's fit_resample of the same numbers into one array in memory, alternating in
-one run, one core each. Then what a rebalanced position costs in epochs of 10^5 and of 10^9.
+one run, one core each, in processor time. Then what a rebalanced position costs in epochs of 10^5 and of 10^9.
 
 usage: bench_tables_smote.py [--rounds N] [--rows N] [--columns N]      (BUILD as in the other benches; imbalanced-learn out of
 BUILD/peers, which `make bench-peers` makes, or of this Python)
@@ -24,9 +24,9 @@ IMBLEARN = """
 import json, sys, time
 import imblearn, numpy
 X, y = numpy.load(sys.argv[1]), numpy.load(sys.argv[2])
-start = time.perf_counter()
+start = time.process_time()
 made, labels = imblearn.over_sampling.SMOTE(random_state=1).fit_resample(X, y)
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 print(json.dumps({"seconds": seconds, "rows": len(made), "version": imblearn.__version__, "dtype": str(made.dtype)}))
 """
 ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
