@@ -32,3 +32,24 @@ struct sm_place sm_plan_at(const struct sm_plan *p, uint64_t position) {
     }
     return (struct sm_place){.sample = v / p->copies, .copy = (uint32_t)(v % p->copies)};
 }
+
+void sm_plan_many(const struct sm_plan *p, const uint64_t *positions, size_t n,
+                  struct sm_place *places) {
+    enum { PIECE = 256 };
+    uint64_t v[PIECE];
+    for (size_t first = 0; first < n; first += PIECE) {
+        const size_t m = n - first < PIECE ? n - first : PIECE;
+        for (size_t i = 0; i < m; i++) {
+            v[i] = positions[first + i];
+            assert(v[i] < sm_plan_positions(p));
+        }
+        if (p->shuffle) {
+            struct sm_permutation order =
+                sm_permutation_make(sm_plan_positions(p), p->seed, p->epoch);
+            sm_permutation_many(&order, v, m);
+        }
+        for (size_t i = 0; i < m; i++)
+            places[first + i] =
+                (struct sm_place){.sample = v[i] / p->copies, .copy = (uint32_t)(v[i] % p->copies)};
+    }
+}

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define SM_PLAN_VERSION 1
@@ -30,3 +31,6 @@ uint64_t sm_plan_shard_first(const struct sm_plan *p, uint64_t shard);
 uint64_t sm_plan_shard_count(const struct sm_plan *p, uint64_t shard);
 /* What stands at a position. */
 struct sm_place sm_plan_at(const struct sm_plan *p, uint64_t position);
+/* What stands at each of n positions, in whatever order they are. */
+void sm_plan_many(const struct sm_plan *p, const uint64_t *positions, size_t n,
+                  struct sm_place *places);

@@ -28,12 +28,13 @@ struct lease_rows {
     size_t stored;          /* rows of the lease that are stored */
     struct sm_rows in, out; /* of `block` rows */
     struct row_place *places;
-    uint64_t *samples;
+    struct sm_placed *placed; /* of them, as they are found */
+    uint64_t *samples;        /* before that: positions */
     struct sm_row_record *records;
     uint8_t *bad;
 };
 
-static void place_read(const struct sm_lease *l, struct row_place *p, uint32_t i);
+static void places_read(const struct sm_lease *l);
 static int block_make(struct sm_lease *l, struct sm_err *err);
 static int replace_bad(struct sm_lease *l, const struct sm_row_faults *faults, struct sm_err *err);
 static int block_store(struct sm_lease *l, struct sm_err *err);
@@ -46,10 +47,12 @@ int lease_rows_start(struct sm_lease *l, struct sm_err *err) {
     r->block = l->job.cage != NULL ? IMAGE_BLOCK_ROWS : BLOCK_ROWS;
     if (r->block > l->range.count) r->block = l->range.count;
     r->places = calloc(r->block, sizeof *r->places);
+    r->placed = calloc(r->block, sizeof *r->placed);
     r->samples = calloc(r->block, sizeof *r->samples);
     r->records = calloc(r->block, sizeof *r->records);
     r->bad = calloc(r->block, 1);
-    if (r->places == NULL || r->samples == NULL || r->records == NULL || r->bad == NULL)
+    if (r->places == NULL || r->placed == NULL || r->samples == NULL || r->records == NULL ||
+        r->bad == NULL)
         return sm_fail(err, SM_E_MEMORY, "out of memory");
     if (sm_rows_alloc(&r->in, r->block, in->n, in->is_double, err) != 0) return -1;
     return sm_rows_alloc(&r->out, r->block, out->n, out->is_double, err);
@@ -61,6 +64,7 @@ void lease_rows_free(struct sm_lease *l) {
     sm_rows_free(&r->in);
     sm_rows_free(&r->out);
     free(r->places);
+    free(r->placed);
     free(r->samples);
     free(r->records);
     free(r->bad);
@@ -75,17 +79,24 @@ int lease_rows_step(struct sm_lease *l, struct sm_err *err) {
     const uint32_t left = l->range.count - l->done;
     if (left == 0) return 1;
     r->n = left < r->block ? left : r->block;
-    for (size_t i = 0; i < r->n; i++)
-        place_read(l, &r->places[i], l->done + (uint32_t)i);
+    places_read(l);
     if (block_make(l, err) != 0 || block_store(l, err) != 0) return -1;
     l->done += (uint32_t)r->n;
     return l->done == l->range.count;
 }
 
-static void place_read(const struct sm_lease *l, struct row_place *p, uint32_t i) {
-    const uint64_t positions = sm_plan_positions(&l->job.plan), at = l->range.first + i;
-    *p = (struct row_place){.position = at % positions, .padding = at >= positions};
-    p->placed = sm_places_at(l->job.places, &l->job.plan, p->position);
+/* Of the block that begins where the lease has come to. */
+static void places_read(const struct sm_lease *l) {
+    const struct lease_rows *r = l->rows;
+    const uint64_t positions = sm_plan_positions(&l->job.plan);
+    for (size_t i = 0; i < r->n; i++) {
+        const uint64_t at = l->range.first + l->done + i;
+        r->places[i] = (struct row_place){.position = at % positions, .padding = at >= positions};
+        r->samples[i] = at % positions;
+    }
+    sm_places_many(l->job.places, &l->job.plan, r->samples, r->n, r->placed);
+    for (size_t i = 0; i < r->n; i++)
+        r->places[i].placed = r->placed[i];
 }
 
 /* Fills in with the rows of the places from first on; synthetic ones are mixed. */

@@ -259,15 +259,18 @@ static void synthetic_place(const struct sm_places *v, uint32_t epoch, const str
     placed->neighbour = sm_view_class_sample(v->view, d->label, to);
 }
 
-struct sm_placed sm_places_at(const struct sm_places *v, const struct sm_plan *plan,
-                              uint64_t position) {
-    struct sm_place place;
-    /* the classes of a batch stand together, in an order that is a keyed one already; copies are
-     * the whole epoch once more */
-    if (v->rebalanced && v->rebalance.method == SM_REBALANCE_BATCHES)
-        place = (struct sm_place){position % plan->samples, (uint32_t)(position / plan->samples)};
-    else
-        place = sm_plan_at(plan, position);
+/* The classes of a batch stand together, in an order that is a keyed one already; copies are the
+ * whole epoch once more. */
+static bool keeps_order(const struct sm_places *v) {
+    return v->rebalanced && v->rebalance.method == SM_REBALANCE_BATCHES;
+}
+
+static struct sm_place place_in_order(const struct sm_plan *plan, uint64_t position) {
+    return (struct sm_place){position % plan->samples, (uint32_t)(position / plan->samples)};
+}
+
+static struct sm_placed placed_at(const struct sm_places *v, const struct sm_plan *plan,
+                                  struct sm_place place) {
     struct sm_placed placed = {.copy = place.copy, .epoch = plan->epoch};
     if (!v->rebalanced) {
         placed.sample = placed.neighbour = sm_view_sample(v->view, place.sample);
@@ -292,6 +295,28 @@ struct sm_placed sm_places_at(const struct sm_places *v, const struct sm_plan *p
     placed.synthetic =
         d.added && sm_method_shrinkage(v->p->rebalance, sm_index_class(v->index, placed.label)) > 0;
     return placed;
+}
+
+struct sm_placed sm_places_at(const struct sm_places *v, const struct sm_plan *plan,
+                              uint64_t position) {
+    return placed_at(v, plan,
+                     keeps_order(v) ? place_in_order(plan, position) : sm_plan_at(plan, position));
+}
+
+void sm_places_many(const struct sm_places *v, const struct sm_plan *plan,
+                    const uint64_t *positions, size_t n, struct sm_placed *placed) {
+    enum { PIECE = 256 };
+    struct sm_place places[PIECE];
+    for (size_t first = 0; first < n; first += PIECE) {
+        const size_t m = n - first < PIECE ? n - first : PIECE;
+        if (keeps_order(v))
+            for (size_t i = 0; i < m; i++)
+                places[i] = place_in_order(plan, positions[first + i]);
+        else
+            sm_plan_many(plan, positions + first, m, places);
+        for (size_t i = 0; i < m; i++)
+            placed[first + i] = placed_at(v, plan, places[i]);
+    }
 }
 
 /* --- the account ------------------------------------------------------------------------------ */

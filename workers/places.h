@@ -41,6 +41,9 @@ uint64_t sm_places_samples(const struct sm_places *p);
 /* plan->samples is sm_places_samples. */
 struct sm_placed sm_places_at(const struct sm_places *p, const struct sm_plan *plan,
                               uint64_t position);
+/* Of n positions at once, in whatever order they are: that takes a fraction of the time. */
+void sm_places_many(const struct sm_places *p, const struct sm_plan *plan,
+                    const uint64_t *positions, size_t n, struct sm_placed *placed);
 
 /* The part's own samples in the order of the index, for fits and neighbours. */
 uint64_t sm_places_part_samples(const struct sm_places *p);

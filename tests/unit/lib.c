@@ -1,5 +1,6 @@
-/* The library's small parts: Philox against Random123's published vectors, the permutation, the plan, digests, buffers,
- * errors. A change in any number here changes every shard that users have, so these values are fixed. */
+/* The library's small parts: Philox against Random123's published vectors, the permutation, the
+ * plan, digests, buffers, errors. A change in any number here changes every shard that users have,
+ * so these values are fixed. */
 #include "lib/arena.h"
 #include "lib/buf.h"
 #include "lib/digest.h"
@@ -43,9 +44,10 @@ static void philox_gives_random123s_published_vectors(void **state) {
 static void streams_with_other_names_differ_and_the_same_name_repeats(void **state) {
     (void)state;
     struct sm_rng a = sm_rng_op(1, 2, 3, 4, 5), b = sm_rng_op(1, 2, 3, 4, 5);
-    struct sm_rng other[] = {sm_rng_op(9, 2, 3, 4, 5), sm_rng_op(1, 9, 3, 4, 5),
-                             sm_rng_op(1, 2, 9, 4, 5), sm_rng_op(1, 2, 3, 9, 5),
-                             sm_rng_op(1, 2, 3, 4, 9), sm_rng_op(UINT64_C(1) << 32 | 1, 2, 3, 4, 5)};
+    struct sm_rng other[] = {
+        sm_rng_op(9, 2, 3, 4, 5), sm_rng_op(1, 9, 3, 4, 5),
+        sm_rng_op(1, 2, 9, 4, 5), sm_rng_op(1, 2, 3, 9, 5),
+        sm_rng_op(1, 2, 3, 4, 9), sm_rng_op(UINT64_C(1) << 32 | 1, 2, 3, 4, 5)};
     uint32_t first[8];
     for (int i = 0; i < 8; i++) {
         first[i] = sm_rng_u32(&a);
@@ -87,19 +89,32 @@ static void the_permutation_is_a_bijection_with_a_working_inverse(void **state) 
         uint64_t n = sizes[s];
         struct sm_permutation p = sm_permutation_make(n, 42, 3);
         char *seen = calloc(n, 1);
+        uint64_t *many = calloc(n, sizeof *many);
+        for (uint64_t i = 0; i < n; i++)
+            many[i] = i;
+        sm_permutation_many(&p, many, n);
         for (uint64_t i = 0; i < n; i++) {
             uint64_t v = sm_permutation_at(&p, i);
             assert_true(v < n);
+            assert_int_equal(many[i], v);
             assert_int_equal(seen[v], 0);
             seen[v] = 1;
             assert_int_equal(sm_permutation_find(&p, v), i);
         }
         free(seen);
+        free(many);
     }
-    struct sm_permutation big = sm_permutation_make(UINT64_C(1000000000000), 42, 3);
-    for (uint64_t i = 0; i < 1000; i++)
-        assert_int_equal(sm_permutation_find(&big, sm_permutation_at(&big, i * 999999937 % big.n)),
-                         i * 999999937 % big.n);
+    const uint64_t sizes_big[] = {UINT64_C(1000000000000), UINT64_C(1) << 62};
+    for (int s = 0; s < 2; s++) {
+        struct sm_permutation big =
+            sm_permutation_make(sizes_big[s], UINT64_C(0xfedcba9876543210), 3);
+        for (uint64_t i = 0; i < 1000; i++) {
+            uint64_t at = i * 999999937 % big.n, many = at;
+            sm_permutation_many(&big, &many, 1);
+            assert_int_equal(many, sm_permutation_at(&big, at));
+            assert_int_equal(sm_permutation_find(&big, many), at);
+        }
+    }
 }
 
 static void every_order_of_four_comes_up_equally_often(void **state) {
