@@ -6,14 +6,17 @@
 #include "lib/digest.h"
 #include "lib/err.h"
 #include "lib/fs.h"
+#include "lib/guard.h"
 #include "lib/permutation.h"
 #include "lib/plan.h"
 #include "lib/rng.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -273,6 +276,38 @@ static void a_scratch_folder_is_gone_after_its_end_and_after_ctrl_c(void **state
     assert_int_equal(rmdir(s.dir), 0); /* so nothing is left in it */
 }
 
+struct look {
+    const char *at;
+    char seen;
+};
+
+static void look_at(void *context) {
+    struct look *l = context;
+    l->seen = *(const volatile char *)l->at;
+}
+
+static void a_page_that_is_no_longer_there_is_told_and_not_a_death(void **state) {
+    (void)state;
+    struct scratch s = scratch_make();
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const char *path = scratch_path(&s, "mapped");
+    int fd = open(path, O_RDWR | O_CREAT, 0600);
+    assert_true(fd >= 0);
+    for (int turn = 0; turn < 3; turn++) { /* and again after it was caught */
+        assert_int_equal(ftruncate(fd, (off_t)(2 * page)), 0);
+        char *map = mmap(NULL, 2 * page, PROT_READ, MAP_SHARED, fd, 0);
+        assert_true(map != MAP_FAILED);
+        struct look first = {.at = map}, last = {.at = map + page, .seen = 1};
+        assert_true(sm_guard(look_at, &last) && last.seen == 0);
+        assert_int_equal(ftruncate(fd, (off_t)page), 0);
+        assert_false(sm_guard(look_at, &last));
+        assert_true(sm_guard(look_at, &first));
+        munmap(map, 2 * page);
+    }
+    close(fd);
+    scratch_remove(&s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_gives_random123s_published_vectors),
@@ -286,6 +321,7 @@ int main(void) {
         cmocka_unit_test(a_buffer_never_grows_beyond_its_maximum),
         cmocka_unit_test(an_arena_gives_zeroed_memory_up_to_its_maximum),
         cmocka_unit_test(errors_keep_code_cause_and_context),
+        cmocka_unit_test(a_page_that_is_no_longer_there_is_told_and_not_a_death),
         cmocka_unit_test(a_scratch_folder_is_gone_after_its_end_and_after_ctrl_c),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

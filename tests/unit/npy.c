@@ -160,6 +160,41 @@ static void arrays_of_a_folder_and_their_labels_are_one_table(void **state) {
     scratch_remove(&t.s);
 }
 
+/* More files than are kept open, rows in no order, bad ones between them. */
+static void rows_here_and_there_are_those_of_a_whole_read(void **state) {
+    (void)state;
+    struct table t = {.s = scratch_make()};
+    struct sm_err err = {0};
+    enum { FILES = 90, ROWS = 11 };
+    float x[ROWS * 2];
+    for (int f = 0; f < FILES; f++) {
+        char name[32];
+        for (int i = 0; i < ROWS * 2; i++)
+            x[i] = (float)(f * 100 + i);
+        snprintf(name, sizeof name, "many/f%02d.npy", f);
+        save(&t.s, name, "<f4", "(11, 2)", x, sizeof x);
+    }
+    table_open(&t, "many");
+    const uint64_t n = sm_index_samples(t.index);
+    assert_int_equal(n, FILES * ROWS);
+    struct sm_rows whole, some;
+    assert_int_equal(sm_rows_alloc(&whole, n, 2, false, &err), 0);
+    assert_int_equal(sm_rows_alloc(&some, n, 2, false, &err), 0);
+    if (sm_table_read(t.rows, NULL, 0, n, &whole, &err) != 0) fail_msg("%s", err.text);
+    uint64_t samples[FILES * ROWS];
+    for (uint64_t step = 1; step < n; step += 211) { /* 1: in order, as samples */
+        for (uint64_t i = 0; i < n; i++)
+            samples[i] = i * step % n;
+        if (sm_table_read(t.rows, samples, 0, n, &some, &err) != 0) fail_msg("%s", err.text);
+        for (uint64_t i = 0; i < n; i++)
+            assert_memory_equal(some.f32 + 2 * i, whole.f32 + 2 * samples[i], 2 * sizeof(float));
+    }
+    sm_rows_free(&whole);
+    sm_rows_free(&some);
+    table_close(&t);
+    scratch_remove(&t.s);
+}
+
 static void labels_may_be_names_and_must_be_as_many_as_rows(void **state) {
     (void)state;
     struct table t = {.s = scratch_make()};
@@ -274,6 +309,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_type_becomes_the_same_numbers),
         cmocka_unit_test(arrays_of_a_folder_and_their_labels_are_one_table),
+        cmocka_unit_test(rows_here_and_there_are_those_of_a_whole_read),
         cmocka_unit_test(labels_may_be_names_and_must_be_as_many_as_rows),
         cmocka_unit_test(an_array_that_changed_after_indexing_is_told_by_name),
         cmocka_unit_test(what_is_no_matrix_of_numbers_is_refused),

@@ -1,22 +1,18 @@
-/* Rows out of an index: of a csv from its matrix, of npy from the arrays where they lie. Runs of
- * rows that follow each other are read at once; the matrix of a small csv is mapped, because a
- * lease gathers its rows one by one. Before: index.c. After: fits and leases. */
+/* Rows out of an index: of a csv from its matrix, of npy from the arrays where they lie
+ * (table_arrays.c). Runs of rows that follow each other are read at once; the matrix of a small csv
+ * is mapped, because a lease gathers its rows one by one. Before: index.c. After: fits and leases.
+ */
 #include "workers/sources/index_open.h"
 
 #include "lib/fs.h"
-#include "workers/sources/npy.h"
+#include "workers/sources/table_arrays.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-enum { MAP_BYTES = 256 << 20, PIECE_BYTES = 256 << 10 };
+enum { MAP_BYTES = 256 << 20 };
 
 struct sm_table {
     const struct sm_index *index;
@@ -24,15 +20,10 @@ struct sm_table {
     const uint8_t *matrix; /* of a csv, when it is in memory or mapped */
     void *map;
     size_t map_n;
-    int fd; /* npy: the file that was read last, or -1 */
-    const struct sm_index_file *open;
-    uint8_t *piece; /* npy: rows as they lie in the file */
-    size_t piece_n;
+    struct sm_arrays *arrays; /* npy */
 };
 
 static int read_matrix(const struct sm_table *t, const uint64_t *samples, uint64_t first, size_t n,
-                       struct sm_rows *out, struct sm_err *err);
-static int read_arrays(struct sm_table *t, const uint64_t *samples, uint64_t first, size_t n,
                        struct sm_rows *out, struct sm_err *err);
 
 static size_t row_bytes(const struct sm_index *x) {
@@ -48,9 +39,15 @@ int sm_table_open(struct sm_table **gives, const struct sm_index *index, const c
     struct sm_table *t = calloc(1, sizeof *t);
     if (t == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     t->index = index;
-    t->fd = -1;
     t->matrix = index->matrix;
     strcpy(t->root, root);
+    if (!index->table->has_matrix) {
+        t->arrays = sm_arrays_new(index, t->root);
+        if (t->arrays == NULL) {
+            free(t);
+            return sm_fail(err, SM_E_MEMORY, "out of memory");
+        }
+    }
     *gives = t;
     return 0;
 }
@@ -58,9 +55,8 @@ int sm_table_open(struct sm_table **gives, const struct sm_index *index, const c
 void sm_table_close(struct sm_table **tp) {
     struct sm_table *t = *tp;
     if (t == NULL) return;
-    if (t->fd >= 0) close(t->fd);
+    sm_arrays_free(t->arrays);
     if (t->map != NULL) munmap(t->map, t->map_n);
-    free(t->piece);
     free(t);
     *tp = NULL;
 }
@@ -86,7 +82,7 @@ int sm_table_read(struct sm_table *t, const uint64_t *samples, uint64_t first, s
     assert(samples != NULL || (first <= x->header->samples && n <= x->header->samples - first));
     if (samples != NULL) map_matrix(t);
     return x->table->has_matrix ? read_matrix(t, samples, first, n, out, err)
-                                : read_arrays(t, samples, first, n, out, err);
+                                : sm_arrays_read(t->arrays, samples, first, n, out, err);
 }
 
 static uint64_t sample_at(const uint64_t *samples, uint64_t first, size_t i) {
@@ -119,76 +115,6 @@ static int read_matrix(const struct sm_table *t, const uint64_t *samples, uint64
         if (got < 0) return sm_fail_errno(err, "cannot read rows from the index");
         if ((size_t)got < k * row)
             return sm_fail(err, SM_E_CHANGED, "the index became shorter after it was opened");
-    }
-    return 0;
-}
-
-static int open_array(struct sm_table *t, const struct sm_index_file *f, struct sm_err *err) {
-    const char *name = t->index->strings + f->name;
-    struct stat st;
-    if (t->open != f) {
-        char path[2 * SM_MAX_PATH_BYTES];
-        snprintf(path, sizeof path, "%s%s%s", name[0] == '/' ? "" : t->root,
-                 name[0] == '/' ? "" : "/", name);
-        if (t->fd >= 0) close(t->fd);
-        t->open = NULL;
-        t->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-        if (t->fd < 0 && errno == ENOENT)
-            return sm_fail(err, SM_E_CHANGED,
-                           "'%s' is no longer there, but the dataset was indexed with it", path);
-        if (t->fd < 0) return sm_fail_errno(err, "cannot open '%s'", path);
-        t->open = f;
-    }
-    if (fstat(t->fd, &st) != 0) return sm_fail_errno(err, "cannot read '%s'", name);
-    if ((uint64_t)st.st_size == f->file_bytes &&
-        (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec == f->mtime_ns)
-        return 0;
-    return sm_fail(err, SM_E_CHANGED,
-                   "'%s' changed after the dataset was indexed (hint: start a new run, into "
-                   "another folder)",
-                   name);
-}
-
-/* k rows of a file that follow each other, from its `row`-th on. */
-static int read_run(struct sm_table *t, const struct sm_index_file *f, uint64_t row, size_t k,
-                    uint8_t *to, struct sm_err *err) {
-    const size_t from_row = f->columns * sm_npy_item((int)f->type), to_row = row_bytes(t->index);
-    const size_t piece = PIECE_BYTES / from_row + 1;
-    if (t->piece_n < piece * from_row) {
-        free(t->piece);
-        t->piece_n = piece * from_row;
-        t->piece = malloc(t->piece_n);
-        if (t->piece == NULL) t->piece_n = 0;
-        if (t->piece == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    }
-    for (size_t i = 0, n; i < k; i += n) {
-        n = k - i < piece ? k - i : piece;
-        ssize_t got = sm_fs_pread(t->fd, t->piece, n * from_row, f->data + (row + i) * from_row);
-        const char *name = t->index->strings + f->name;
-        if (got < 0) return sm_fail_errno(err, "cannot read '%s'", name);
-        if ((size_t)got < n * from_row)
-            return sm_fail(err, SM_E_CHANGED, "'%s' became shorter while it was read", name);
-        sm_npy_convert(f, t->piece, n, t->index->schema.is_double, to + i * to_row);
-    }
-    return 0;
-}
-
-static int read_arrays(struct sm_table *t, const uint64_t *samples, uint64_t first, size_t n,
-                       struct sm_rows *out, struct sm_err *err) {
-    const struct sm_index *x = t->index;
-    const struct sm_index_file *checked = NULL;
-    uint8_t *to = out->data;
-    for (size_t i = 0, k; i < n; i += k) {
-        uint64_t sample = sample_at(samples, first, i), row = sm_index_row(x, sample);
-        const struct sm_index_file *f = sm_table_file(x, row);
-        k = run_length(samples, i, n);
-        if (k > f->first + f->rows - row) k = (size_t)(f->first + f->rows - row);
-        /* no bad row may lie within the run */
-        while (k > 1 && sm_index_row(x, sample + k - 1) != row + k - 1)
-            k /= 2;
-        if (f != checked && open_array(t, f, err) != 0) return -1;
-        checked = f;
-        if (read_run(t, f, row - f->first, k, to + i * row_bytes(x), err) != 0) return -1;
     }
     return 0;
 }

@@ -1,0 +1,14 @@
+/* Rows out of .npy files where they lie. Private to table_read.c, which is before it. */
+#pragma once
+
+#include "workers/sources/index_open.h"
+
+struct sm_arrays;
+
+/* root: the dataset's folder; kept as it is. */
+struct sm_arrays *sm_arrays_new(const struct sm_index *index, const char *root);
+void sm_arrays_free(struct sm_arrays *a);
+/* Row i of out becomes samples[i], or sample first + i when samples is NULL. SM_E_CHANGED: a file
+ * is not the one that was indexed. */
+int sm_arrays_read(struct sm_arrays *a, const uint64_t *samples, uint64_t first, size_t n,
+                   struct sm_rows *out, struct sm_err *err);
