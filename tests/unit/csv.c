@@ -6,6 +6,7 @@
 #include "workers/sources/csv_cell.h"
 #include "workers/sources/csv_scan.h"
 #include "workers/sources/number.h"
+#include "workers/sources/numbers.h"
 
 #include "lib/limits.h"
 #include "lib/rng.h"
@@ -158,6 +159,20 @@ static void assert_number(const char *text) {
     int b = (int)sm_number_parse_reference(text, strlen(text), &plain);
     if (a != b || memcmp(&fast, &plain, sizeof fast) != 0)
         fail_msg("'%s': %d %.17g, strtod: %d %.17g", text, a, fast, b, plain);
+    /* among others, as cells are: with digits right before and behind it */
+    char cells[1200];
+    size_t n = strlen(text);
+    if (n > 1000) return;
+    memset(cells, '7', sizeof cells);
+    memcpy(cells + SM_CSV_BEFORE + 3, text, n);
+    const struct sm_csv_field f[] = {{cells + SM_CSV_BEFORE, 3},
+                                     {cells + SM_CSV_BEFORE + 3, n},
+                                     {cells + SM_CSV_BEFORE + 3 + n, 16}};
+    double out[3] = {-7, -7, -7};
+    size_t found = sm_numbers_parse(f, 3, out);
+    if (found != (b == SM_NUMBER_FINITE ? 3 : 1) || out[0] != 777 ||
+        (found == 3 && (memcmp(&out[1], &plain, sizeof plain) != 0 || out[2] != 7777777777777777)))
+        fail_msg("'%s' among others: %zu, %.17g, strtod: %d %.17g", text, found, out[1], b, plain);
 }
 
 static void numbers_are_strtods_in_every_form(void **state) {

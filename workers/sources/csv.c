@@ -21,6 +21,7 @@ enum { BUFFER_BYTES = 256 << 10, FIELDS = 256 };
 struct sm_csv {
     int fd;
     char *path, delimiter;
+    char *store;  /* of buffer, with bytes before it that can be read */
     char *buffer; /* cap bytes and a byte more */
     size_t cap, used;
     bool eof, skipping;          /* the rest of a line is to be passed over */
@@ -56,11 +57,12 @@ int sm_csv_open_sized(struct sm_csv **gives, const char *path, char delimiter, s
     if (c == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     *c = (struct sm_csv){.fd = -1, .delimiter = delimiter, .line = 1, .cap = buffer_bytes};
     c->path = strdup(path);
-    c->buffer = malloc(c->cap + 1);
+    c->store = calloc(1, SM_CSV_BEFORE + c->cap + 1);
+    c->buffer = c->store + SM_CSV_BEFORE;
     c->marks = calloc(1, (c->cap + 1) * sizeof *c->marks);
     c->hash = XXH3_createState();
     int failed = 0;
-    if (c->path == NULL || c->buffer == NULL || c->marks == NULL || c->hash == NULL)
+    if (c->path == NULL || c->store == NULL || c->marks == NULL || c->hash == NULL)
         failed = sm_fail(err, SM_E_MEMORY, "out of memory");
     if (!failed) c->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (!failed && c->fd < 0) failed = sm_fail_errno(err, "cannot open '%s'", path);
@@ -88,7 +90,7 @@ void sm_csv_close(struct sm_csv **cp) {
     if (c->fd >= 0) close(c->fd);
     XXH3_freeState(c->hash);
     free(c->path);
-    free(c->buffer);
+    free(c->store);
     free(c->marks);
     free(c->doubled);
     free(c->fields);
@@ -161,9 +163,12 @@ static int refill(struct sm_csv *c, struct sm_err *err) {
     c->at = c->next = 0;
     if (c->used > c->cap / 2) {
         size_t cap = c->cap * 2;
-        char *buffer = realloc(c->buffer, cap + 1);
-        if (buffer != NULL) c->buffer = buffer;
-        uint32_t *marks = buffer == NULL ? NULL : reallocarray(c->marks, cap + 1, sizeof *c->marks);
+        char *store = realloc(c->store, SM_CSV_BEFORE + cap + 1);
+        if (store != NULL) {
+            c->store = store;
+            c->buffer = store + SM_CSV_BEFORE;
+        }
+        uint32_t *marks = store == NULL ? NULL : reallocarray(c->marks, cap + 1, sizeof *c->marks);
         if (marks == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
         c->marks = marks;
         c->cap = cap;

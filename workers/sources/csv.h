@@ -16,6 +16,7 @@
 
 struct sm_csv; /* an open file */
 
+enum { SM_CSV_BEFORE = 16 }; /* bytes before a field that can be read */
 struct sm_csv_field {
     const char *s; /* quotes taken off; not ended by NUL */
     size_t n;

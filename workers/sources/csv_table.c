@@ -6,6 +6,7 @@
 #include "workers/sources/csv_cell.h"
 #include "workers/sources/files.h"
 #include "workers/sources/number.h"
+#include "workers/sources/numbers.h"
 #include "workers/sources/table_build.h"
 
 #include <errno.h>
@@ -28,6 +29,8 @@ struct csv_table {
     size_t n_fields, label, group;
     size_t *field;              /* of a column */
     size_t *numbers, n_numbers; /* columns of this kind */
+    size_t *run;    /* how many numbers from this one on have fields and columns that follow */
+    double *values; /* of such a run */
     size_t *words, n_words;
     bool contradicted; /* a column of numbers has words: this pass only finds more of those */
     bool again;        /* the second pass */
@@ -70,6 +73,8 @@ static void release(struct csv_table *t) {
     free(t->names);
     free(t->field);
     free(t->numbers);
+    free(t->run);
+    free(t->values);
     free(t->words);
     free(t->block);
 }
@@ -160,8 +165,11 @@ static int choose_columns(struct csv_table *t, struct sm_err *err) {
     t->b.columns = calloc(t->n_fields, sizeof *t->b.columns);
     t->field = calloc(t->n_fields, sizeof *t->field);
     t->numbers = calloc(t->n_fields, sizeof *t->numbers);
+    t->run = calloc(t->n_fields, sizeof *t->run);
+    t->values = calloc(t->n_fields, sizeof *t->values);
     t->words = calloc(t->n_fields, sizeof *t->words);
-    if (t->b.columns == NULL || t->field == NULL || t->numbers == NULL || t->words == NULL)
+    if (t->b.columns == NULL || t->field == NULL || t->numbers == NULL || t->run == NULL ||
+        t->values == NULL || t->words == NULL)
         return sm_fail(err, SM_E_MEMORY, "out of memory");
     for (size_t i = 0; i < t->n_fields; i++) {
         if (i == t->label || i == t->group) continue;
@@ -217,6 +225,15 @@ static bool contradict(struct csv_table *t, const struct sm_csv_row *row) {
     return any;
 }
 
+/* How many columns of numbers from the k-th on have fields and columns that follow each other. */
+static size_t numbers_run(const struct csv_table *t, size_t k) {
+    size_t n = 1;
+    while (k + n < t->n_numbers && t->numbers[k + n] == t->numbers[k] + n &&
+           t->field[t->numbers[k + n]] == t->field[t->numbers[k]] + n)
+        n++;
+    return n;
+}
+
 static void sort_by_kind(struct csv_table *t) {
     t->n_numbers = t->n_words = 0;
     for (size_t i = 0; i < t->b.n_columns; i++)
@@ -224,6 +241,8 @@ static void sort_by_kind(struct csv_table *t) {
             t->numbers[t->n_numbers++] = i;
         else
             t->words[t->n_words++] = i;
+    for (size_t k = 0; k < t->n_numbers; k++)
+        t->run[k] = numbers_run(t, k);
 }
 
 static int guess_kinds(struct csv_table *t, struct sm_csv *csv, struct sm_csv_row *row,
@@ -316,24 +335,54 @@ static void tell_overflow(const struct csv_table *t, size_t column, const struct
              of_double ? "a number" : "float32 (hint: source.float64: true)");
 }
 
-/* The first column of numbers whose cell has no element is told in text. */
-static bool take_numbers(struct csv_table *t, const struct sm_csv_row *row, char text[TEXT_BYTES]) {
+/* The k-th column of numbers, whatever its cell is. The first one that has no element is told in
+ * text. */
+static void take_number(struct csv_table *t, const struct sm_csv_row *row, size_t k, bool *sound,
+                        char text[TEXT_BYTES]) {
     void *to = row_at(t);
-    const bool is_double = t->b.is_double;
+    const size_t i = t->numbers[k];
+    const struct sm_csv_field *f = &row->fields[t->field[i]];
+    double v;
+    enum sm_cell cell = sm_cell_number(&t->missing, f, &v);
+    if (cell == SM_CELL_NUMBER && put(t->b.is_double, to, i, v)) return;
+    if (cell == SM_CELL_WORD && t->b.columns[i].kind == SM_COLUMN_NUMBER)
+        t->contradicted |= contradict(t, row);
+    if (cell == SM_CELL_NUMBER || cell == SM_CELL_OVERFLOW) {
+        if (*sound) tell_overflow(t, i, f, cell == SM_CELL_OVERFLOW, text);
+        *sound = false;
+    }
+    put(t->b.is_double, to, i, NAN);
+}
+
+/* The values of a run become cells from `column` on. False: one has no float32. */
+static bool put_many(const struct csv_table *t, size_t column, size_t n) {
+    if (t->b.is_double) {
+        memcpy((double *)row_at(t) + column, t->values, n * sizeof *t->values);
+        return true;
+    }
+    float *to = (float *)row_at(t) + column;
     bool sound = true;
-    for (size_t k = 0; k < t->n_numbers; k++) {
-        size_t i = t->numbers[k];
-        const struct sm_csv_field *f = &row->fields[t->field[i]];
-        double v;
-        enum sm_cell cell = sm_cell_number(&t->missing, f, &v);
-        if (cell == SM_CELL_NUMBER && put(is_double, to, i, v)) continue;
-        if (cell == SM_CELL_WORD && t->b.columns[i].kind == SM_COLUMN_NUMBER)
-            t->contradicted |= contradict(t, row);
-        if (cell == SM_CELL_NUMBER || cell == SM_CELL_OVERFLOW) {
-            if (sound) tell_overflow(t, i, f, cell == SM_CELL_OVERFLOW, text);
-            sound = false;
+    for (size_t k = 0; k < n; k++) {
+        to[k] = (float)t->values[k];
+        sound &= (bool)isfinite(to[k]);
+    }
+    return sound;
+}
+
+static bool take_numbers(struct csv_table *t, const struct sm_csv_row *row, char text[TEXT_BYTES]) {
+    bool sound = true;
+    for (size_t k = 0, n; k < t->n_numbers; k += n) {
+        n = t->run[k];
+        const size_t i = t->numbers[k];
+        /* a number may stand for a missing cell: then each is looked at */
+        bool many = !t->missing.numbers;
+        for (size_t got = 0; got < n; got++) {
+            const struct sm_csv_field *f = &row->fields[t->field[i] + got];
+            const size_t found = many ? sm_numbers_parse(f, n - got, t->values) : 0;
+            many = many && put_many(t, i + got, found);
+            if (many) got += found;
+            if (got < n) take_number(t, row, k + got, &sound, text);
         }
-        put(is_double, to, i, NAN);
     }
     return sound;
 }
