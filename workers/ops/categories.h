@@ -52,25 +52,95 @@ static inline void categories_merge(const struct sm_fit_context *c, const struct
         ((uint64_t *)into)[i] += ((const uint64_t *)other)[i];
 }
 
+/* Categories that are rare count as one, "infrequent", as scikit-learn's min_frequency (a number of
+ * rows, or below 1 a share of them) and max_categories (with that one). null: no limit. */
+struct grouping {
+    struct sm_any min_frequency, max_categories;
+};
+
+#define GROUPING_PARAMS(owner)                                                                    \
+    {.name = "min_frequency",                                                                     \
+     .type = SM_T_ANY,                                                                            \
+     .offset = offsetof(owner, grouping.min_frequency),                                           \
+     .dflt = "null",                                                                              \
+     .null_ok = true,                                                                             \
+     .doc = "categories of fewer training rows count as one; below 1 it is a share of the rows"}, \
+    {                                                                                             \
+        .name = "max_categories", .type = SM_T_ANY,                                               \
+        .offset = offsetof(owner, grouping.max_categories), .dflt = "null", .null_ok = true,      \
+        .doc = "at most so many of each column; the rarest count as one"                          \
+    }
+
+static inline bool grouping_is_on(const struct grouping *g) {
+    return g->min_frequency.kind != SM_ANY_NULL || g->max_categories.kind != SM_ANY_NULL;
+}
+
+static inline int grouping_check(const struct grouping *g, struct sm_err *err) {
+    const struct sm_any *f = &g->min_frequency, *m = &g->max_categories;
+    if (f->kind != SM_ANY_NULL && !(f->kind == SM_ANY_NUMBER && f->number > 0 &&
+                                    (f->number < 1 || f->number == floor(f->number))))
+        return sm_fail(err, SM_E_PIPELINE,
+                       "'min_frequency' is a whole number of rows, or a share above 0 and below 1");
+    if (m->kind != SM_ANY_NULL &&
+        !(m->kind == SM_ANY_NUMBER && m->number >= 1 && m->number == floor(m->number)))
+        return sm_fail(err, SM_E_PIPELINE, "'max_categories' is a whole number of at least 1");
+    return 0;
+}
+
+/* Marks the rare ones of a column's n cells, of which those with a count of 0 do not occur. Of
+ * equally frequent ones the later stay, as in scikit-learn. */
+static inline void grouping_mark(const struct grouping *g, const uint64_t *counts, size_t n,
+                                 uint64_t rows, uint8_t *rare) {
+    const double f = g->min_frequency.kind == SM_ANY_NUMBER ? g->min_frequency.number : 0;
+    size_t frequent = 0, rares = 0;
+    for (size_t i = 0; i < n; i++) {
+        rare[i] = counts[i] > 0 && (double)counts[i] < (f < 1 ? f * (double)rows : f);
+        rares += rare[i];
+        frequent += counts[i] > 0 && !rare[i];
+    }
+    if (g->max_categories.kind != SM_ANY_NUMBER) return;
+    const size_t most = (size_t)fmin(g->max_categories.number, (double)n + 1);
+    if (frequent + (rares > 0) <= most) return;
+    for (; frequent > most - 1; frequent--) {
+        size_t least = n;
+        for (size_t i = 0; i < n; i++)
+            if (counts[i] > 0 && !rare[i] && (least == n || counts[i] < counts[least])) least = i;
+        rare[least] = 1;
+    }
+}
+
 /* Learns the array "codes_": for each cell of each column's table its number among those that
- * occur, or -1; and "counts_". */
-static inline int categories_next(const struct sm_fit_context *c, struct sm_buf *state,
-                                  const void *merged, bool *done, struct sm_artifact *a,
-                                  struct sm_arena *arena, struct sm_err *err) {
+ * occur, or -1; all rare ones have the number behind the others'. And "counts_"; and with grouping
+ * "infrequent_", which of them are rare. missing: a missing cell may be rare too. */
+static inline int categories_learn(const struct sm_fit_context *c, const struct grouping *g,
+                                   bool missing, const void *merged, struct sm_artifact *a,
+                                   struct sm_arena *arena, struct sm_err *err) {
     const uint64_t *counts = merged;
     const size_t n = categories_all(c->in);
     int64_t *codes = calloc(2 * n + 1, sizeof *codes), *seen = codes + n;
-    (void)state;
-    if (codes == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    for (size_t k = 0, at = 0; k < c->in->n; k++)
-        for (size_t i = 0, code = 0; i < categories_cells(c->in, k); i++, at++) {
-            codes[at] = counts[at] > 0 ? (int64_t)code++ : -1;
-            seen[at] = (int64_t)counts[at];
+    uint8_t *rare = calloc(n + 1, 1);
+    int failed = codes == NULL || rare == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
+    for (size_t k = 0, at = 0; !failed && k < c->in->n; k++) {
+        const size_t cells = categories_cells(c->in, k);
+        int64_t code = 0;
+        if (cells > 0 && grouping_is_on(g))
+            grouping_mark(g, counts + at, missing ? cells : cells - 1, c->rows, rare + at);
+        for (size_t i = at; i < at + cells; i++)
+            codes[i] = counts[i] > 0 && !rare[i] ? code++ : -1;
+        /* a missing cell that is not grouped stands behind the rare ones */
+        if (cells > 0 && !missing && codes[at + cells - 1] >= 0) code--;
+        for (size_t i = at; i < at + cells; i++) {
+            if (rare[i]) codes[i] = code;
+            seen[i] = (int64_t)counts[i];
         }
-    *done = true;
-    int failed = learned_add(a, arena, "codes_", SM_ARRAY_I64, n, 0, codes, err);
+        at += cells;
+    }
+    if (!failed) failed = learned_add(a, arena, "codes_", SM_ARRAY_I64, n, 0, codes, err);
     if (!failed) failed = learned_add(a, arena, "counts_", SM_ARRAY_I64, n, 0, seen, err);
+    if (!failed && grouping_is_on(g))
+        failed = learned_add(a, arena, "infrequent_", SM_ARRAY_U8, n, 0, rare, err);
     free(codes);
+    free(rare);
     return failed;
 }
 

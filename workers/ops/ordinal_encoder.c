@@ -8,6 +8,7 @@ static const char *const unknowns[] = {"error", "use_encoded_value", NULL};
 struct params {
     int handle_unknown; /* enum unknown */
     struct sm_any unknown_value, encoded_missing_value;
+    struct grouping grouping;
     struct sm_strs columns;
 };
 
@@ -31,6 +32,7 @@ static const struct sm_param params[] = {
      .dflt = "null",
      .null_ok = true,
      .doc = "what a missing cell becomes, a number; null: it stays missing"},
+    GROUPING_PARAMS(struct params),
     COLUMNS_PARAM(struct params, "all that hold categories"),
 };
 
@@ -39,7 +41,7 @@ static int check(const void *p_, struct sm_err *err) {
     if (p->unknown_value.kind == SM_ANY_WORD || p->encoded_missing_value.kind == SM_ANY_WORD)
         return sm_fail(err, SM_E_PIPELINE,
                        "'unknown_value' and 'encoded_missing_value' are numbers");
-    return 0;
+    return grouping_check(&p->grouping, err);
 }
 
 static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm_err *err) {
@@ -48,8 +50,16 @@ static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm
     return columns_check(c->in, &p->columns, SM_COLUMN_CATEGORY, err);
 }
 
+static int next(const struct sm_fit_context *c, struct sm_buf *state, const void *merged,
+                bool *done, struct sm_artifact *a, struct sm_arena *arena, struct sm_err *err) {
+    const struct params *p = c->params;
+    (void)state;
+    *done = true;
+    return categories_learn(c, &p->grouping, false, merged, a, arena, err);
+}
+
 static const struct sm_fit fit = {begin, categories_partial_bytes, categories_map, categories_merge,
-                                  categories_next};
+                                  next};
 
 /* The columns become numbers. */
 static int schema(const void *params_, const struct sm_artifact *learned,

@@ -9,6 +9,7 @@ static const char *const strategies[] = {"mean", "median", "most_frequent", "con
 struct params {
     int strategy; /* enum strategy */
     struct sm_any fill_value;
+    bool add_indicator;
     struct sm_strs columns;
 };
 
@@ -25,6 +26,11 @@ static const struct sm_param params[] = {
      .dflt = "null",
      .null_ok = true,
      .doc = "for constant: a number, or a category that the column has; null: 0"},
+    {.name = "add_indicator",
+     .type = SM_T_BOOL,
+     .offset = offsetof(struct params, add_indicator),
+     .dflt = "false",
+     .doc = "a column more for each that lacked cells in training: 1 where the cell is missing"},
     COLUMNS_PARAM(struct params, "all of the kind that the strategy works on"),
 };
 
@@ -125,14 +131,15 @@ static double category_named(const struct sm_column *column, const char *name) {
     return -1;
 }
 
-/* What fills column k; n: how many cells it had to learn from. */
+/* What fills column k; cells: how many it had to learn from. */
 static int fill_find(const struct sm_fit_context *c, size_t k, const void *merged,
-                     const double *medians, const double *counts, double *fill,
+                     const double *medians, const double *counts, double *fill, double *cells,
                      struct sm_err *err) {
     const struct params *p = c->params;
     const struct sm_column *column = &c->in->columns[k];
     double n = 0;
     if (p->strategy == CONSTANT) {
+        *cells = ((const struct sum *)merged)[k].n;
         *fill = p->fill_value.kind == SM_ANY_NUMBER ? p->fill_value.number
                 : p->fill_value.kind == SM_ANY_WORD ? category_named(column, p->fill_value.word)
                                                     : 0;
@@ -154,6 +161,7 @@ static int fill_find(const struct sm_fit_context *c, size_t k, const void *merge
             n += (double)seen[i];
         }
     }
+    *cells = n;
     if (n > 0) return 0;
     return sm_fail(err, SM_E_DATASET,
                    "column '%.80s' has no value in %llu rows (hint: DropColumns, or strategy: "
@@ -166,7 +174,7 @@ static int next(const struct sm_fit_context *c, struct sm_buf *state, const void
     const struct params *p = c->params;
     const size_t n = c->in->n;
     double *fill = calloc(3 * n + 1, sizeof *fill), *medians = fill + n, *counts = medians + n;
-    uint8_t *picked = calloc(n + 1, 1);
+    uint8_t *picked = calloc(2 * n + 1, 1), *lacked = picked + n;
     int failed = fill == NULL || picked == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
     *done = true;
     if (!failed && p->strategy == MEDIAN)
@@ -174,10 +182,14 @@ static int next(const struct sm_fit_context *c, struct sm_buf *state, const void
     if (!failed && *done) {
         columns_pick(c->in, &p->columns, kind_of(p), picked);
         for (size_t k = 0; !failed && k < n; k++) {
+            double cells = (double)c->rows;
             fill[k] = NAN; /* stays missing */
-            if (picked[k]) failed = fill_find(c, k, merged, medians, counts, &fill[k], err);
+            if (picked[k]) failed = fill_find(c, k, merged, medians, counts, &fill[k], &cells, err);
+            lacked[k] = cells < (double)c->rows;
         }
         if (!failed) failed = learned_add(a, arena, "statistics_", SM_ARRAY_F64, n, 0, fill, err);
+        if (!failed && p->add_indicator)
+            failed = learned_add(a, arena, "indicator_", SM_ARRAY_U8, n, 0, lacked, err);
     }
     free(fill);
     free(picked);
@@ -186,26 +198,58 @@ static int next(const struct sm_fit_context *c, struct sm_buf *state, const void
 
 static const struct sm_fit fit = {begin, partial_bytes, map, merge, next};
 
+static int schema_with_indicators(const struct sm_schema *in, const uint8_t *lacked,
+                                  struct sm_schema *out, struct sm_arena *arena,
+                                  struct sm_err *err) {
+    struct sm_schema made = {.n = in->n, .is_double = in->is_double};
+    made.columns = calloc(2 * in->n + 1, sizeof *made.columns);
+    if (made.columns == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    memcpy(made.columns, in->columns, in->n * sizeof *made.columns);
+    int failed = 0;
+    for (size_t k = 0; !failed && k < in->n; k++) {
+        if (!lacked[k]) continue;
+        const size_t n = strlen(in->columns[k].name) + sizeof "missingindicator_";
+        char *name = sm_arena_alloc(arena, n);
+        if (name == NULL) failed = sm_fail(err, SM_E_MEMORY, "out of memory");
+        if (failed) break;
+        snprintf(name, n, "missingindicator_%s", in->columns[k].name);
+        made.columns[made.n++] = (struct sm_column){.name = name};
+    }
+    if (!failed) failed = sm_schema_copy(out, &made, arena, err);
+    free(made.columns);
+    return failed;
+}
+
 static int schema(const void *params_, const struct sm_artifact *learned,
                   const struct sm_schema *in, struct sm_schema *out, struct sm_arena *arena,
                   struct sm_err *err) {
     const struct params *p = params_;
-    (void)learned;
-    return columns_keep(in, &p->columns, kind_of(p), out, arena, err);
+    if (!p->add_indicator) return columns_keep(in, &p->columns, kind_of(p), out, arena, err);
+    if (columns_check(in, &p->columns, kind_of(p), err) != 0) return -1;
+    *out = (struct sm_schema){.is_double = in->is_double};
+    if (learned == NULL) return 0; /* only the fit knows which columns lack cells */
+    const uint8_t *lacked = learned_find(learned, "indicator_", SM_ARRAY_U8, in->n);
+    if (lacked == NULL) return learned_wrong(err);
+    return schema_with_indicators(in, lacked, out, arena, err);
 }
 
 static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
                  const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
                  struct sm_err *err) {
+    const struct params *p = params_;
     const size_t n = in->n;
     const double *fill = learned_find(learned, "statistics_", SM_ARRAY_F64, n);
-    (void)params_, (void)faults;
-    if (fill == NULL) return learned_wrong(err);
-    for (size_t i = 0; i < block->n; i++)
+    const uint8_t *lacked = learned_find(learned, "indicator_", SM_ARRAY_U8, n);
+    (void)faults;
+    if (fill == NULL || (p->add_indicator && lacked == NULL)) return learned_wrong(err);
+    for (size_t i = 0; i < block->n; i++) {
         for (size_t k = 0; k < n; k++) {
             const double x = sm_rows_cell(block, i, k);
             sm_rows_put(out, i, k, x == x ? x : fill[k]);
         }
+        for (size_t k = 0, at = n; p->add_indicator && k < n; k++)
+            if (lacked[k]) sm_rows_put(out, i, at++, isnan(sm_rows_cell(block, i, k)));
+    }
     return 0;
 }
 
