@@ -8,8 +8,8 @@
 #include "workers/kernels/dots.h"
 #include "workers/kernels/rows.h"
 #include "workers/ops/picked.h"
-#include "workers/table/blas.h"
 #include "workers/table/scatter.h"
+#include "workers/table/subspace.h"
 
 #include <float.h>
 
@@ -182,25 +182,6 @@ static struct sm_scatter scatter_in(const struct head *h, struct sums *s) {
                                .scatter = h->directions == 0 ? mean + h->columns : NULL};
 }
 
-/* W += X' (X Q), X centred. */
-static int map_power(const struct sm_buf *state, const struct sm_rows *block, double *x,
-                     void *partial, struct sm_err *err) {
-    const struct head h = head_of(state);
-    const struct sm_blas *blas = sm_blas(err);
-    const blasint d = (blasint)h.columns, l = (blasint)h.directions, n = (blasint)block->n;
-    double *y = malloc(block->n * h.directions * sizeof *y);
-    if (blas == NULL || y == NULL) {
-        free(y);
-        return blas == NULL ? -1 : sm_fail(err, SM_E_MEMORY, "out of memory");
-    }
-    const double *q = state_mean(state) + h.columns;
-    blas->dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, l, d, 1, x, d, q, l, 0, y, l);
-    blas->dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, d, l, n, 1, x, d, y, l, 1,
-                sums_mean(partial), l);
-    free(y);
-    return 0;
-}
-
 /* Float32 blocks: the picked columns go to the sums as they are. */
 static int map_moments_float(const struct head *h, const struct sm_rows *block,
                              const struct picked *picked, struct sums *s, struct sm_err *err) {
@@ -223,8 +204,9 @@ static int map_double(const struct head *h, const struct sm_buf *state, const st
     double *x = malloc((block->n * picked->n + 1) * sizeof *x);
     if (x == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     centre(block, picked, h->round > 0 ? state_mean(state) : NULL, x);
-    int failed =
-        h->round > 0 ? map_power(state, block, x, s, err) : sm_scatter_add(&to, x, block->n, err);
+    int failed = h->round > 0 ? sm_subspace_add(x, block->n, h->columns, h->directions,
+                                                state_mean(state) + h->columns, sums_mean(s), err)
+                              : sm_scatter_add(&to, x, block->n, err);
     free(x);
     return failed;
 }
@@ -271,30 +253,6 @@ static void merge(const struct sm_fit_context *c, const struct sm_buf *state, vo
 }
 
 /* --- what is learned -------------------------------------------------------------------------- */
-
-/* Eigenvalues (rising) and vectors of a symmetric matrix of which the lower half, row by row, is
- * given: row i of a becomes the vector of value i. */
-static int eigen(double *a, size_t n, double *values, struct sm_err *err) {
-    const struct sm_blas *blas = sm_blas(err);
-    if (blas == NULL) return -1;
-    blasint d = (blasint)n, info = 0, lwork = -1, liwork = -1, isize = 0;
-    double size = 0;
-    /* row by row the lower half is column by column the upper one */
-    blas->dsyevd("V", "U", &d, a, &d, values, &size, &lwork, &isize, &liwork, &info);
-    lwork = (blasint)size;
-    liwork = isize;
-    double *work = malloc((size_t)lwork * sizeof *work);
-    blasint *iwork = malloc((size_t)liwork * sizeof *iwork);
-    if (work == NULL || iwork == NULL) {
-        free(work);
-        free(iwork);
-        return sm_fail(err, SM_E_MEMORY, "no memory for the eigenvectors of %zu columns", n);
-    }
-    blas->dsyevd("V", "U", &d, a, &d, values, work, &lwork, iwork, &liwork, &info);
-    free(work);
-    free(iwork);
-    return info == 0 ? 0 : sm_fail(err, SM_E_OP, "the eigenvectors were not found (%d)", (int)info);
-}
 
 /* The entry of largest size becomes positive; of equals the first decides. */
 static void sign_fix(double *component, size_t n) {
@@ -354,21 +312,6 @@ static int learn(const struct params *p, struct result *r, struct sm_artifact *a
     return failed ? -1 : 0;
 }
 
-/* Values fall, and none is below nothing. */
-static void turn_round(double *values, double *vectors, size_t n, size_t columns, double *scratch) {
-    for (size_t i = 0; i < n / 2; i++) {
-        const size_t j = n - 1 - i;
-        const double v = values[i];
-        values[i] = values[j];
-        values[j] = v;
-        memcpy(scratch, vectors + i * columns, columns * sizeof *scratch);
-        memcpy(vectors + i * columns, vectors + j * columns, columns * sizeof *scratch);
-        memcpy(vectors + j * columns, scratch, columns * sizeof *scratch);
-    }
-    for (size_t i = 0; i < n; i++)
-        if (values[i] < 0) values[i] = 0;
-}
-
 static int next_covariance(const struct sm_fit_context *c, const struct sums *s,
                            struct sm_artifact *a, struct sm_arena *arena, struct sm_err *err) {
     struct sums *own = (struct sums *)(uintptr_t)s; /* the merged partial is ours to change */
@@ -378,7 +321,7 @@ static int next_covariance(const struct sm_fit_context *c, const struct sums *s,
     if (picked_make(c->in, &p->columns, &picked, err) != 0) return -1;
     const size_t d = picked.n;
     free(picked.at);
-    double *scatter = mean + d, *values = calloc(2 * d + 1, sizeof *values);
+    double *scatter = mean + d, *values = calloc(d + 1, sizeof *values);
     if (values == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     double total = 0;
     for (size_t i = 0; i < d; i++) {
@@ -386,9 +329,8 @@ static int next_covariance(const struct sm_fit_context *c, const struct sums *s,
             scatter[i * d + k] /= s->n - 1;
         total += scatter[i * d + i];
     }
-    int failed = eigen(scatter, d, values, err);
+    int failed = sm_eigen(scatter, d, values, err);
     if (!failed) {
-        turn_round(values, scatter, d, d, values + d);
         struct result r = {.columns = d,
                            .found = d < (size_t)s->n ? d : (size_t)s->n,
                            .rows = s->n,
@@ -400,44 +342,6 @@ static int next_covariance(const struct sm_fit_context *c, const struct sums *s,
     }
     free(values);
     return failed;
-}
-
-/* Makes the columns of W (d x l, row by row) orthonormal. */
-static int orthonormal(double *w, size_t d, size_t l, struct sm_err *err) {
-    const struct sm_blas *blas = sm_blas(err);
-    const blasint m = (blasint)d, n = (blasint)l;
-    blasint lwork = -1, info = 0;
-    double size = 0;
-    if (blas == NULL) return -1;
-    double *columns = malloc((d * l + l) * sizeof *columns), *tau = columns + d * l;
-    if (columns == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    for (size_t i = 0; i < d; i++)
-        for (size_t k = 0; k < l; k++)
-            columns[k * d + i] = w[i * l + k];
-    blas->dgeqrf(&m, &n, columns, &m, tau, &size, &lwork, &info);
-    lwork = (blasint)size + n;
-    double *work = malloc((size_t)lwork * sizeof *work);
-    if (work != NULL) {
-        blas->dgeqrf(&m, &n, columns, &m, tau, work, &lwork, &info);
-        blas->dorgqr(&m, &n, &n, columns, &m, tau, work, &lwork, &info);
-    }
-    for (size_t i = 0; work != NULL && i < d; i++)
-        for (size_t k = 0; k < l; k++)
-            w[i * l + k] = columns[k * d + i];
-    const bool ok = work != NULL && info == 0;
-    free(work);
-    free(columns);
-    return ok ? 0 : sm_fail(err, SM_E_OP, "the directions could not be made orthonormal");
-}
-
-/* Normal numbers by Box and Muller, each named by its place. */
-static void start_directions(const struct sm_fit_context *c, double *q, size_t d, size_t l) {
-    for (size_t i = 0; i < d; i++)
-        for (size_t k = 0; k < l; k++) {
-            struct sm_rng rng = sm_rng_op(c->seed, 0, i, (uint32_t)k, 0x50434100);
-            const double u = 1 - sm_rng_double(&rng), v = sm_rng_double(&rng);
-            q[i * l + k] = sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * v);
-        }
 }
 
 /* The first round of the randomized way gave means and squares; then W = C Q for a Q that turns
@@ -454,8 +358,7 @@ static int next_randomized(const struct sm_fit_context *c, struct sm_buf *state,
         h.total = s->squares;
         double *q = malloc(d * l * sizeof *q);
         if (q == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-        start_directions(c, q, d, l);
-        int failed = orthonormal(q, d, l, err);
+        int failed = sm_subspace_begin(c->seed, d, l, q, err);
         sm_buf_reset(state);
         sm_buf_add(state, &h, sizeof h);
         sm_buf_add(state, w, d * sizeof *w); /* the means */
@@ -468,24 +371,13 @@ static int next_randomized(const struct sm_fit_context *c, struct sm_buf *state,
         h.round++;
         memcpy(state->data, &h, sizeof h);
         memcpy(q, w, d * l * sizeof *q);
-        return orthonormal(q, d, l, err);
+        return sm_orthonormal(q, d, l, err);
     }
-    const struct sm_blas *blas = sm_blas(err);
-    double *small = calloc(l * l + l + l * d + d, sizeof *small), *values = small + l * l,
-           *vectors = values + l;
-    if (blas == NULL || small == NULL) {
-        free(small);
-        return blas == NULL ? -1 : sm_fail(err, SM_E_MEMORY, "out of memory");
-    }
-    const blasint bd = (blasint)d, bl = (blasint)l;
     const double rows = (double)c->rows;
-    blas->dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, bl, bl, bd, 1 / (rows - 1), q, bl, w, bl,
-                0, small, bl);
-    int failed = eigen(small, l, values, err);
+    double *vectors = calloc(l * d + l + 1, sizeof *vectors), *values = vectors + l * d;
+    if (vectors == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    int failed = sm_subspace_end(q, w, d, l, rows, vectors, values, err);
     if (!failed) {
-        turn_round(values, small, l, l, vectors);
-        blas->dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, bl, bd, bl, 1, small, bl, q, bl, 0,
-                    vectors, bd);
         struct result r = {.columns = d,
                            .found = l,
                            .rows = rows,
@@ -496,7 +388,7 @@ static int next_randomized(const struct sm_fit_context *c, struct sm_buf *state,
         failed = learn(p, &r, a, arena, err);
     }
     *done = true;
-    free(small);
+    free(vectors);
     return failed;
 }
 
