@@ -70,8 +70,8 @@ struct sm_record {
 enum sm_action_kind {
     SM_ACTION_SEND,    /* message to peer */
     SM_ACTION_PERSIST, /* record */
-    SM_ACTION_INDEX,   /* send index_path from offset on to peer as IndexChunk of job, if it is that
-                          file */
+    SM_ACTION_INDEX,   /* send file_path from offset on to peer as IndexChunk of job, if it is the
+                          file of file_digest */
 };
 
 struct sm_action {
@@ -79,7 +79,7 @@ struct sm_action {
     const struct sm_peer *peer;
     sm_envelope *message;
     struct sm_record record;
-    const char *job, *index_path, *index_digest; /* INDEX */
+    const char *job, *file_path, *file_digest; /* INDEX: XXH3 of an index, SHA-256 of an artifact */
     uint64_t offset, instance;
 };
 

@@ -66,11 +66,14 @@ static const struct sm_option options[] = {
                .max = (double)UINT32_MAX,
                .doc = "epochs after which the job is complete, 0: without end"},
      .metavar = "N"},
-    {.param = {.name = "state",
-               .type = SM_T_STR,
-               .offset = AT(state),
-               .dflt = SM_STREAM_STATE,
-               .doc = "folder for the dataset's index, which the broker must be able to read"},
+    {.param =
+         {.name = "state",
+          .type = SM_T_STR,
+          .offset = AT(state),
+          .dflt = SM_STREAM_STATE,
+          .doc =
+              "folder for the dataset's index and what the ops have learned, which the broker must be able "
+              "to read; workers fetch from it what they do not find"},
      .metavar = "DIR"},
     SM_OPTION_REINDEX(AT(reindex)),
     SM_OPTION_WORKERS, /* of fits, which come first */
@@ -93,7 +96,8 @@ const struct sm_command sm_cmd_submit = {
     .details =
         "Indexes the dataset, submits the job and prints its id. Workers begin when the first trainer "
         "attaches, by the job's name or id. The same file, dataset and seed again are the same job; one that "
-        "was cancelled begins again where its trainers committed.",
+        "was cancelled begins again where its trainers committed. Only the part that --part names is "
+        "submitted: the held-out part is a job of its own.",
     .examples = examples,
     .options = options,
     .n_options = sizeof options / sizeof *options,

@@ -67,18 +67,17 @@ int sm_replay_open_job(struct sm_replay *r, const char *endpoint, const char *na
     return result < 0 ? -1 : job_check(r, err);
 }
 
-/* Piece by piece, when the index does not lie where the submitter wrote it. */
+/* Piece by piece, when the index or an artifact does not lie where the submitter wrote it. */
 static int index_fetch(struct sm_replay *r, struct sm_client *client,
                        const struct sm_job_options *options, struct sm_err *err) {
     Shardmill__IndexGet get = SHARDMILL__INDEX_GET__INIT;
-    get.job = r->job->id;
     sm_envelope m = SHARDMILL__ENVELOPE__INIT;
     m.protocol = SM_PROTOCOL;
     m.body_case = SHARDMILL__ENVELOPE__BODY_INDEX_GET;
     m.index_get = &get;
     while (r->job->state == SM_JOB_ASK_INDEX) {
         sm_envelope *answer = NULL;
-        get.offset = r->job->index_got;
+        sm_job_ask_piece(r->job, &get);
         if (sm_client_ask(client, &m, SHARDMILL__ENVELOPE__BODY_INDEX_CHUNK, PATIENCE_MS, &answer,
                           err) < 0)
             return -1;

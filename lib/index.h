@@ -14,6 +14,9 @@ enum { SM_INDEX_VERSION = 1, SM_INDEX_TRAILER = 16 };
 
 enum sm_index_kind { SM_INDEX_IMAGES, SM_INDEX_TABLE };
 
+/* The folder of artifacts beside a dataset's index. */
+#define SM_ARTIFACTS_NAME "artifacts"
+
 struct sm_index_header {
     char magic[8];
     uint32_t version, kind; /* enum sm_index_kind */

@@ -1,6 +1,6 @@
-/* Makes a job ready for leases: spec from the broker, index from the path where the submitter wrote
- * it or else from the broker in pieces. shell.c asks and hands the answers in; lease.c runs on the
- * result. */
+/* Makes a job ready for leases: spec from the broker, index and artifacts from the path where the
+ * submitter wrote them or else from the broker in pieces. shell.c asks and hands the answers in;
+ * lease.c runs on the result. */
 #include "workers/job.h"
 
 #include "lib/fs.h"
@@ -23,12 +23,13 @@ static int take_spec(struct sm_job *job, const struct sm_job_options *options);
 static int take_index(struct sm_job *job, const Shardmill__IndexChunk *m,
                       const struct sm_job_options *options);
 static int check_spec(const Shardmill__JobSpec *spec, struct sm_err *err);
+static int find_learned(struct sm_job *job, const struct sm_job_options *options);
 static int make_ready(struct sm_job *job, const struct sm_job_options *options);
 
 struct sm_job *sm_job_new(const char *id) {
     struct sm_job *job = calloc(1, sizeof *job);
     if (job == NULL) return NULL;
-    job->index_fd = -1;
+    sm_fetched_init(&job->fetched);
     job->id = strdup(id);
     if (job->id == NULL) sm_job_free(&job);
     return job;
@@ -47,8 +48,8 @@ void sm_job_free(struct sm_job **jp) {
     sm_places_free(&job->places);
     if (job->has_neighbours) sm_artifact_close(&job->neighbours);
     sm_index_close(&job->index);
-    if (job->index_map != NULL) munmap(job->index_map, job->index_total);
-    if (job->index_fd >= 0) close(job->index_fd);
+    sm_fetched_release(&job->fetched);
+    sm_job_learned_release(&job->learned);
     if (job->spec != NULL) sm_pipeline_release(&job->pipeline);
     sm_wire_free(&job->message);
     free(job->id);
@@ -65,9 +66,20 @@ void sm_job_take_spec(struct sm_job *job, sm_envelope **message,
     if (take_spec(job, options) != 0) job->state = SM_JOB_BROKEN;
 }
 
+void sm_job_ask_piece(const struct sm_job *job, Shardmill__IndexGet *m) {
+    const bool artifact = job->learned.wanted != NULL;
+    m->job = job->id;
+    m->offset = artifact ? sm_job_learned_offset(&job->learned) : job->fetched.got;
+    if (artifact) m->sha256 = (char *)job->learned.wanted;
+}
+
 void sm_job_take_index(struct sm_job *job, const Shardmill__IndexChunk *m,
                        const struct sm_job_options *options) {
-    if (job->state != SM_JOB_ASK_INDEX || m->offset != job->index_got) return;
+    Shardmill__IndexGet asked = SHARDMILL__INDEX_GET__INIT;
+    sm_job_ask_piece(job, &asked);
+    if (job->state != SM_JOB_ASK_INDEX || m->offset != asked.offset ||
+        strcmp(m->sha256, asked.sha256) != 0)
+        return;
     job->asked_ms = 0;
     if (take_index(job, m, options) != 0) job->state = SM_JOB_BROKEN;
 }
@@ -84,7 +96,7 @@ static int take_spec(struct sm_job *job, const struct sm_job_options *options) {
     job->state = SM_JOB_ASK_INDEX;
     if (sm_index_open(&job->index, spec->index_path, NULL) != 0) return 0;
     if (strcmp(sm_index_digest(job->index), spec->index_digest) == 0)
-        return make_ready(job, options);
+        return find_learned(job, options);
     sm_index_close(&job->index);
     return 0;
 }
@@ -105,33 +117,30 @@ static int check_spec(const Shardmill__JobSpec *s, struct sm_err *err) {
 static int take_index(struct sm_job *job, const Shardmill__IndexChunk *m,
                       const struct sm_job_options *options) {
     struct sm_err *err = &job->err;
-    if (job->index_got == 0) {
-        if (m->total == 0 || m->total > INDEX_BYTES_MAX)
-            return sm_fail(err, SM_E_PROTOCOL, "an index of %llu bytes",
-                           (unsigned long long)m->total);
-        job->index_fd = memfd_create("shardmill-index", MFD_CLOEXEC);
-        if (job->index_fd < 0) return sm_fail_errno(err, "cannot make memory for the index");
-        job->index_total = m->total;
+    struct sm_fetched *f = &job->fetched;
+    if (job->learned.wanted != NULL) {
+        if (sm_job_learned_take(&job->learned, m->data.data, m->data.len, m->total, err) != 0)
+            return -1;
+        return job->learned.wanted != NULL ? 0 : make_ready(job, options);
     }
-    if (m->total != job->index_total || m->data.len == 0 ||
-        m->data.len > job->index_total - job->index_got)
-        return sm_fail(err, SM_E_CHANGED, "the index changed while it was fetched");
-    for (size_t done = 0; done < m->data.len;) {
-        ssize_t n =
-            pwrite(job->index_fd, m->data.data + done, m->data.len - done, (off_t)job->index_got);
-        if (n < 0 && errno != EINTR) return sm_fail_errno(err, "cannot keep the index");
-        done += n > 0 ? (size_t)n : 0;
-        job->index_got += n > 0 ? (uint64_t)n : 0;
-    }
-    if (job->index_got < job->index_total) return 0;
-    void *map = mmap(NULL, job->index_total, PROT_READ, MAP_SHARED, job->index_fd, 0);
-    if (map == MAP_FAILED) return sm_fail_errno(err, "cannot map the index");
-    job->index_map = map;
-    if (sm_index_open_bytes(&job->index, map, job->index_total, err) != 0) return -1;
+    int r =
+        sm_fetched_take(f, m->data.data, m->data.len, m->total, INDEX_BYTES_MAX, "the index", err);
+    if (r <= 0) return r;
+    if (sm_index_open_bytes(&job->index, f->map, f->total, err) != 0) return -1;
     if (strcmp(sm_index_digest(job->index), job->spec->index_digest) != 0)
         return sm_fail(err, SM_E_DIFFERS,
                        "the index is not the one that the job was submitted with");
-    return make_ready(job, options);
+    return find_learned(job, options);
+}
+
+/* What fits have learned lies beside the index, where the submitter put it, or comes in pieces. */
+static int find_learned(struct sm_job *job, const struct sm_job_options *options) {
+    char dir[SM_MAX_PATH_BYTES];
+    const char *path = job->spec->index_path, *slash = strrchr(path, '/');
+    snprintf(dir, SM_MAX_PATH_BYTES, "%.*s/" SM_ARTIFACTS_NAME,
+             slash != NULL ? (int)(slash - path) : 1, slash != NULL ? path : ".");
+    if (sm_job_learned_begin(&job->learned, &job->pipeline, dir, &job->err) != 0) return -1;
+    return job->learned.wanted != NULL ? 0 : make_ready(job, options);
 }
 
 static int start_cage(struct sm_job *job, const struct sm_job_options *options) {
@@ -153,13 +162,6 @@ static int lay_out_batch(struct sm_job *job) {
                    "worker have the same version?)",
                    (unsigned long long)job->batch.bytes,
                    (unsigned long long)job->spec->batch_bytes);
-}
-
-/* What fits have learned lies beside the index, where the submitter put it. */
-static void artifact_folder(const struct sm_job *job, char dir[SM_MAX_PATH_BYTES]) {
-    const char *path = job->spec->index_path, *slash = strrchr(path, '/');
-    snprintf(dir, SM_MAX_PATH_BYTES, "%.*s/" SM_ARTIFACTS_NAME,
-             slash != NULL ? (int)(slash - path) : 1, slash != NULL ? path : ".");
 }
 
 /* What shards of rows look like. */
@@ -189,8 +191,7 @@ static int describe_rows(struct sm_job *job) {
 static int make_places(struct sm_job *job) {
     const struct sm_pipeline *p = &job->pipeline;
     struct sm_err *err = &job->err;
-    char dir[SM_MAX_PATH_BYTES];
-    artifact_folder(job, dir);
+    const char *dir = job->learned.dir;
     if (p->rebalance_artifact != NULL) {
         if (sm_artifact_open(&job->neighbours, dir, p->rebalance_artifact, err) != 0) return -1;
         job->has_neighbours = true;
@@ -230,7 +231,6 @@ static int read_fit_state(struct sm_job *job) {
 
 /* A round of a fit: training rows instead of places, ranges instead of samples. */
 static int make_fit(struct sm_job *job) {
-    char dir[SM_MAX_PATH_BYTES];
     const Shardmill__JobSpec *spec = job->spec;
     struct sm_err *err = &job->err;
     if (spec->fit_op >= job->pipeline.n_ops)
@@ -242,12 +242,11 @@ static int make_fit(struct sm_job *job) {
                        "this worker has %s and the fit was begun with %s: they round differently "
                        "(hint: workers of one kind of processor, or OPENBLAS_CORETYPE)",
                        blas->version, spec->fit_blas);
-    artifact_folder(job, dir);
     const struct sm_fit_source source = {.pipeline = &job->pipeline,
                                          .op = spec->fit_op,
                                          .index = job->index,
                                          .root = spec->source_root,
-                                         .artifacts = dir,
+                                         .artifacts = job->learned.dir,
                                          .features = spec->fit_features};
     if (read_fit_state(job) != 0 || sm_fit_input_new(&job->fit, &source, err) != 0) return -1;
     const struct sm_fit_context *c = sm_fit_input_context(job->fit);
@@ -260,6 +259,7 @@ static int make_fit(struct sm_job *job) {
                        (unsigned long long)spec->samples);
     job->lease.fit = job->fit;
     job->lease.fit_state = &job->fit_state;
+    sm_job_learned_release(&job->learned);
     job->state = SM_JOB_READY;
     return 0;
 }
@@ -286,6 +286,7 @@ static int make_ready(struct sm_job *job, const struct sm_job_options *options) 
     if (make_places(job) != 0) return -1;
     if (stream && lay_out_batch(job) != 0) return -1;
     if (!sm_index_is_table(job->index) && start_cage(job, options) != 0) return -1;
+    sm_job_learned_release(&job->learned); /* what is open stays open */
     job->state = SM_JOB_READY;
     return 0;
 }

@@ -3,6 +3,8 @@
 #pragma once
 
 #include "lib/wire.h"
+#include "workers/fetched.h"
+#include "workers/job_learned.h"
 #include "workers/lease.h"
 
 #include <stdbool.h>
@@ -14,7 +16,7 @@ struct sm_job_options {
 
 enum sm_job_state {
     SM_JOB_ASK_SPEC,  /* JobGet is to be sent */
-    SM_JOB_ASK_INDEX, /* IndexGet is to be sent, for bytes from index_got on */
+    SM_JOB_ASK_INDEX, /* IndexGet is to be sent, as sm_job_ask_piece says */
     SM_JOB_READY,     /* leases may run */
     SM_JOB_BROKEN,    /* err says why */
 };
@@ -29,9 +31,8 @@ struct sm_job {
     const Shardmill__JobSpec *spec;
     struct sm_pipeline pipeline;
     struct sm_index *index;
-    int index_fd; /* of a fetched index; -1 none */
-    void *index_map;
-    uint64_t index_got, index_total;
+    struct sm_fetched fetched; /* the index, when it is not at its path */
+    struct sm_job_learned learned;
     struct sm_places *places;
     struct sm_features *features; /* NULL: images leave the pipeline */
     struct sm_table *table;
@@ -51,7 +52,9 @@ void sm_job_free(struct sm_job **job);
 /* Takes the message, whose body is the Job. */
 void sm_job_take_spec(struct sm_job *job, sm_envelope **message,
                       const struct sm_job_options *options);
-/* A piece of the index; pieces that were not asked for are ignored. */
+/* Fills what IndexGet asks for next: of the index, or of an artifact. */
+void sm_job_ask_piece(const struct sm_job *job, Shardmill__IndexGet *m);
+/* A piece of the index or an artifact; pieces that were not asked for are ignored. */
 void sm_job_take_index(struct sm_job *job, const Shardmill__IndexChunk *m,
                        const struct sm_job_options *options);
 /* Whether a lease lies within the job's plan. */

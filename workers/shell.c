@@ -361,8 +361,8 @@ static void ask_for_job(struct worker *w, struct sm_job *job, int64_t now) {
     job->asked_ms = now;
     Shardmill__JobGet spec = SHARDMILL__JOB_GET__INIT;
     Shardmill__IndexGet index = SHARDMILL__INDEX_GET__INIT;
-    spec.job = index.job = job->id;
-    index.offset = job->index_got;
+    spec.job = job->id;
+    sm_job_ask_piece(job, &index);
     if (job->state == SM_JOB_ASK_SPEC)
         SEND(w, job_get, JOB_GET, &spec);
     else

@@ -3,13 +3,15 @@ neither tells by how many workers, leases or hosts it was made."""
 import csv
 import json
 import math
+import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from conftest import ROOT, STAMPS, digests, good, leftovers, run, samples
+from conftest import ROOT, SHARDMILL, STAMPS, digests, good, leftovers, run, samples
 from stream import Served
 
 sys.path.insert(0, str(ROOT / "client" / "python" / "src"))
@@ -190,6 +192,36 @@ def test_what_is_streamed_is_what_is_written(cancer, tmp_path, start):
         assert [c["last_epoch"] for c in counts] == [c["drawn"] for c in counts] == list(np.bincount(rows["label"]))
         per = manifest(tmp_path / "out")["per_class"]
         assert np.allclose(loader.log_prior_shift(), [per[c]["log_prior_shift"] for c in loader.classes], rtol=1e-12)
+
+
+def hides_folders():
+    return subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not hides_folders(), reason="no mount namespaces here")
+def test_what_was_learned_is_fetched_by_workers_and_replay_that_lack_its_folder(cancer, tmp_path, start):
+    """SMOTE's neighbours and what the ops have learned come from the broker; its state folder is empty for the others."""
+    state, empty = tmp_path / "state", ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"']
+    served = Served(start, ROOT / "pipelines" / "table.yaml", state, "--source", cancer, "--workers", 1)
+    lines = served.lines()
+    assert list((state / "artifacts").glob("*.npz")) and len(lines) > 3
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    for line in (lines[0], lines[-1]):
+        replayed = subprocess.run([*empty, state, SHARDMILL, "replay", served.name, "--broker", served.endpoint, "--step",
+                                   str(line["step"])], capture_output=True, text=True, timeout=60, env={**os.environ, "TMPDIR": str(scratch)})
+        assert replayed.returncode == 0 and json.loads(replayed.stdout) == line, replayed.stderr
+    assert list(scratch.iterdir()) == [], "what was fetched ends with the process"
+    alone = start("broker", "--bind", "tcp://127.0.0.1:*", "--state", tmp_path / "broker", stderr=subprocess.DEVNULL)
+    endpoint = re.search(r"tcp://[0-9.:]+", alone.process.stdout.readline()).group()
+    good("submit", ROOT / "pipelines" / "table.yaml", "--source", cancer, "--broker", endpoint, "--state", state)
+    far = subprocess.Popen([*empty, state, SHARDMILL, "worker", "--broker", endpoint], stderr=subprocess.DEVNULL)
+    try:
+        read = good("read", served.name, "--broker", endpoint, "--digest", timeout=60)
+        assert [json.loads(line) for line in read.stdout.splitlines()] == lines
+    finally:
+        far.terminate()
+        far.wait(timeout=30)
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])

@@ -1,6 +1,7 @@
 /* A job as its worker gets to know it: the spec from the broker, the index from its path or in
  * pieces from the broker, and what of both is refused. */
 #include "workers/job.h"
+#include "lib/limits.h"
 #include "tests/unit/samples.h"
 #include "tests/unit/scratch.h"
 
@@ -120,7 +121,10 @@ static void an_index_that_is_not_there_is_fetched_in_pieces(void **state) {
     for (uint64_t at = 0; at < r.n; at += 1000) {
         size_t n = r.n - at < 1000 ? (size_t)(r.n - at) : 1000;
         assert_int_equal(job->state, SM_JOB_ASK_INDEX);
-        assert_int_equal(job->index_got, at);
+        Shardmill__IndexGet asks = SHARDMILL__INDEX_GET__INIT;
+        sm_job_ask_piece(job, &asks);
+        assert_int_equal(asks.offset, at);
+        assert_string_equal(asks.sha256, "");
         if (at > 0) give_piece(job, &r, at - 1000, 1000, r.n); /* doubled on the way */
         give_piece(job, &r, at, n, r.n);
     }
@@ -159,6 +163,72 @@ static void an_index_that_changes_while_it_is_fetched_breaks_the_job(void **stat
         assert_broken(job, "changed", "changed while it was fetched");
         sm_job_free(&job);
     }
+    rig_free(&r);
+}
+
+/* A pipeline whose last op has learned something that does not lie beside the index. */
+static struct sm_job *job_that_lacks(struct rig *r, const char *sha256) {
+    struct sm_job *job = sm_job_new("j");
+    snprintf(r->pipeline, sizeof r->pipeline,
+             "{\"version\":1,\"source\":{\"path\":\"%s\"},\"ops\":[{\"Resize\":{\"size\":8}},"
+             "\"Flatten\",\"StandardScaler\"],\"artifacts\":[\"\",\"\",\"%s\"]}",
+             r->root, sha256);
+    Shardmill__JobSpec spec = spec_of(r);
+    give_spec(job, &spec);
+    return job;
+}
+
+static void give_learned(struct sm_job *job, const char *sha256, uint64_t offset, const char *bytes,
+                         uint64_t total) {
+    Shardmill__IndexChunk m = SHARDMILL__INDEX_CHUNK__INIT;
+    m.job = job->id;
+    m.offset = offset;
+    m.total = total;
+    m.sha256 = (char *)sha256;
+    m.data = (ProtobufCBinaryData){.len = strlen(bytes), .data = (uint8_t *)bytes};
+    sm_job_take_index(job, &m, &options);
+}
+
+static void what_was_learned_is_asked_for_by_its_hash_and_verified(void **state) {
+    (void)state;
+    struct rig r = rig_new();
+    char sha[SM_SHA_HEX];
+    memset(sha, '5', sizeof sha);
+    sha[SM_SHA_HEX - 1] = 0;
+    struct sm_job *job = job_that_lacks(&r, sha);
+    Shardmill__IndexGet asks = SHARDMILL__INDEX_GET__INIT;
+    assert_int_equal(job->state, SM_JOB_ASK_INDEX);
+    give_learned(job, sha, 0, "first ", 12);
+    give_learned(job, sha, 0, "first ", 12); /* doubled on the way */
+    give_learned(job, "", 6, "second", 12);  /* of the index */
+    sm_job_ask_piece(job, &asks);
+    assert_string_equal(asks.sha256, sha);
+    assert_int_equal(asks.offset, 6);
+    assert_int_equal(job->state, SM_JOB_ASK_INDEX);
+    give_learned(job, sha, 6, "second", 12);
+    assert_broken(job, "differs", "for the artifact '555555555555");
+    sm_job_free(&job);
+    rig_free(&r);
+}
+
+static void what_was_learned_has_a_limit_and_one_length(void **state) {
+    (void)state;
+    struct rig r = rig_new();
+    char sha[SM_SHA_HEX];
+    memset(sha, 'a', sizeof sha);
+    sha[SM_SHA_HEX - 1] = 0;
+    struct sm_job *job = job_that_lacks(&r, sha);
+    give_learned(job, sha, 0, "x", (uint64_t)SM_MAX_ARTIFACT_BYTES + 1);
+    assert_broken(job, "protocol", "at most 1073741824");
+    sm_job_free(&job);
+    job = job_that_lacks(&r, sha);
+    give_learned(job, sha, 0, "x", 12);
+    give_learned(job, sha, 1, "x", 13);
+    assert_broken(job, "changed", "changed while it was fetched");
+    sm_job_free(&job);
+    job = job_that_lacks(&r, "../../etc/passwd");
+    assert_broken(job, "protocol", "is no SHA-256");
+    sm_job_free(&job);
     rig_free(&r);
 }
 
@@ -224,6 +294,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(an_index_that_is_not_there_is_fetched_in_pieces),
         cmocka_unit_test(another_index_at_the_path_is_not_taken_for_the_jobs),
         cmocka_unit_test(an_index_that_changes_while_it_is_fetched_breaks_the_job),
+        cmocka_unit_test(what_was_learned_is_asked_for_by_its_hash_and_verified),
+        cmocka_unit_test(what_was_learned_has_a_limit_and_one_length),
         cmocka_unit_test(a_spec_that_cannot_be_breaks_the_job_and_not_the_worker),
         cmocka_unit_test(a_lease_outside_of_its_job_is_refused),
     };

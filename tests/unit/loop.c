@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -308,6 +309,57 @@ static void a_file_that_is_not_the_jobs_index_is_not_handed_out(void **state) {
     run_stop(r);
 }
 
+/* The broker's answer for an artifact; the caller frees. */
+static sm_envelope *ask_artifact(void *s, const char *sha256, int kind) {
+    Shardmill__IndexGet get = SHARDMILL__INDEX_GET__INIT;
+    get.job = "job";
+    get.sha256 = (char *)sha256;
+    say(s, SHARDMILL__ENVELOPE__BODY_INDEX_GET, &get);
+    return hear(s, kind);
+}
+
+static void only_artifacts_that_the_job_names_and_that_are_right_are_handed_out(void **state) {
+    struct run *r = *state;
+    char index[96], path[256], pipeline[256], right[SM_SHA_HEX], other[SM_SHA_HEX];
+    static const char learned[] = "what was learned";
+    struct sm_hash *hash = sm_hash_new_sha256();
+    sm_hash_add(hash, learned, sizeof learned);
+    sm_hash_end(&hash, right);
+    memset(other, 'e', sizeof other);
+    other[SM_SHA_HEX - 1] = 0;
+    snprintf(index, sizeof index, "%s/index", r->dir);
+    snprintf(path, sizeof path, "%s/artifacts", r->dir);
+    assert_int_equal(mkdir(path, 0700), 0);
+    for (int i = 0; i < 2; i++) { /* the other one does not hold what its name says */
+        snprintf(path, sizeof path, "%s/artifacts/%s.npz", r->dir, i ? other : right);
+        FILE *f = fopen(path, "wb");
+        assert_int_equal(fwrite(learned, 1, sizeof learned, f), sizeof learned);
+        fclose(f);
+    }
+    snprintf(pipeline, sizeof pipeline, "{\"artifacts\":[\"%s\",\"%s\"]}", right, other);
+    Shardmill__JobSpec spec = spec_of(index);
+    spec.pipeline = pipeline;
+    run_start(r);
+    void *s = dial(r);
+    submit(s, &spec);
+    sm_envelope *e = ask_artifact(s, right, SHARDMILL__ENVELOPE__BODY_INDEX_CHUNK);
+    assert_string_equal(e->index_chunk->sha256, right);
+    assert_int_equal(e->index_chunk->total, sizeof learned);
+    assert_memory_equal(e->index_chunk->data.data, learned, sizeof learned);
+    sm_wire_free(&e);
+    e = ask_artifact(s, other, SHARDMILL__ENVELOPE__BODY_REFUSED);
+    assert_int_equal(e->refused->code, SM_E_CHANGED);
+    sm_wire_free(&e);
+    for (int i = 0; i < 2; i++) { /* another name, and what is no name */
+        other[i ? 3 : 0] = i ? '/' : 'd';
+        e = ask_artifact(s, other, SHARDMILL__ENVELOPE__BODY_REFUSED);
+        assert_int_equal(e->refused->code, SM_E_MISSING);
+        sm_wire_free(&e);
+    }
+    zmq_close(s);
+    run_stop(r);
+}
+
 static void garbage_is_counted_and_dropped_and_the_next_message_is_answered(void **state) {
     struct run *r = *state;
     run_start(r);
@@ -373,6 +425,8 @@ int main(void) {
                                         teardown),
         cmocka_unit_test_setup_teardown(an_index_file_arrives_in_chunks_as_it_is_on_disk, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(
+            only_artifacts_that_the_job_names_and_that_are_right_are_handed_out, setup, teardown),
         cmocka_unit_test_setup_teardown(a_file_that_is_not_the_jobs_index_is_not_handed_out, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(

@@ -6,6 +6,7 @@
 #include "lib/buf.h"
 #include "lib/digest.h"
 #include "lib/err.h"
+#include "lib/index.h"
 
 #include <stdint.h>
 
@@ -19,9 +20,6 @@ struct sm_array {
     uint64_t shape[2];
     const void *data; /* C-contiguous, 64-byte aligned within the file */
 };
-
-/* The folder of artifacts beside a dataset's index. */
-#define SM_ARTIFACTS_NAME "artifacts"
 
 struct sm_artifact {
     struct sm_array arrays[SM_ARTIFACT_ARRAYS_MAX];

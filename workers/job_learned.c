@@ -1,0 +1,116 @@
+/* Finds a job's artifacts beside its index or asks for them by SHA-256. Fetched ones lie in memory;
+ * a folder of links names them for as long as the job is being made ready. */
+#include "workers/job_learned.h"
+
+#include "lib/limits.h"
+#include "workers/table/artifact.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *name_at(const struct sm_pipeline *p, size_t place);
+static bool are_there(const struct sm_pipeline *p, size_t n, const char *dir);
+static void want_next(struct sm_job_learned *l);
+static int link_path(const struct sm_job_learned *l, const char *sha, char path[SM_MAX_PATH_BYTES]);
+
+int sm_job_learned_begin(struct sm_job_learned *l, const struct sm_pipeline *p, const char *beside,
+                         struct sm_err *err) {
+    const char *tmp = getenv("TMPDIR");
+    char dir[SM_MAX_PATH_BYTES];
+    l->pipeline = p;
+    l->n = p->artifacts.count + 1; /* the last place is rebalancing's */
+    for (size_t i = 0; i < l->n; i++)
+        if (name_at(p, i) != NULL && strlen(name_at(p, i)) != SM_SHA_HEX - 1)
+            return sm_fail(err, SM_E_PROTOCOL, "'%.80s' is no SHA-256 of an artifact",
+                           name_at(p, i));
+    l->fetches = !are_there(p, l->n, beside);
+    snprintf(dir, sizeof dir, "%s/shardmill-artifacts-XXXXXX",
+             tmp != NULL && tmp[0] != 0 ? tmp : "/tmp");
+    l->dir = strdup(l->fetches ? dir : beside);
+    l->files = calloc(l->n, sizeof *l->files);
+    if (l->dir == NULL || l->files == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t i = 0; i < l->n; i++)
+        sm_fetched_init(&l->files[i]);
+    if (!l->fetches) return 0;
+    if (mkdtemp(l->dir) == NULL) {
+        sm_fail_errno(err, "cannot make '%s'", l->dir);
+        l->fetches = false; /* nothing to remove */
+        return -1;
+    }
+    want_next(l);
+    return 0;
+}
+
+int sm_job_learned_take(struct sm_job_learned *l, const void *bytes, size_t n, uint64_t total,
+                        struct sm_err *err) {
+    struct sm_fetched *file = &l->files[l->at];
+    char path[SM_MAX_PATH_BYTES], memory[64], found[SM_SHA_HEX];
+    int r = sm_fetched_take(file, bytes, n, total, SM_MAX_ARTIFACT_BYTES, "what was learned", err);
+    if (r <= 0) return r;
+    struct sm_hash *hash = sm_hash_new_sha256();
+    sm_hash_add(hash, file->map, file->total);
+    sm_hash_end(&hash, found);
+    if (strcmp(found, l->wanted) != 0)
+        return sm_fail(err, SM_E_DIFFERS, "the broker sent %.12s… for the artifact '%.12s…'", found,
+                       l->wanted);
+    snprintf(memory, sizeof memory, "/proc/self/fd/%d", file->fd);
+    if (link_path(l, l->wanted, path) != 0 || symlink(memory, path) != 0)
+        return sm_fail_errno(err, "cannot link '%.64s' in '%s'", l->wanted, l->dir);
+    l->at++;
+    want_next(l);
+    return 0;
+}
+
+uint64_t sm_job_learned_offset(const struct sm_job_learned *l) {
+    return l->wanted != NULL ? l->files[l->at].got : 0;
+}
+
+void sm_job_learned_release(struct sm_job_learned *l) {
+    char path[SM_MAX_PATH_BYTES];
+    for (size_t i = 0; l->files != NULL && i < l->n; i++)
+        sm_fetched_release(&l->files[i]);
+    for (size_t i = 0; l->fetches && i < l->n; i++)
+        if (name_at(l->pipeline, i) != NULL && link_path(l, name_at(l->pipeline, i), path) == 0)
+            unlink(path);
+    if (l->fetches) rmdir(l->dir);
+    free(l->files);
+    free(l->dir);
+    *l = (struct sm_job_learned){0};
+}
+
+/* What was learned at a place; NULL: nothing. */
+static const char *name_at(const struct sm_pipeline *p, size_t place) {
+    const char *sha = place < p->artifacts.count ? p->artifacts.v[place] : p->rebalance_artifact;
+    return sha != NULL && sha[0] != 0 ? sha : NULL;
+}
+
+static bool are_there(const struct sm_pipeline *p, size_t n, const char *dir) {
+    struct sm_artifact a;
+    for (size_t i = 0; i < n; i++) {
+        if (name_at(p, i) == NULL) continue;
+        if (sm_artifact_open(&a, dir, name_at(p, i), NULL) != 0) return false;
+        sm_artifact_close(&a);
+    }
+    return true;
+}
+
+static int link_path(const struct sm_job_learned *l, const char *sha,
+                     char path[SM_MAX_PATH_BYTES]) {
+    int n = snprintf(path, SM_MAX_PATH_BYTES, "%s/%s.npz", l->dir, sha);
+    return n > 0 && n < SM_MAX_PATH_BYTES ? 0 : -1;
+}
+
+/* Two ops may have learned the same: it is fetched once. */
+static void want_next(struct sm_job_learned *l) {
+    char path[SM_MAX_PATH_BYTES];
+    struct stat st;
+    for (l->wanted = NULL; l->at < l->n; l->at++) {
+        const char *sha = name_at(l->pipeline, l->at);
+        if (sha == NULL || link_path(l, sha, path) != 0 || lstat(path, &st) == 0) continue;
+        l->wanted = sha;
+        return;
+    }
+}
