@@ -9,6 +9,7 @@
 #include "cli/embedded.h"
 #include "cli/fit.h"
 #include "cli/progress.h"
+#include "cli/stream.h"
 #include "lib/fs.h"
 #include "lib/limits.h"
 #include "workers/features.h"
@@ -118,6 +119,7 @@ static int claim_folder(struct expansion *x, struct sm_err *err) {
 static int learn(struct expansion *x, struct sm_pipeline *p, struct sm_err *err) {
     const struct sm_expand_options *o = x->options;
     const struct sm_fit_options fit = {.state = x->state,
+                                       .borrow = SM_STREAM_STATE,
                                        .lock = o->lock,
                                        .broker = o->broker,
                                        .workers = o->workers,

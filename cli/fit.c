@@ -194,6 +194,25 @@ static int remember(const struct phase *f, const char *key, const char *sha256,
     return sm_fs_write_file(path, line, (size_t)n, err);
 }
 
+/* Takes over what a fit of this key has learned in another state folder. */
+static bool borrowed(const struct phase *f, const char *key, char sha256[SM_SHA_HEX]) {
+    char path[PATH_MAX + 80];
+    struct phase other = *f;
+    struct sm_buf bytes;
+    const char *state = f->options->borrow;
+    if (state == NULL || strlen(state) > sizeof other.artifacts - 128) return false;
+    snprintf(other.artifacts, sizeof other.artifacts, "%s/" SM_ARTIFACTS_NAME, state);
+    if (!remembered(&other, key, sha256)) return false;
+    snprintf(path, sizeof path, "%s/%s.npz", other.artifacts, sha256);
+    sm_buf_init(&bytes, SM_MAX_ARTIFACT_BYTES);
+    bool taken = sm_fs_read_file(path, SM_MAX_ARTIFACT_BYTES, &bytes, NULL) == 0;
+    snprintf(path, sizeof path, "%s/%s.npz", f->artifacts, sha256);
+    taken = taken && sm_fs_write_file(path, bytes.data, bytes.len, NULL) == 0 &&
+            remember(f, key, sha256, NULL) == 0;
+    sm_buf_release(&bytes);
+    return taken;
+}
+
 /* A line about an artifact for people: its arrays, single numbers as such, and of a PCA how much of
  * the variance it keeps. */
 static int facts_fill(const struct phase *f, struct sm_fitted *fitted, struct sm_err *err) {
@@ -256,7 +275,7 @@ static int place_ensure(struct phase *f, size_t op, struct sm_err *err) {
     fitted->name = node_of(f->p, op)->info->name;
     sm_fit_key(f->p, op, sm_index_dataset_digest(f->data->index), fitted->key);
     if (lock_ask(f, op, fitted->key, &pinned, err) != 0) return -1;
-    if (!remembered(f, fitted->key, fitted->sha256)) {
+    if (!remembered(f, fitted->key, fitted->sha256) && !borrowed(f, fitted->key, fitted->sha256)) {
         fitted->fresh = true;
         if (!f->options->quiet)
             fprintf(stderr, "shardmill: fits '%s' (line %d)\n", fitted->name,

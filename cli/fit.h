@@ -14,6 +14,7 @@
 
 struct sm_fit_options {
     const char *state;  /* absolute folder; artifacts are kept in STATE/artifacts */
+    const char *borrow; /* another STATE, where the same may have been fitted; NULL: none */
     const char *lock;   /* lock file that pins what is learned, NULL: none */
     const char *broker; /* whose workers share large fits; NULL: embedded ones */
     int workers;

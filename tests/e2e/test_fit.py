@@ -231,6 +231,19 @@ def test_runs_keep_to_the_lock_and_name_what_differs(tmp_path):
     assert not list((tmp_path / "other").glob("shard-*"))
 
 
+def test_expand_and_its_slices_take_over_what_fit_has_learned(tmp_path):
+    table(tmp_path, 400)
+    path = pipeline(tmp_path, "StandardScaler, PCA: {n_components: 4}", "expand: {encode: npy}\n")
+    alone = good("expand", path, "-o", tmp_path / "alone", "--workers", 1, cwd=tmp_path)
+    assert alone.stderr.count("fits '") == 2
+    good("fit", path, cwd=tmp_path)
+    for name, more in [("whole", ()), ("sliced", ("--slice", "1/1")), ("half", ("--slice", "1/2"))]:
+        again = good("expand", path, "-o", tmp_path / name, "--workers", 1, *more, cwd=tmp_path)
+        assert "fits '" not in again.stderr
+    shard = "shard-000000.npy"
+    assert (tmp_path / "whole" / shard).read_bytes() == (tmp_path / "alone" / shard).read_bytes()
+
+
 def test_neighbours_of_smote_are_pinned_like_all_that_is_learned(tmp_path):
     chance = np.random.default_rng(2)
     csv(tmp_path, chance.normal(size=(60, 3)), ["no"] * 50 + ["yes"] * 10)
