@@ -367,6 +367,101 @@ static void ordinals_count_what_occurs_and_unknown_and_missing_have_their_values
     op_free(&f);
 }
 
+/* Column "pet" alone, so many cells of each: a, b, c, d, missing. */
+static size_t pets(double *cells, const size_t *counts) {
+    size_t n = 0;
+    for (size_t i = 0; i < 5; i++)
+        for (size_t j = 0; j < counts[i]; j++)
+            cells[n++] = i < 4 ? (double)i : NAN;
+    return n;
+}
+
+static struct sm_column pet_column[] = {
+    {.name = "pet", .kind = SM_COLUMN_CATEGORY, .categories = letters, .n_categories = 4},
+};
+static const struct sm_schema pet = {pet_column, 1, true};
+
+static void infrequent_categories_share_a_column_and_ties_go_to_the_first(void **state) {
+    static const struct {
+        const char *op;
+        const char *names[6];
+    } cases[] = {
+        {"OneHotEncoder: {min_frequency: 3}", {"pet_b", "pet_d", "pet_infrequent_sklearn"}},
+        {"OneHotEncoder: {min_frequency: 0.25}", {"pet_b", "pet_infrequent_sklearn"}},
+        {"OneHotEncoder: {min_frequency: 1}", {"pet_a", "pet_b", "pet_c", "pet_d", "pet_nan"}},
+        /* a, c and the missing ones occur twice each: the first of them become infrequent */
+        {"OneHotEncoder: {max_categories: 4}",
+         {"pet_b", "pet_d", "pet_nan", "pet_infrequent_sklearn"}},
+        {"OneHotEncoder: {max_categories: 5}",
+         {"pet_b", "pet_c", "pet_d", "pet_nan", "pet_infrequent_sklearn"}},
+        {"OneHotEncoder: {max_categories: 6}", {"pet_a", "pet_b", "pet_c", "pet_d", "pet_nan"}},
+        {"OneHotEncoder: {max_categories: 1}", {"pet_infrequent_sklearn"}},
+        {"OneHotEncoder: {min_frequency: 3, drop: first}", {"pet_d", "pet_infrequent_sklearn"}},
+        {"OneHotEncoder: {min_frequency: 0.25, drop: if_binary}", {"pet_infrequent_sklearn"}},
+    };
+    double cells[16];
+    struct matrix m = {&pet, pets(cells, (const size_t[]){2, 7, 2, 3, 2}), cells};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct fitted f;
+        const char *names[7] = {NULL};
+        memcpy(names, cases[i].names, sizeof cases[i].names);
+        assert_int_equal(op_fit(&f, cases[i].op, &m, NULL), 0);
+        assert_names(&f.out, names);
+        op_free(&f);
+    }
+}
+
+static void what_was_never_seen_counts_as_infrequent_where_there_is_such_a_column(void **state) {
+    double cells[16], out[8];
+    const double unseen[] = {3, 1, 0};
+    struct matrix m = {&pet, pets(cells, (const size_t[]){1, 7, 2, 0, 0}), cells},
+                  other = {&pet, 3, unseen};
+    struct fitted f;
+    (void)state;
+    assert_int_equal(
+        op_fit(&f, "OneHotEncoder: {min_frequency: 2, handle_unknown: infrequent_if_exist}", &m,
+               NULL),
+        0);
+    assert_int_equal(op_apply(&f, &other, out).n_bad, 0);
+    assert_cells(out, (const double[]){0, 0, 1, 1, 0, 0, 0, 0, 1}, 8);
+    op_free(&f);
+    assert_int_equal(op_fit(&f, "OneHotEncoder: {handle_unknown: infrequent_if_exist}", &m, NULL),
+                     0);
+    op_apply(&f, &other, out);
+    assert_cells(out, (const double[]){0, 0, 0, 0, 1, 0, 1, 0}, 8);
+    op_free(&f);
+    assert_int_equal(op_fit(&f, "OneHotEncoder: {min_frequency: 2}", &m, NULL), 0);
+    const struct sm_row_faults faults = op_apply(&f, &other, out);
+    assert_true(faults.n_bad == 1 && faults.bad[0]);
+    op_free(&f);
+}
+
+static void an_ordinals_missing_cells_are_never_infrequent_and_its_values_are_free(void **state) {
+    double cells[16], out[16];
+    struct matrix m = {&pet, pets(cells, (const size_t[]){2, 3, 2, 3, 1}), cells};
+    struct fitted f;
+    (void)state;
+    assert_int_equal(
+        op_fit(&f, "OrdinalEncoder: {min_frequency: 3, encoded_missing_value: -9}", &m, NULL), 0);
+    op_apply(&f, &m, out);
+    assert_cells(out, (const double[]){2, 2, 0, 0, 0, 2, 2, 1, 1, 1, -9}, 11);
+    op_free(&f);
+    assert_int_equal(op_fit(&f, "OrdinalEncoder: {max_categories: 3}", &m, NULL), 0);
+    op_apply(&f, &m, out);
+    assert_cells(out, (const double[]){2, 2, 0, 0, 0, 2, 2, 1, 1, 1, NAN}, 11);
+    op_free(&f);
+    assert_int_equal(op_fit(&f, "OrdinalEncoder: {encoded_missing_value: 3}", &m, NULL), -1);
+    assert_non_null(strstr(f.err.text, "'encoded_missing_value' 3 is the number of category 'd'"));
+    op_free(&f);
+    assert_int_equal(op_fit(&f,
+                            "OrdinalEncoder: {handle_unknown: use_encoded_value, unknown_value: 0}",
+                            &m, NULL),
+                     -1);
+    assert_non_null(strstr(f.err.text, "of column 'pet'"));
+    op_free(&f);
+}
+
 /* --- mixed tables ----------------------------------------------------------------------------- */
 
 static void the_most_frequent_category_fills_and_numbers_are_left_alone(void **state) {
@@ -528,6 +623,9 @@ int main(void) {
         cmocka_unit_test(a_category_that_training_had_not_is_a_fault_that_names_it_or_nothing),
         cmocka_unit_test(a_missing_category_is_one_of_its_own_where_training_had_it),
         cmocka_unit_test(ordinals_count_what_occurs_and_unknown_and_missing_have_their_values),
+        cmocka_unit_test(infrequent_categories_share_a_column_and_ties_go_to_the_first),
+        cmocka_unit_test(what_was_never_seen_counts_as_infrequent_where_there_is_such_a_column),
+        cmocka_unit_test(an_ordinals_missing_cells_are_never_infrequent_and_its_values_are_free),
         cmocka_unit_test(the_most_frequent_category_fills_and_numbers_are_left_alone),
         cmocka_unit_test(scalers_pass_categories_by),
         cmocka_unit_test(an_op_for_numbers_refuses_a_column_of_categories_by_its_name),

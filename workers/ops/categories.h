@@ -4,6 +4,7 @@
 #pragma once
 
 #include "workers/ops/columns.h"
+#include "workers/table/infrequent.h"
 
 /* Cells of a column's table: one for each category of the schema, one for "missing". */
 static inline size_t categories_cells(const struct sm_schema *in, size_t column) {
@@ -87,26 +88,15 @@ static inline int grouping_check(const struct grouping *g, struct sm_err *err) {
     return 0;
 }
 
-/* Marks the rare ones of a column's n cells, of which those with a count of 0 do not occur. Of
- * equally frequent ones the later stay, as in scikit-learn. */
-static inline void grouping_mark(const struct grouping *g, const uint64_t *counts, size_t n,
-                                 uint64_t rows, uint8_t *rare) {
-    const double f = g->min_frequency.kind == SM_ANY_NUMBER ? g->min_frequency.number : 0;
-    size_t frequent = 0, rares = 0;
-    for (size_t i = 0; i < n; i++) {
-        rare[i] = counts[i] > 0 && (double)counts[i] < (f < 1 ? f * (double)rows : f);
-        rares += rare[i];
-        frequent += counts[i] > 0 && !rare[i];
-    }
-    if (g->max_categories.kind != SM_ANY_NUMBER) return;
-    const size_t most = (size_t)fmin(g->max_categories.number, (double)n + 1);
-    if (frequent + (rares > 0) <= most) return;
-    for (; frequent > most - 1; frequent--) {
-        size_t least = n;
-        for (size_t i = 0; i < n; i++)
-            if (counts[i] > 0 && !rare[i] && (least == n || counts[i] < counts[least])) least = i;
-        rare[least] = 1;
-    }
+/* Marks the rare ones of a column's n cells, of which those with a count of 0 do not occur. */
+static inline int grouping_mark(const struct grouping *g, const uint64_t *counts, size_t n,
+                                uint64_t rows, uint8_t *rare, struct sm_err *err) {
+    const struct sm_infrequent rule = {
+        .min_frequency = g->min_frequency.kind == SM_ANY_NUMBER ? g->min_frequency.number : 0,
+        .max_categories = g->max_categories.kind == SM_ANY_NUMBER
+                              ? (uint64_t)fmin(g->max_categories.number, (double)n + 1)
+                              : 0};
+    return sm_infrequent_mark(&rule, counts, n, rows, rare, err);
 }
 
 /* Learns the array "codes_": for each cell of each column's table its number among those that
@@ -124,7 +114,8 @@ static inline int categories_learn(const struct sm_fit_context *c, const struct 
         const size_t cells = categories_cells(c->in, k);
         int64_t code = 0;
         if (cells > 0 && grouping_is_on(g))
-            grouping_mark(g, counts + at, missing ? cells : cells - 1, c->rows, rare + at);
+            failed =
+                grouping_mark(g, counts + at, missing ? cells : cells - 1, c->rows, rare + at, err);
         for (size_t i = at; i < at + cells; i++)
             codes[i] = counts[i] > 0 && !rare[i] ? code++ : -1;
         /* a missing cell that is not grouped stands behind the rare ones */

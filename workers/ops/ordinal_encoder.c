@@ -50,12 +50,43 @@ static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm
     return columns_check(c->in, &p->columns, SM_COLUMN_CATEGORY, err);
 }
 
+/* A value with a meaning of its own is no category's number, as scikit-learn demands. */
+static int value_is_free(const char *name, const struct sm_any *value,
+                         const struct sm_column *column, const int64_t *codes, struct sm_err *err) {
+    for (uint32_t i = 0; value->kind == SM_ANY_NUMBER && i < column->n_categories; i++)
+        if (codes[i] >= 0 && (double)codes[i] == value->number)
+            return sm_fail(err, SM_E_PIPELINE,
+                           "'%s' %g is the number of category '%.80s' of column '%.80s' (hint: -1)",
+                           name, value->number, column->categories[i], column->name);
+    return 0;
+}
+
+static int values_are_free(const struct sm_fit_context *c, const uint64_t *counts,
+                           const int64_t *codes, struct sm_err *err) {
+    const struct params *p = c->params;
+    uint8_t *picked = calloc(c->in->n + 1, 1);
+    int failed = picked == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
+    if (!failed) columns_pick(c->in, &p->columns, SM_COLUMN_CATEGORY, picked);
+    for (size_t k = 0, at = 0; !failed && k < c->in->n; at += categories_cells(c->in, k), k++) {
+        const struct sm_column *column = &c->in->columns[k];
+        if (!picked[k]) continue;
+        if (p->handle_unknown == USE_ENCODED_VALUE)
+            failed = value_is_free("unknown_value", &p->unknown_value, column, codes + at, err);
+        if (!failed && counts[at + column->n_categories] > 0)
+            failed = value_is_free("encoded_missing_value", &p->encoded_missing_value, column,
+                                   codes + at, err);
+    }
+    free(picked);
+    return failed;
+}
+
 static int next(const struct sm_fit_context *c, struct sm_buf *state, const void *merged,
                 bool *done, struct sm_artifact *a, struct sm_arena *arena, struct sm_err *err) {
     const struct params *p = c->params;
     (void)state;
     *done = true;
-    return categories_learn(c, &p->grouping, false, merged, a, arena, err);
+    if (categories_learn(c, &p->grouping, false, merged, a, arena, err) != 0) return -1;
+    return values_are_free(c, merged, sm_artifact_find(a, "codes_")->data, err);
 }
 
 static const struct sm_fit fit = {begin, categories_partial_bytes, categories_map, categories_merge,
