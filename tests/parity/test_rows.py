@@ -93,6 +93,16 @@ def test_a_column_without_a_value_is_named(run):
         assert done.returncode == 1 and "'x1' has no value in 10 rows" in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("strategy", ["mean", "median"])
+def test_an_empty_column_that_is_kept_is_zero(run, table, strategy):
+    X = holed(table)
+    X[:, 1] = np.nan
+    for indicator in (False, True):
+        theirs = impute.SimpleImputer(strategy=strategy, keep_empty_features=True, add_indicator=indicator).fit_transform(X)
+        op = f"SimpleImputer: {{strategy: {strategy}, keep_empty_features: true, add_indicator: {str(indicator).lower()}}}"
+        assert_close(run([op], X)[0], theirs, np.float64)
+
+
 def signed(components):
     """scikit-learn >= 1.5: the largest entry of each component is positive."""
     at = np.argmax(np.abs(components), axis=1)

@@ -9,7 +9,7 @@ static const char *const strategies[] = {"mean", "median", "most_frequent", "con
 struct params {
     int strategy; /* enum strategy */
     struct sm_any fill_value;
-    bool add_indicator;
+    bool add_indicator, keep_empty_features;
     struct sm_strs columns;
 };
 
@@ -31,6 +31,12 @@ static const struct sm_param params[] = {
      .offset = offsetof(struct params, add_indicator),
      .dflt = "false",
      .doc = "a column more for each that lacked cells in training: 1 where the cell is missing"},
+    {.name = "keep_empty_features",
+     .type = SM_T_BOOL,
+     .offset = offsetof(struct params, keep_empty_features),
+     .dflt = "false",
+     .doc =
+         "mean and median: a column without a value in training becomes 0 instead of being refused"},
     COLUMNS_PARAM(struct params, "all of the kind that the strategy works on"),
 };
 
@@ -163,9 +169,13 @@ static int fill_find(const struct sm_fit_context *c, size_t k, const void *merge
     }
     *cells = n;
     if (n > 0) return 0;
+    if (p->keep_empty_features && column->kind == SM_COLUMN_NUMBER) {
+        *fill = 0;
+        return 0;
+    }
     return sm_fail(err, SM_E_DATASET,
                    "column '%.80s' has no value in %llu rows (hint: DropColumns, or strategy: "
-                   "constant)",
+                   "constant, or of numbers keep_empty_features: true)",
                    column->name, (unsigned long long)c->rows);
 }
 
