@@ -29,7 +29,8 @@ struct lease *core_lease_new(struct sm_core *core, struct work *work, struct wor
                         .next_of_worker = worker->leases};
     work->leases = worker->leases = l;
     worker->n_leases++;
-    if (work->kind == SHARDMILL__LEASE_KIND__STEP) worker->batch_used += core_step_bytes(work->job);
+    if (work->kind == SHARDMILL__LEASE_KIND__STEP)
+        core_room_take(worker, core_step_bytes(work->job));
     work->job->n_leases++;
     core_work_unwait(work);
     work->state = WORK_LEASED;
@@ -59,7 +60,7 @@ static void lease_free(struct lease *lease) {
     *p = lease->next_of_worker;
     lease->worker->n_leases--;
     if (lease->work->kind == SHARDMILL__LEASE_KIND__STEP)
-        lease->worker->batch_used -= core_step_bytes(lease->work->job);
+        core_room_give(lease->worker, core_step_bytes(lease->work->job));
     if (!lease->late) lease->work->job->n_leases--;
     free(lease);
 }

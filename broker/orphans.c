@@ -56,7 +56,7 @@ struct orphan *core_orphan_of(struct sm_core *core, struct batch *b) {
                          .named = true,
                          .job = core_strdup(b->work.job->id),
                          .next = core->orphans};
-    b->holder->batch_used += o->bytes;
+    core_room_take(b->holder, o->bytes);
     core->orphans = o;
     b->attempt = 0; /* and so no Free is sent when the session ends */
     return o;
@@ -68,7 +68,7 @@ void core_orphan_free(struct sm_core *core, struct orphan *orphan, bool tell) {
         p = &(*p)->next;
     *p = orphan->next;
     if (orphan->worker != NULL) {
-        orphan->worker->batch_used -= orphan->bytes;
+        core_room_give(orphan->worker, orphan->bytes);
         if (tell) core_free_say(core, orphan->worker, orphan->job, orphan->attempt);
     }
     free(orphan->job);
@@ -133,7 +133,7 @@ static void orphan_adopt(struct sm_core *core, struct worker *worker, const Shar
     for (struct orphan *o = core->orphans; o != NULL; o = o->next) {
         if (o->attempt != h->attempt || o->worker != NULL) continue;
         o->worker = worker;
-        worker->batch_used += o->bytes;
+        core_room_take(worker, o->bytes);
         return;
     }
     const struct job *job = core_job_find(core, h->job);
@@ -147,7 +147,7 @@ static void orphan_adopt(struct sm_core *core, struct worker *worker, const Shar
                          .job = core_strdup(job->id),
                          .deadline = core->now + SM_ORPHAN_MS,
                          .next = core->orphans};
-    worker->batch_used += o->bytes;
+    core_room_take(worker, o->bytes);
     core->orphans = o;
 }
 

@@ -266,6 +266,7 @@ struct worker {
     uint8_t told[SM_MAX_JOBS / 8]; /* jobs of which it knows that the fingerprint differs */
     char *host, *fd_socket, *data_endpoint, *data_public_key;
     uint64_t batch_memory, batch_used; /* bytes; used by leases, batches and orphans */
+    unsigned slots_used;               /* how many those are */
     struct batch *held;
     uint64_t made; /* samples of finished leases, for Status */
     struct worker *next_of_bucket;
@@ -385,6 +386,9 @@ void core_on_attach(struct sm_core *core, const struct sm_peer *peer, const Shar
 void core_on_trainer(struct sm_core *core, const struct sm_peer *peer, const sm_envelope *e);
 
 /* stream.c */
+/* So many bytes of a worker's memory are taken by one more batch, or given back. */
+void core_room_take(struct worker *w, uint64_t bytes);
+void core_room_give(struct worker *w, uint64_t bytes);
 void core_cursor_begin(struct sm_core *core, struct session *s);
 unsigned core_window(const struct sm_core *core, const struct session *s);
 uint64_t core_step_bytes(const struct job *job);

@@ -4,6 +4,8 @@
  * it: sessions.c and leases.c. */
 #include "broker/state.h"
 
+#include "lib/batch.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +27,7 @@ uint64_t core_step_bytes(const struct job *job) {
 unsigned core_window(const struct sm_core *core, const struct session *s) {
     uint64_t bytes = core_step_bytes(s->job), window = s->credit / s->job->spec->batch_bytes;
     uint64_t all = core->batch_memory / bytes, kept = core->n_workers;
+    if (all > kept * SM_BATCH_SLOTS) all = kept * SM_BATCH_SLOTS;
     uint64_t share = (all > kept ? all - kept : 0) / (core->n_sessions > 0 ? core->n_sessions : 1);
     if (window > share) window = share;
     if (window > WINDOW_MAX) window = WINDOW_MAX;
@@ -35,7 +38,19 @@ unsigned core_window(const struct sm_core *core, const struct session *s) {
  * kept from it by what it needs later. */
 static bool memory_fits(const struct worker *w, uint64_t bytes, bool urgent) {
     uint64_t left = w->batch_memory > w->batch_used ? w->batch_memory - w->batch_used : 0;
-    return left / bytes >= (urgent ? 1 : 2);
+    unsigned slots = w->slots_used < SM_BATCH_SLOTS ? SM_BATCH_SLOTS - w->slots_used : 0;
+    return left / bytes >= (urgent ? 1 : 2) && slots >= (urgent ? 1 : 2);
+}
+
+void core_room_take(struct worker *w, uint64_t bytes) {
+    w->batch_used += bytes;
+    w->slots_used++;
+}
+
+void core_room_give(struct worker *w, uint64_t bytes) {
+    assert(w->batch_used >= bytes && w->slots_used > 0);
+    w->batch_used -= bytes;
+    w->slots_used--;
 }
 
 /* --- cutting ---------------------------------------------------------------------------------- */
@@ -298,7 +313,7 @@ void core_batch_hold(struct batch *b, struct worker *worker) {
     b->next_held = worker->held;
     if (worker->held != NULL) worker->held->prev_held = b;
     worker->held = b;
-    worker->batch_used += core_step_bytes(b->work.job);
+    core_room_take(worker, core_step_bytes(b->work.job));
 }
 
 static uint32_t substituted(const struct batch *b, const Shardmill__Done *m) {
@@ -459,7 +474,7 @@ void core_batch_unhold(struct sm_core *core, struct batch *b, bool tell) {
     assert(b->work.state == WORK_DONE && b->holder != NULL);
     *(b->prev_held != NULL ? &b->prev_held->next_held : &b->holder->held) = b->next_held;
     if (b->next_held != NULL) b->next_held->prev_held = b->prev_held;
-    b->holder->batch_used -= core_step_bytes(b->work.job);
+    core_room_give(b->holder, core_step_bytes(b->work.job));
     if (tell && b->attempt != 0) core_free_say(core, b->holder, b->work.job->id, b->attempt);
     b->holder = NULL;
     b->prev_held = b->next_held = NULL;

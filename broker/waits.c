@@ -2,6 +2,8 @@
  * the state and changes nothing. */
 #include "broker/state.h"
 
+#include "lib/batch.h"
+
 #include <string.h>
 
 enum { STALL_MS = 5000 }; /* without progress for so long, a job waits for its workers */
@@ -32,7 +34,7 @@ static char *workers_wait(struct sm_core *core, const struct session *s) {
         }
         fitting++;
         large += w->batch_memory >= bytes;
-        room += w->batch_memory >= w->batch_used + bytes;
+        room += w->batch_memory >= w->batch_used + bytes && w->slots_used < SM_BATCH_SLOTS;
         ready += w->ready;
         if (w->leases != NULL && w->leases->work->job != job) with = w->leases->work->job;
     }

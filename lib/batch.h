@@ -15,7 +15,12 @@
 #include <stdint.h>
 
 #define SM_BATCH_VERSION 1
-enum { SM_BATCH_ALIGN = 64, SM_BATCH_HEADER = 128 };
+enum {
+    SM_BATCH_ALIGN = 64,
+    SM_BATCH_HEADER = 128,
+    SM_BATCH_SLOTS =
+        1024, /* batches that a worker's memory holds at once, however small they are */
+};
 enum { SM_BATCH_PADDING = 1, SM_BATCH_SUBSTITUTE = 2 };
 
 struct sm_batch_header {

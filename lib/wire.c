@@ -2,6 +2,7 @@
  * workers and clients call this; what is inside a message is theirs to read. */
 #include "lib/wire.h"
 
+#include "lib/batch.h"
 #include "lib/limits.h"
 #include "lib/zap.h"
 
@@ -21,8 +22,10 @@
 enum {
     HANDSHAKE_MS = 5000, /* a peer that does not finish its greeting is dropped */
     LINGER_MS = 500,     /* at close: what is queued may still leave, but exit never hangs */
-    QUEUE_MESSAGES =
-        256, /* per peer and direction; control messages are small and answered one by one */
+    /* Per peer and direction. Control messages are small and most are answered one by one, but the
+     * batches of a session that ends are freed all at once; what does not fit is lost, and a lease
+     * among it is only missed when it expires. */
+    QUEUE_MESSAGES = 4 * SM_BATCH_SLOTS,
     BACKLOG = 512,
     ZMTP_PING_MS = 2000, /* finds a dead network; a stuck process is found by our own heartbeats */
     ZMTP_DEAD_MS = 6000,

@@ -18,8 +18,7 @@
 #endif
 
 enum {
-    SLOTS_MAX = 1024, /* batches at once, however small */
-    SERVE_MAX = 16,   /* descriptors handed out in one turn */
+    SERVE_MAX = 16, /* descriptors handed out in one turn */
 };
 
 /* The mapping, until the last who reads there is through. */
@@ -35,7 +34,7 @@ struct sm_batches {
     int memory_fd, given_fd; /* ours; what others get */
     int listen_fd;
     char address[SM_HANDOVER_NAME];
-    struct sm_slot *slots[SLOTS_MAX]; /* by offset */
+    struct sm_slot *slots[SM_BATCH_SLOTS]; /* by offset */
     size_t n;
 };
 
@@ -132,7 +131,7 @@ const struct sm_slot *sm_batches_take(struct sm_batches *b, const char *job, uin
     uint64_t offset;
     size_t before;
     assert(bytes > 0);
-    if (bytes > b->bytes || b->n == SLOTS_MAX) return NULL;
+    if (bytes > b->bytes || b->n == SM_BATCH_SLOTS) return NULL;
     bytes = (bytes + SM_BATCH_ALIGN - 1) & ~(uint64_t)(SM_BATCH_ALIGN - 1);
     if (!find_gap(b, bytes, &offset, &before)) return NULL;
     struct sm_slot *slot = calloc(1, sizeof *slot);

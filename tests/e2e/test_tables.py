@@ -224,8 +224,8 @@ def test_what_was_learned_is_fetched_by_workers_and_replay_that_lack_its_folder(
         far.wait(timeout=30)
 
 
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_drawn_counts_are_exact_for_any_number_of_ranks(cancer, tmp_path, start, world):
+@pytest.mark.parametrize("world", [1, 4])
+def test_the_audit_has_the_drawn_counts_of_each_rank(cancer, tmp_path, start, world):
     file = ROOT / "pipelines" / "table.yaml"
     served = Served(start, file, tmp_path / "state", "--source", cancer, "--workers", 1)
     readers = [served.reader("--json", "--epochs", 3, "--rank", r, "--world-size", world) for r in range(world)]
@@ -238,6 +238,79 @@ def test_drawn_counts_are_exact_for_any_number_of_ranks(cancer, tmp_path, start,
         classes = [report["epochs"][epoch]["classes"] for report in reports]
         for of_class in zip(*classes):
             assert sum(c["delivered"] for c in of_class) == of_class[0]["drawn"]
+
+
+SKEWED = {"a": 60, "b": 25, "c": 16}
+METHODS = {  # what each class has in an epoch, by the method's definition
+    "RandomOverSampler: {}": [60, 60, 60],
+    "RandomOverSampler: {sampling_strategy: {c: 41}}": [60, 25, 41],
+    "RandomUnderSampler: {}": [16, 16, 16],
+    "RepeatFactor: {threshold: 0.4}": [60, round(25 * math.sqrt(0.4 / (25 / 101))), round(16 * math.sqrt(0.4 / (16 / 101)))],
+    "ClassBalancedBatches: {n_classes: 3, n_samples: 4}": None,
+    "SMOTE: {}": [60, 60, 60],
+    "SMOTENC: {}": [60, 60, 60],
+}
+
+
+@pytest.fixture(scope="module")
+def skewed(tmp_path_factory):
+    """A table of three classes with numbers and a column of words, and one without words."""
+    folder, rng = tmp_path_factory.mktemp("skewed"), np.random.default_rng(1)
+    for name, words in (("mixed", True), ("numbers", False)):
+        with open(folder / f"{name}.csv", "w") as file:
+            file.write("x,z," + ("w," if words else "") + "label\n")
+            for label, n in SKEWED.items():
+                for _ in range(n):
+                    file.write(f"{rng.normal():.4f},{rng.normal():.4f}," + (rng.choice(["p", "q"]) + "," if words else "") + f"{label}\n")
+    return folder
+
+
+def drawn(loader, state, steps=None):
+    """Labels that a rank is given from a state on, to the end of the epoch or so many steps; and the state behind them."""
+    loader.load_state_dict(state)
+    counts = np.zeros(3, int)
+    for batch in loader:
+        np.add.at(counts, batch["label"][~batch["padding"]].astype(int), 1)
+        if steps is not None and (steps := steps - 1) == 0:
+            break
+    return counts, loader.state_dict()
+
+
+@pytest.mark.parametrize("method,workers", zip(METHODS, [1, 2, 3, 4, 2, 2, 1]))
+def test_drawn_counts_are_exact_for_any_ranks_and_workers_and_after_a_resume(skewed, tmp_path, start, method, workers):
+    file, table = tmp_path / "p.yaml", "mixed" if method.startswith("SMOTENC") else "numbers"
+    file.write_text(f"version: 1\nname: drawn\nseed: 4\nsource: {{format: csv, path: {skewed}/{table}.csv, label: label}}\n"
+                    f"rebalance: {{{method}}}\nops: [{'OneHotEncoder' if table == 'mixed' else 'StandardScaler'}]\n"
+                    "output: {batch_size: 12, shuffle: true, drop_last: false}\n")
+    served = Served(start, file, tmp_path / "state", "--workers", workers)
+
+    def ranks(world):
+        return [shardmill.Loader(served.name, broker=served.endpoint, rank=rank, world_size=world, timeout=60) for rank in range(world)]
+
+    def closed(loaders):
+        for loader in loaders:
+            loader.close()
+
+    begin, want = None, METHODS[method]
+    for world in (1, 2, 3, 4):
+        loaders = ranks(world)
+        if begin is None:
+            begin = loaders[0].state_dict()
+            assert [c["present"] for c in loaders[0].class_counts()] == list(SKEWED.values())
+            want = want or [c["drawn"] for c in loaders[0].class_counts()]
+        epochs = [[drawn(loader, begin) for loader in loaders]]
+        epochs.append([drawn(loader, state) for loader, (_, state) in zip(loaders, epochs[0])])
+        assert [sum(counts for counts, _ in epoch).tolist() for epoch in epochs] == [want, want], world
+        assert [c["drawn"] for c in loaders[0].class_counts()] == want
+        closed(loaders)
+    for before, after, steps in ((2, 3, 1), (3, 1, 1), (1, 4, 2)):
+        loaders = ranks(before)
+        first = [drawn(loader, begin, steps) for loader in loaders]
+        closed(loaders)
+        loaders = ranks(after)
+        rest = [drawn(loader, first[0][1]) for loader in loaders]
+        closed(loaders)
+        assert sum(counts for counts, _ in first + rest).tolist() == want, (before, after, steps)
 
 
 def test_the_held_out_part_is_served_beside_the_training_part(table, cancer, tmp_path, start):
