@@ -44,7 +44,7 @@ void sm_dataset_close(struct sm_dataset *d) {
 static void describe_table(const struct sm_pipeline_source *s, struct sm_buf *from) {
     struct stat st;
     const struct sm_strs *const lists[] = {&s->missing, &s->categorical};
-    sm_buf_printf(from, " %d %d %d", s->header, s->float64, s->on_error);
+    sm_buf_printf(from, " %d %d %d %d", s->header, s->float64, s->on_error, s->skip_initial_space);
     sm_buf_json(from, s->group != NULL ? s->group : "");
     sm_buf_json(from, s->label != NULL ? s->label : "");
     sm_buf_json(from, s->delimiter != NULL ? s->delimiter : "");

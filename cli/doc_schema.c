@@ -93,7 +93,9 @@ static void param_write(const struct sm_param *p, const void *defaults, struct s
         enum_write(p, out);
         break;
     case SM_T_STR:
-        sm_buf_text(out, p->null_ok ? "\"type\": [\"string\", \"null\"]" : "\"type\": \"string\"");
+        sm_buf_text(out, p->whole_ok  ? "\"type\": [\"string\", \"integer\", \"null\"]"
+                         : p->null_ok ? "\"type\": [\"string\", \"null\"]"
+                                      : "\"type\": \"string\"");
         sm_buf_text(out, ", \"minLength\": 1");
         break;
     case SM_T_STRS:

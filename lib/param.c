@@ -223,7 +223,8 @@ static int set_enum(const struct sm_param *p, int *out, const struct sm_value *v
 
 static int set_str(const struct sm_param *p, const char **out, const struct sm_value *v,
                    struct sm_err *err) {
-    bool text = v->kind == SM_V_STR && v->str[0] != 0;
+    bool whole = v->kind == SM_V_INT && p->whole_ok && v->str != NULL;
+    bool text = whole || (v->kind == SM_V_STR && v->str[0] != 0);
     if (text || (v->kind == SM_V_NULL && p->null_ok)) {
         *out = text ? v->str : NULL;
         return 0;

@@ -60,7 +60,8 @@ struct sm_param {
     bool null_ok;             /* `null` may be written */
     bool integral;            /* SM_T_NUMS, SM_T_ANY: whole numbers only */
     bool map_ok;              /* SM_T_ANY: a map may be written */
-    bool hidden; /* set by programs: in the JSON for workers, in no document */
+    bool whole_ok;            /* SM_T_STR: a whole number is its text, also without quotes */
+    bool hidden;              /* set by programs: in the JSON for workers, in no document */
     const char *const *choices; /* SM_T_ENUM, SM_T_ANY: words, ended by NULL */
     const char *doc;            /* one line */
 };

@@ -74,13 +74,14 @@ struct sm_pipeline_source {
     bool gif, tiff;            /* read these formats too */
     bool checksum; /* record a checksum of each file in the index and verify it at every read */
     /* tables */
-    const char *label;      /* name or number of the label's column (csv), file of labels (npy) */
-    const char *delimiter;  /* csv: one ASCII character */
-    int header;             /* csv: enum sm_csv_header */
-    struct sm_strs missing; /* csv: cells that mean "missing", beside the empty one */
+    const char *label;       /* name or number of the label's column (csv), file of labels (npy) */
+    const char *delimiter;   /* csv: one ASCII character */
+    bool skip_initial_space; /* csv: spaces at the beginning of a cell do not belong to it */
+    int header;              /* csv: enum sm_csv_header */
+    struct sm_strs missing;  /* csv: cells that mean "missing", beside the empty one */
     struct sm_strs categorical; /* columns that are categories even where every cell is a number */
     bool float64;               /* elements of the matrix; else float32 */
-    const char *group;          /* split.by, so that the index keeps the groups; set by the parser */
+    const char *group; /* split.by, so that the index keeps the groups; set by the parser */
 };
 enum sm_csv_header { SM_HEADER_AUTO, SM_HEADER_TRUE, SM_HEADER_FALSE };
 

@@ -106,15 +106,16 @@ static int ops_check(struct look *l) {
 /* --- source ----------------------------------------------------------------------------------- */
 
 static int source_check(struct look *l) {
-    static const char *const of_tables[] = {"label",   "delimiter",   "header",
-                                            "missing", "categorical", "float64"};
+    static const char *const of_tables[] = {
+        "label", "delimiter", "skip_initial_space", "header", "missing", "categorical", "float64"};
     static const char *const of_images[] = {"mode", "background", "exif", "gif", "tiff"};
     const struct sm_pipeline_source *s = &l->p->source;
     const bool table = sm_source_is_table(s);
     static const char *const words[] = {"folder", "list", "webdataset", "csv", "npy"};
     /* canonical JSON names every key: only what differs from its default contradicts */
     const bool plain = s->label == NULL && s->header == SM_HEADER_AUTO && s->missing.v == NULL &&
-                       s->categorical.count == 0 && !s->float64 && strcmp(s->delimiter, ",") == 0;
+                       s->categorical.count == 0 && !s->float64 && !s->skip_initial_space &&
+                       strcmp(s->delimiter, ",") == 0;
     const bool plain_image =
         s->mode == SM_MODE_RGB && s->background.count == 0 && s->exif && !s->gif && !s->tiff;
     if (table ? plain_image : plain)
@@ -135,9 +136,9 @@ static int source_check(struct look *l) {
 
 static int split_check(struct look *l) {
     const struct sm_pipeline *p = l->p;
-    if (p->split.by != NULL && p->source.format != SM_SOURCE_CSV)
+    if (p->split.by != NULL && !sm_source_is_table(&p->source))
         return sm_text_fail(l->text, place_of(l, "split", "by"), l->err,
-                            "'by' names a column, and only a csv has names");
+                            "'by' names a column, and only a csv or npy has columns");
     if (p->part == SM_PART_VAL && p->split.val == 0)
         return sm_fail(l->err, SM_E_PIPELINE,
                        "nothing is held out for validation (hint: split: {val: 0.1})");

@@ -1,4 +1,5 @@
-/* Reads tables from stdin (uint32 length, a byte of delimiter, a byte of buffer size, the bytes)
+/* Reads tables from stdin (uint32 length, a byte of delimiter, whose highest bit says
+ * that spaces before a field are skipped, a byte of buffer size, the bytes)
  * and writes what the CSV reader makes of each: per row uint32 fields (UINT32_MAX: a bad row),
  * uint32 line, uint64 offset, then length and bytes of each field; UINT32_MAX - 1 ends the table.
  * For the differential test. */
@@ -25,7 +26,8 @@ static void put_row(const struct sm_csv_row *row) {
     }
 }
 
-static void read_table(const char *bytes, size_t n, char delimiter, size_t buffer) {
+static void read_table(const char *bytes, size_t n, unsigned char how, size_t buffer) {
+    const char delimiter = (char)(how & 127);
     struct sm_err err;
     struct sm_csv *csv;
     struct sm_csv_row row;
@@ -34,6 +36,7 @@ static void read_table(const char *bytes, size_t n, char delimiter, size_t buffe
     if (fd < 0 || write(fd, bytes, n) != (ssize_t)n) exit(1);
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     if (sm_csv_open_sized(&csv, path, delimiter, buffer, &err) != 0) exit(1);
+    if (how & 128) sm_csv_skip_initial_space(csv);
     while ((got = sm_csv_next(csv, &row, &err)) == 1)
         put_row(&row);
     if (got < 0 || sm_csv_bytes(csv) != n) exit(1);
@@ -50,7 +53,7 @@ int main(void) {
         char *bytes = malloc((size_t)n + 1);
         if (bytes == NULL || fread(how, 1, 2, stdin) != 2 || fread(bytes, 1, n, stdin) != n)
             return 1;
-        read_table(bytes, n, (char)how[0], how[1]);
+        read_table(bytes, n, how[0], how[1]);
         free(bytes);
     }
     return fflush(stdout) == 0 ? 0 : 1;

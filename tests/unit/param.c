@@ -135,6 +135,13 @@ static void text_that_looks_like_a_number_needs_quotes_in_a_file(void **state) {
                         "'text' must be text, not 123 (hint: in quotes it is text: \"123\")");
     assert_int_equal(sm_param_set_text(row("text"), &a, "123", &err), 0);
     assert_string_equal(a.text, "123");
+    struct sm_param column = *row("text");
+    column.whole_ok = true;
+    v = sm_value_scalar("4");
+    assert_int_equal(sm_param_set(&column, &a, &v, &err), 0);
+    assert_string_equal(a.text, "4");
+    v = sm_value_scalar("4.5");
+    assert_int_equal(sm_param_set(&column, &a, &v, &err), -1);
 }
 
 static void scalars_follow_the_core_schema(void **state) {

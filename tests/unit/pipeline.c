@@ -168,7 +168,8 @@ static void defaults_are_filled_in(void **state) {
               "\"ops\":[{\"RandomHorizontalFlip\":{\"p\":0.5}}],"
               "\"source\":{\"format\":\"folder\",\"path\":\"data\",\"on_error\":\"quarantine\","
               "\"mode\":\"RGB\",\"background\":null,\"exif\":true,\"gif\":false,\"tiff\":false,"
-              "\"checksum\":false,\"label\":null,\"delimiter\":\",\",\"header\":\"auto\","
+              "\"checksum\":false,\"label\":null,\"delimiter\":\",\","
+              "\"skip_initial_space\":false,\"header\":\"auto\","
               "\"missing\":null,\"categorical\":[],\"float64\":false},"
               "\"split\":{\"val\":0,\"by\":null,\"stratify\":true},"
               "\"output\":{\"batch_size\":32,\"shuffle\":true,\"drop_last\":false,"
@@ -176,6 +177,23 @@ static void defaults_are_filled_in(void **state) {
               "\"expand\":{\"copies\":1,\"originals\":false,\"encode\":\"jpeg\",\"quality\":90,"
               "\"samples_per_shard\":1000}}");
     free(json);
+    sm_pipeline_release(&p);
+}
+
+static void a_column_is_told_by_its_number_without_quotes(void **state) {
+    (void)state;
+    struct sm_pipeline p;
+    parse_ok(&p, "version: 1\nsource: {path: d, format: csv, label: 4, skip_initial_space: true}\n"
+                 "split: {val: 0.1, by: 2}\n");
+    assert_string_equal(p.source.label, "4");
+    assert_string_equal(p.source.group, "2");
+    assert_true(p.source.skip_initial_space);
+    char *json = json_of(&p); /* it reads back equal */
+    assert_non_null(strstr(json, "\"label\":\"4\""));
+    free(json);
+    sm_pipeline_release(&p);
+    parse_ok(&p, "version: 1\nsource: {path: d, format: npy}\nsplit: {val: 0.1, by: 2}\n");
+    assert_string_equal(p.source.group, "2");
     sm_pipeline_release(&p);
 }
 
@@ -698,6 +716,7 @@ static void no_bytes_break_the_parser(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_filled_in),
+        cmocka_unit_test(a_column_is_told_by_its_number_without_quotes),
         cmocka_unit_test(ops_nest_and_know_their_places),
         cmocka_unit_test(the_digest_ignores_name_seed_and_path_and_nothing_else),
         cmocka_unit_test(every_recipe_parses_and_round_trips),

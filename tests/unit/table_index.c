@@ -315,6 +315,28 @@ static void categorical_makes_categories_of_numbers(void **state) {
     table_done(&t);
 }
 
+/* As the adult table is written: ", " between the cells. */
+static void skipped_spaces_are_in_no_name_no_word_and_no_group(void **state) {
+    (void)state;
+    struct table t = table_make();
+    scratch_text(&t.s, "t.csv", "g, age, job, y\np, 39, \"a, b\", no\np,  40, ?, no\n");
+    t.source.skip_initial_space = true;
+    t.source.label = "y";
+    t.source.group = "g";
+    static const char *const missing[] = {"?"};
+    t.source.missing = (struct sm_strs){.v = missing, .count = 1};
+    table_open(&t, "t.csv");
+    const struct sm_schema *s = sm_index_schema(t.index);
+    assert_string_equal(s->columns[0].name, "age");
+    assert_int_equal(s->columns[0].n_categories, 0);
+    assert_string_equal(s->columns[1].name, "job");
+    assert_int_equal(s->columns[1].n_categories, 1);
+    assert_true(cell(&t, 1, 0) == 40 && cell(&t, 0, 1) == 0 && isnan(cell(&t, 1, 1)));
+    t.source.delimiter = " ";
+    refuse(&t, "t.csv", SM_E_PIPELINE, "spaces are what delimits");
+    table_done(&t);
+}
+
 static void the_dataset_digest_follows_content_and_not_name_or_time(void **state) {
     (void)state;
     struct table t = table_make();
@@ -453,6 +475,7 @@ int main(void) {
         cmocka_unit_test(an_index_is_current_until_one_of_its_files_changes),
         cmocka_unit_test(number_labels_are_class_indices_and_groups_follow_their_text),
         cmocka_unit_test(categorical_makes_categories_of_numbers),
+        cmocka_unit_test(skipped_spaces_are_in_no_name_no_word_and_no_group),
         cmocka_unit_test(the_dataset_digest_follows_content_and_not_name_or_time),
         cmocka_unit_test(no_byte_of_a_damaged_index_leads_outside),
         cmocka_unit_test(mutated_tables_never_break_the_reader),

@@ -24,6 +24,7 @@ struct sm_csv {
     char *store;  /* of buffer, with bytes before it that can be read */
     char *buffer; /* cap bytes and a byte more */
     size_t cap, used;
+    bool skip_space;             /* at the beginning of a field */
     bool eof, skipping;          /* the rest of a line is to be passed over */
     bool plain;                  /* every byte of the buffer is ASCII and none is NUL */
     uint64_t base;               /* offset in the file of the buffer's first byte */
@@ -96,6 +97,11 @@ void sm_csv_close(struct sm_csv **cp) {
     free(c->fields);
     free(c);
     *cp = NULL;
+}
+
+void sm_csv_skip_initial_space(struct sm_csv *c) {
+    assert(c->delimiter != ' ');
+    c->skip_space = true;
 }
 
 uint64_t sm_csv_bytes(const struct sm_csv *c) {
@@ -231,6 +237,13 @@ static bool add_field(struct sm_csv *c, size_t from, size_t to, bool doubled) {
     return true;
 }
 
+/* The byte behind the buffer is a newline, so it ends there. */
+static size_t skip_spaces(const char *b, size_t at) {
+    while (b[at] == ' ')
+        at++;
+    return at;
+}
+
 /* Fields without quotes, as far as the next mark is a delimiter: most of a table. */
 static void add_plain(struct sm_csv *c, size_t *from, size_t *mark) {
     const char *b = c->buffer;
@@ -242,8 +255,12 @@ static void add_plain(struct sm_csv *c, size_t *from, size_t *mark) {
     /* the last mark leads to a newline, so it ends here */
     for (size_t to; n < most && b[to = marks[n]] == delimiter; s = to + 1)
         out[n++] = (struct sm_csv_field){.s = b + s, .n = to - s};
+    for (size_t i = 0; c->skip_space && i < n; i++) {
+        size_t spaces = skip_spaces(out[i].s, 0);
+        out[i] = (struct sm_csv_field){.s = out[i].s + spaces, .n = out[i].n - spaces};
+    }
     c->n_fields += n;
-    *from = s;
+    *from = c->skip_space ? skip_spaces(b, s) : s;
     *mark += n;
 }
 

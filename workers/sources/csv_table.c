@@ -84,9 +84,18 @@ static char delimiter(const struct csv_table *t) {
     return d == NULL || *d == 0 ? ',' : *d;
 }
 
+static int open_csv(const struct csv_table *t, size_t i, struct sm_csv **csv, struct sm_err *err) {
+    if (sm_csv_open(csv, t->files.paths[i], delimiter(t), err) != 0) return -1;
+    if (t->source->skip_initial_space) sm_csv_skip_initial_space(*csv);
+    return 0;
+}
+
 static int check_delimiter(const struct csv_table *t, struct sm_err *err) {
     const char *d = t->source->delimiter;
     if (d == NULL || *d == 0) return 0;
+    if (*d == ' ' && t->source->skip_initial_space)
+        return sm_fail(err, SM_E_PIPELINE,
+                       "source.skip_initial_space: spaces are what delimits the cells");
     if (d[1] == 0 && *d > 0 && strchr("\"\r\n", *d) == NULL) return 0;
     return sm_fail(err, SM_E_PIPELINE,
                    "source.delimiter '%s' cannot be: one ASCII character, no quote, no newline", d);
@@ -196,7 +205,7 @@ static int choose_columns(struct csv_table *t, struct sm_err *err) {
 static int open_table(struct csv_table *t, struct sm_err *err) {
     if (check_delimiter(t, err) != 0) return -1;
     struct sm_csv *csv;
-    if (sm_csv_open(&csv, t->files.paths[0], delimiter(t), err) != 0) return -1;
+    if (open_csv(t, 0, &csv, err) != 0) return -1;
     struct sm_csv_row row;
     int got = sm_csv_next(csv, &row, err);
     if (got == 0) got = sm_fail(err, SM_E_DATASET, "'%s' is empty", t->files.paths[0]);
@@ -293,7 +302,7 @@ static int read_file(struct csv_table *t, size_t i, struct sm_err *err) {
     struct stat st;
     struct sm_csv *csv;
     if (stat(path, &st) != 0) return sm_fail_errno(err, "cannot read '%s'", path);
-    if (sm_csv_open(&csv, path, delimiter(t), err) != 0) return -1;
+    if (open_csv(t, i, &csv, err) != 0) return -1;
     struct sm_csv_row row;
     int failed = 0, got = 1;
     if (t->header) {
