@@ -138,7 +138,7 @@ static int name_fields(struct csv_table *t, const struct sm_csv_row *row, struct
     if (t->header && !distinct)
         return sm_fail(err, SM_E_DATASET,
                        "two columns of '%s' have the same name (hint: rename one, or "
-                       "source.header: false)",
+                       "source.header: no)",
                        path);
     t->names = calloc(row->n, sizeof *t->names);
     if (t->names == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
