@@ -114,6 +114,26 @@ def test_indicators_of_what_was_missing_are_those_of_scikit_learn(tmp_path, stra
     np.testing.assert_allclose(val, peer.transform(x[rows]), rtol=1e-12, atol=1e-12)
 
 
+def test_the_most_frequent_number_is_scikit_learns_and_too_many_are_refused(tmp_path):
+    rng = np.random.default_rng(8)
+    x = np.column_stack([rng.integers(0, 9, 500), rng.integers(-2, 3, 500) / 4, rng.normal(size=500)]).astype(float)
+    x[rng.random(x.shape) < 0.2] = np.nan
+    table = tmp_path / "t.csv"
+    with open(table, "w") as f:
+        f.write("a,b,c,y\n")
+        for i, row in enumerate(x):
+            f.write(",".join("" if np.isnan(v) else repr(v) for v in row.tolist()) + f",{i % 2}\n")
+    names, train, rows = expand(tmp_path, table, ["SimpleImputer: {strategy: most_frequent, columns: [b, a, c], add_indicator: true}"],
+                                "train")
+    peer = SimpleImputer(strategy="most_frequent", add_indicator=True).fit(x[rows])
+    assert names == ["a", "b", "c", "missingindicator_a", "missingindicator_b", "missingindicator_c"]
+    np.testing.assert_array_equal(train, peer.transform(x[rows]))
+    with open(table, "w") as f:
+        f.write("a,b,y\n" + "".join(f"{i},{i % 5},{i % 2}\n" for i in range(3000)))
+    with pytest.raises(AssertionError, match="column 'a' has more than 1024 different numbers"):
+        expand(tmp_path, table, ["SimpleImputer: {strategy: most_frequent, columns: [a]}"], "train")
+
+
 @pytest.mark.skipif(not ADULT.is_file(), reason="no real table beside the checkout")
 def test_a_real_table_of_people_comes_out_as_scikit_learn_has_it(tmp_path):
     with open(ADULT, newline="") as f:

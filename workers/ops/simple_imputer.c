@@ -1,6 +1,7 @@
 /* SimpleImputer: fills missing cells with what the column's other cells say, as scikit-learn's:
- * their mean, their median (exact), the most frequent category, or a constant. */
+ * their mean, their median (exact), the most frequent value, or a constant. */
 #include "workers/ops/columns.h"
+#include "workers/table/modes.h"
 #include "workers/table/quantiles.h"
 
 enum strategy { MEAN, MEDIAN, MOST_FREQUENT, CONSTANT };
@@ -19,7 +20,8 @@ static const struct sm_param params[] = {
      .offset = offsetof(struct params, strategy),
      .dflt = "mean",
      .choices = strategies,
-     .doc = "mean and median: of numbers; most_frequent: of categories; constant: fill_value"},
+     .doc = "mean and median: of numbers; most_frequent: of categories, and of columns that are "
+            "named; constant: fill_value"},
     {.name = "fill_value",
      .type = SM_T_ANY,
      .offset = offsetof(struct params, fill_value),
@@ -46,6 +48,11 @@ static int kind_of(const struct params *p) {
                                                                         : SM_COLUMN_NUMBER;
 }
 
+/* What named columns must be. */
+static int kind_named(const struct params *p) {
+    return p->strategy == MOST_FREQUENT ? COLUMNS_ANY : kind_of(p);
+}
+
 static const struct sm_quantiles median = {1, {0.5}};
 
 /* Sums of a column, for the mean and for how many cells there are. */
@@ -61,9 +68,37 @@ static size_t categories_before(const struct sm_schema *in, size_t column) {
     return n;
 }
 
+/* For most_frequent: how many columns of numbers before this one are named. */
+static size_t modes_before(const struct sm_fit_context *c, size_t column) {
+    const struct params *p = c->params;
+    size_t n = 0;
+    for (size_t k = 0; p->columns.v != NULL && k < column; k++)
+        n += c->in->columns[k].kind == SM_COLUMN_NUMBER && column_named(c->in, &p->columns, k);
+    return n;
+}
+
+/* Their tables lie behind the counts of categories. */
+static struct sm_modes *modes_of(const struct sm_fit_context *c, const void *partial) {
+    return (void *)((uint64_t *)(uintptr_t)partial + categories_before(c->in, c->in->n) + 1);
+}
+
+static void map_modes(const struct sm_fit_context *c, const struct sm_rows *block, void *partial) {
+    const struct params *p = c->params;
+    struct sm_modes *modes = modes_of(c, partial);
+    for (size_t k = 0; p->columns.v != NULL && k < c->in->n; k++) {
+        if (c->in->columns[k].kind != SM_COLUMN_NUMBER || !column_named(c->in, &p->columns, k))
+            continue;
+        for (size_t i = 0; i < block->n; i++) {
+            const double x = sm_rows_cell(block, i, k);
+            if (x == x) sm_modes_add(modes, x, 1);
+        }
+        modes++;
+    }
+}
+
 static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm_err *err) {
     const struct params *p = c->params;
-    if (columns_check(c->in, &p->columns, kind_of(p), err) != 0) return -1;
+    if (columns_check(c->in, &p->columns, kind_named(p), err) != 0) return -1;
     return p->strategy == MEDIAN ? sm_quantiles_begin(c, &median, state, err) : 0;
 }
 
@@ -71,7 +106,8 @@ static size_t partial_bytes(const struct sm_fit_context *c, const struct sm_buf 
     const struct params *p = c->params;
     if (p->strategy == MEDIAN) return sm_quantiles_partial(c, &median, state);
     if (p->strategy == MOST_FREQUENT)
-        return (categories_before(c->in, c->in->n) + 1) * sizeof(uint64_t);
+        return (categories_before(c->in, c->in->n) + 1) * sizeof(uint64_t) +
+               modes_before(c, c->in->n) * sizeof(struct sm_modes);
     return c->in->n * sizeof(struct sum);
 }
 
@@ -100,6 +136,7 @@ static int map(const struct sm_fit_context *c, const struct sm_buf *state,
         sm_quantiles_map(c, &median, state, block, partial);
     } else if (p->strategy == MOST_FREQUENT) {
         map_categories(c, block, partial);
+        map_modes(c, block, partial);
     } else {
         for (size_t k = 0; k < c->in->n; k++) {
             struct sum sum = {0};
@@ -124,6 +161,8 @@ static void merge(const struct sm_fit_context *c, const struct sm_buf *state, vo
         const size_t n = categories_before(c->in, c->in->n);
         for (size_t i = 0; i < n; i++)
             ((uint64_t *)into)[i] += ((const uint64_t *)other)[i];
+        for (size_t k = 0; k < modes_before(c, c->in->n); k++)
+            sm_modes_merge(modes_of(c, into) + k, modes_of(c, other) + k);
     } else {
         for (size_t k = 0; k < c->in->n; k++)
             sum_merge((struct sum *)into + k, (const struct sum *)other + k);
@@ -159,6 +198,15 @@ static int fill_find(const struct sm_fit_context *c, size_t k, const void *merge
     } else if (p->strategy == MEDIAN) {
         n = counts[k];
         *fill = medians[k];
+    } else if (column->kind == SM_COLUMN_NUMBER) {
+        const struct sm_modes *modes = modes_of(c, merged) + modes_before(c, k);
+        if (modes->overflow)
+            return sm_fail(err, SM_E_TOO_LARGE,
+                           "column '%.80s' has more than %d different numbers, too many for "
+                           "most_frequent (hint: strategy: median)",
+                           column->name, SM_MODES_MAX);
+        n = (double)modes->n;
+        *fill = modes->n > 0 ? sm_modes_most(modes) : 0;
     } else {
         const uint64_t *seen = (const uint64_t *)merged + categories_before(c->in, k);
         uint64_t most = 0;
@@ -234,8 +282,8 @@ static int schema(const void *params_, const struct sm_artifact *learned,
                   const struct sm_schema *in, struct sm_schema *out, struct sm_arena *arena,
                   struct sm_err *err) {
     const struct params *p = params_;
-    if (!p->add_indicator) return columns_keep(in, &p->columns, kind_of(p), out, arena, err);
-    if (columns_check(in, &p->columns, kind_of(p), err) != 0) return -1;
+    if (!p->add_indicator) return columns_keep(in, &p->columns, kind_named(p), out, arena, err);
+    if (columns_check(in, &p->columns, kind_named(p), err) != 0) return -1;
     *out = (struct sm_schema){.is_double = in->is_double};
     if (learned == NULL) return 0; /* only the fit knows which columns lack cells */
     const uint8_t *lacked = learned_find(learned, "indicator_", SM_ARRAY_U8, in->n);
