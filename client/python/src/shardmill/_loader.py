@@ -65,7 +65,7 @@ class Loader:
             a warning in the log after 10 s, 20 s, 40 s…
         open_timeout: Seconds to find the broker.
         verbose: Embedded: let the server's messages through to stderr.
-        weights: Batches have `weight`, each sample's importance weight: see `log_prior_shift`.
+        weights: Batches have `weight`, each sample's importance weight, which is its class's: see `log_prior_shift`.
 
     Raises (here or at the first use):
         ShardmillError: what broker or library said. `code` tells the kind; of these kinds it is a class of its own: TimedOutError
