@@ -154,7 +154,8 @@ static int moments(struct search *s, double *variance, struct sm_err *err) {
     if (failed || missing == 0) return failed;
     return sm_fail(err, SM_E_DATASET,
                    "class '%.60s': column '%.60s' has missing cells (%llu in all columns), and a "
-                   "distance needs all of them",
+                   "distance needs all of them, as they stand in the source (hint: "
+                   "RandomOverSampler needs none)",
                    sm_index_class(sm_places_index(s->places), s->label),
                    s->schema->columns[column].name, (unsigned long long)missing);
 }
