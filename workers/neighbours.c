@@ -48,6 +48,25 @@ struct near {
     uint32_t number;
 };
 
+/* One that may be among them, and how near it may be. */
+enum { WAITING = 32 };
+struct waiting {
+    float low;
+    uint32_t number;
+};
+
+/* Of each row of a block: those that were measured, the k least bounds from above of all that were
+ * seen, those that wait, and beyond which distance nobody is wanted. worst: the same of the rows
+ * that they are compared with, -INFINITY when those look for nobody. */
+struct lists {
+    struct near *near;
+    float *ups;
+    struct waiting *waiting;
+    uint8_t *n;
+    float *bound, *apart;
+    const float *worst;
+};
+
 static int class_read(const struct search *s, uint64_t first, struct sm_rows *rows,
                       struct sm_err *err);
 static int moments(struct search *s, double *variance, struct sm_err *err);
@@ -243,78 +262,144 @@ static float worst_of(const struct near *list, uint32_t k) {
     return nextafterf((float)list[k - 1].distance, INFINITY);
 }
 
+/* The bound of a pair's distance from above; categories may all differ. */
+static float grown(const struct search *s, float norms, float product) {
+    const double terms = 0.55 * (double)s->numbers + 16,
+                 words = s->mixed ? s->category_weight * (double)(s->schema->n - s->numbers) : 0;
+    return nextafterf((float)((double)norms * (1 + terms * FLT_EPSILON) + (double)product +
+                              4 * terms * FLT_MIN + words),
+                      INFINITY);
+}
+
+static void settle(const struct search *s, struct lists *l, const struct block *q, size_t row,
+                   const struct block *b) {
+    struct near *near = l->near + row * s->k;
+    for (size_t i = 0; i < l->n[row]; i++) {
+        const struct waiting *w = &l->waiting[row * WAITING + i];
+        if (w->low > l->bound[row]) continue;
+        near_add(near, s->k, distance(s, &q->rows, row, &b->rows, (size_t)(w->number - b->first)),
+                 w->number);
+    }
+    l->n[row] = 0;
+    l->bound[row] = fminf(l->bound[row], worst_of(near, s->k));
+}
+
+/* A row of b that may be near, by the bounds of its distance. Distances are only measured when the
+ * bounds of others have told how near is near: most never are. */
+static void offer(const struct search *s, struct lists *l, const struct block *q, size_t row,
+                  const struct block *b, uint64_t number, float low, float up) {
+    float *ups = l->ups + row * s->k;
+    uint32_t at = s->k;
+    if (low > l->bound[row]) return;
+    if (l->n[row] == WAITING) settle(s, l, q, row, b);
+    l->waiting[row * WAITING + l->n[row]++] = (struct waiting){low, (uint32_t)number};
+    while (at > 0 && up < ups[at - 1])
+        at--;
+    if (at == s->k) return;
+    memmove(ups + at + 1, ups + at, (s->k - 1 - at) * sizeof *ups);
+    ups[at] = up;
+    l->bound[row] = fminf(l->bound[row], ups[s->k - 1]);
+}
+
 /* Row i of q against the rows of b of a tile, which begins with row j0, from `from` on. Within one
  * block each pair is seen once and goes into both lists. */
 static void row_compare(const struct search *s, const struct block *q, size_t i,
                         const struct block *b, size_t j0, size_t from, struct sm_look *look,
-                        struct near *near, float *worst) {
+                        struct lists *l) {
     const struct sm_slack slack = look->slack;
     const uint64_t self = q->first + i;
-    struct near *own = near + i * s->k;
-    float own_worst = worst_of(own, s->k);
     look->norm = q->norms[i];
-    for (size_t at = from; (at = sm_look_next(look, at, own_worst)) < look->end;) {
+    for (size_t at = from; (at = sm_look_next(look, at, l->bound[i])) < look->end;) {
         const size_t end = at + SM_LOOK_STRIP < look->end ? at + SM_LOOK_STRIP : look->end;
         for (; at < end; at++) {
             const size_t j = j0 + at;
-            const float low =
-                (look->norm + look->norms[at]) * slack.keep + look->products[at] - slack.tiny;
-            if ((low > own_worst && low > look->worst[at]) || b->first + j == self) continue;
-            const double d = distance(s, &q->rows, i, &b->rows, j);
-            near_add(own, s->k, d, (uint32_t)(b->first + j));
-            own_worst = worst_of(own, s->k);
-            if (q != b) continue;
-            near_add(near + j * s->k, s->k, d, (uint32_t)self);
-            worst[j] = worst_of(near + j * s->k, s->k);
+            const float norms = look->norm + look->norms[at], product = look->products[at],
+                        low = norms * slack.keep + product - slack.tiny;
+            if ((low > l->bound[i] && low > look->worst[at]) || b->first + j == self) continue;
+            const float up = grown(s, norms, product);
+            offer(s, l, q, i, b, b->first + j, low, up);
+            if (q == b) offer(s, l, q, j, b, self, low, up);
         }
     }
-    if (q == b) worst[i] = own_worst;
 }
 
 /* Rows i0 … of q against all of b, tile by tile, or against those behind them when the blocks are
- * one. worst: of b's lists; -INFINITY where they are not looked for now. */
+ * one. */
 static void rows_compare(const struct search *s, const struct block *q, size_t i0, size_t rows,
-                         const struct block *b, struct near *near, float *worst) {
+                         const struct block *b, struct lists *l) {
     const size_t d = s->numbers;
     for (size_t j0 = q == b ? i0 / TILE_COLUMNS * TILE_COLUMNS : 0; j0 < b->rows.n;
          j0 += TILE_COLUMNS) {
         const size_t left = b->rows.n - j0, columns = left < TILE_COLUMNS ? left : TILE_COLUMNS;
         struct sm_look look = {
-            .norms = b->norms + j0, .worst = worst + j0, .end = columns, .slack = slack_of(d)};
+            .norms = b->norms + j0, .worst = l->worst + j0, .end = columns, .slack = slack_of(d)};
         sm_dots_float(q->shifted + i0 * d, rows, b->panels + j0 * d, columns, d, s->products);
         for (size_t i = 0; i < rows; i++) {
             const size_t behind = i0 + i + 1, from = q == b && behind > j0 ? behind - j0 : 0;
             look.products = s->products + i * columns;
-            if (from < columns) row_compare(s, q, i0 + i, b, j0, from, &look, near, worst);
+            if (from < columns) row_compare(s, q, i0 + i, b, j0, from, &look, l);
         }
     }
 }
 
 static int queries_run(const struct search *s, const struct block *q, struct block *b,
-                       struct near *near, float *worst, uint32_t *out, struct sm_err *err) {
+                       struct lists *l, uint32_t *out, struct sm_err *err) {
     const bool one = s->n <= s->block_rows;
-    for (size_t i = 0; i < q->rows.n * s->k; i++)
-        near[i] = (struct near){INFINITY, UINT32_MAX};
-    for (size_t i = 0; i < s->block_rows; i++)
-        worst[i] = one ? INFINITY : -INFINITY;
+    const size_t n = q->rows.n;
+    for (size_t i = 0; i < n * s->k; i++) {
+        l->near[i] = (struct near){INFINITY, UINT32_MAX};
+        l->ups[i] = INFINITY;
+    }
+    for (size_t i = 0; i < n; i++)
+        l->bound[i] = INFINITY;
     for (uint64_t first = 0; first < s->n; first += s->block_rows) {
         if (!one && block_read(s, b, first, err) != 0) return -1;
-        for (size_t i0 = 0; i0 < q->rows.n; i0 += TILE_ROWS) {
-            const size_t rows = q->rows.n - i0 < TILE_ROWS ? q->rows.n - i0 : TILE_ROWS;
-            rows_compare(s, q, i0, rows, one ? q : b, near, worst);
-        }
+        for (size_t i0 = 0; i0 < n; i0 += TILE_ROWS)
+            rows_compare(s, q, i0, n - i0 < TILE_ROWS ? n - i0 : TILE_ROWS, one ? q : b, l);
+        for (size_t i = 0; i < n; i++)
+            settle(s, l, q, i, one ? q : b);
     }
-    for (size_t i = 0; i < q->rows.n * s->k; i++)
-        out[i] = near[i].number;
+    for (size_t i = 0; i < n * s->k; i++)
+        out[i] = l->near[i].number;
     return 0;
+}
+
+static size_t list_bytes(const struct search *s) {
+    return s->k * (sizeof(struct near) + sizeof(float)) + WAITING * sizeof(struct waiting) + 1 +
+           2 * sizeof(float);
+}
+
+static int lists_make(const struct search *s, bool one, struct lists *l, struct sm_err *err) {
+    const size_t rows = s->block_rows;
+    l->near = malloc(rows * s->k * sizeof *l->near);
+    l->ups = malloc(rows * s->k * sizeof *l->ups);
+    l->waiting = malloc(rows * WAITING * sizeof *l->waiting);
+    l->n = calloc(rows, 1);
+    l->bound = malloc(rows * sizeof *l->bound);
+    l->apart = one ? NULL : malloc(rows * sizeof *l->apart);
+    if (l->near == NULL || l->ups == NULL || l->waiting == NULL || l->n == NULL ||
+        l->bound == NULL || (!one && l->apart == NULL))
+        return sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours");
+    for (size_t i = 0; !one && i < rows; i++)
+        l->apart[i] = -INFINITY;
+    l->worst = one ? l->bound : l->apart;
+    return 0;
+}
+
+static void lists_free(struct lists *l) {
+    free(l->near);
+    free(l->ups);
+    free(l->waiting);
+    free(l->n);
+    free(l->bound);
+    free(l->apart);
 }
 
 /* As many rows in a block as the ceiling allows for two of them, with their lists and products. */
 static size_t rows_in_memory(const struct search *s) {
     const size_t element = s->schema->is_double ? sizeof(double) : sizeof(float),
                  row = s->schema->n * element + (s->numbers + 1) * sizeof(float),
-                 panel = s->numbers * sizeof(float), list = s->k * sizeof(struct near),
-                 each = 2 * row + panel + list + sizeof(float);
+                 panel = s->numbers * sizeof(float), each = 2 * row + panel + list_bytes(s);
     size_t n = SM_MAX_NEIGHBOR_BYTES / each;
     if (n > s->n) n = (size_t)s->n;
     return n < TILE_ROWS ? TILE_ROWS : n;
@@ -323,23 +408,21 @@ static size_t rows_in_memory(const struct search *s) {
 /* out: n x k. */
 static int class_search(struct search *s, uint32_t *out, struct sm_err *err) {
     struct block q = {0}, b = {0};
+    struct lists lists = {0};
     s->block_rows = rows_in_memory(s);
     const bool one = s->n <= s->block_rows;
     s->products = malloc(sizeof(float) * TILE_ROWS * TILE_COLUMNS);
-    struct near *near = malloc(s->block_rows * s->k * sizeof *near);
-    float *worst = malloc(s->block_rows * sizeof *worst);
-    int failed = s->products == NULL || near == NULL || worst == NULL
-                     ? sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours")
-                     : block_make(s, &q, one, err);
+    int failed = s->products == NULL ? sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours")
+                                     : lists_make(s, one, &lists, err);
+    if (!failed) failed = block_make(s, &q, one, err);
     if (!failed && !one) failed = block_make(s, &b, true, err);
     for (uint64_t first = 0; !failed && first < s->n; first += s->block_rows) {
         failed = block_read(s, &q, first, err);
-        if (!failed) failed = queries_run(s, &q, &b, near, worst, out + first * s->k, err);
+        if (!failed) failed = queries_run(s, &q, &b, &lists, out + first * s->k, err);
     }
     block_free(&q);
     block_free(&b);
-    free(near);
-    free(worst);
+    lists_free(&lists);
     free(s->products);
     s->products = NULL;
     return failed;

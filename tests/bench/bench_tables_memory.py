@@ -26,6 +26,12 @@ ops:
   - PCA: {{n_components: 32}}
 output: {{batch_size: 1024}}
 """
+MEASURE = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
 
 
 def write_rows(path, rows, columns):
@@ -44,22 +50,27 @@ def main():
     options.add_argument("--gigabytes", type=float, default=4.2)
     options.add_argument("--columns", type=int, default=256)
     options.add_argument("--limit", type=int, default=512)
+    options.add_argument("--write", help=argparse.SUPPRESS)  # in a process of its own, whose memory is not measured
     args = options.parse_args()
     rows = int(args.gigabytes * 1e9 / 4 / args.columns)
 
     def limited():
         resource.setrlimit(resource.RLIMIT_AS, (args.limit << 20, args.limit << 20))
 
+    if args.write is not None:
+        write_rows(args.write, rows, args.columns)
+        return 0
     with tempfile.TemporaryDirectory(prefix="shardmill-bench-") as folder:
         work = pathlib.Path(folder)
-        write_rows(work / "x.npy", rows, args.columns)
+        subprocess.run([sys.executable, __file__, "--gigabytes", str(args.gigabytes), "--columns", str(args.columns), "--write", work / "x.npy"],
+                       check=True)
         (work / "p.yaml").write_text(PIPELINE.format(path=work / "x.npy"))
         start = time.monotonic()
-        done = subprocess.run([BUILD / "shardmill", "fit", work / "p.yaml", "--state", work / "state", "--workers", "1", "-q"], preexec_fn=limited)
+        fit = ["fit", work / "p.yaml", "--state", work / "state", "--workers", "1", "-q"]
+        done = subprocess.run([sys.executable, "-c", MEASURE, BUILD / "shardmill", *fit], preexec_fn=limited, capture_output=True, text=True)
         seconds = time.monotonic() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(f"StandardScaler + PCA(32) fitted on {rows} x {args.columns} float32, {args.gigabytes:.1f} GB, {args.limit} MB a process: "
-          f"{seconds:.1f} s, peak {peak:.0f} MiB, exit {done.returncode}")
+          f"{seconds:.1f} s, peak {int(done.stdout) / 1024:.0f} MiB, exit {done.returncode}{done.stderr}")
     return done.returncode
 
 
