@@ -263,15 +263,20 @@ static void scratch_signal(int number) {
     raise(number);
 }
 
-int sm_fs_scratch_begin(char path[SM_MAX_PATH_BYTES], struct sm_err *err) {
+int sm_fs_temp_folder(char path[SM_MAX_PATH_BYTES], struct sm_err *err) {
     const char *in = getenv("TMPDIR");
-    assert(scratch[0] == 0 && "one scratch folder at a time");
     int n = snprintf(path, SM_MAX_PATH_BYTES, "%s/shardmill-XXXXXX", in && in[0] ? in : "/tmp");
     if (n < 0 || n >= SM_MAX_PATH_BYTES)
         return sm_fail(err, SM_E_USAGE, "the path in TMPDIR is too long");
     if (mkdtemp(path) == NULL)
         return sm_fail_errno(err, "cannot make the folder '%s' (hint: TMPDIR names another place)",
                              path);
+    return 0;
+}
+
+int sm_fs_scratch_begin(char path[SM_MAX_PATH_BYTES], struct sm_err *err) {
+    assert(scratch[0] == 0 && "one scratch folder at a time");
+    if (sm_fs_temp_folder(path, err) != 0) return -1;
     strcpy(scratch, path);
     struct sigaction action = {.sa_handler = scratch_signal};
     for (int i = 0; i < SCRATCH_SIGNALS; i++) {

@@ -42,8 +42,10 @@ int sm_fs_sync_dir(const char *path, struct sm_err *err);
 int sm_fs_rename(const char *from, const char *to, struct sm_err *err);
 /* Fills dir with the folder part of a path: "." when there is none. */
 void sm_fs_dirname(const char *path, char *dir, size_t dir_max);
-/* A folder under TMPDIR (without it /tmp) for files that nobody else needs; fills path. One at a
- * time. The end removes it with the files in it, and so do SIGINT, SIGTERM and SIGHUP, which then
+/* Makes a folder under TMPDIR (without it /tmp) for files that nobody else needs; fills path. The
+ * caller removes it. */
+int sm_fs_temp_folder(char path[SM_MAX_PATH_BYTES], struct sm_err *err);
+/* The same, one at a time. The end removes it with the files in it, and so do SIGINT, SIGTERM and SIGHUP, which then
  * end the process as they would have. */
 int sm_fs_scratch_begin(char path[SM_MAX_PATH_BYTES], struct sm_err *err);
 void sm_fs_scratch_end(void);

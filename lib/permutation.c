@@ -7,7 +7,6 @@
 #include "lib/rng.h"
 
 #include <assert.h>
-#include <string.h>
 
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -17,8 +16,8 @@ enum {
     ROUNDS = 8,
     LANES = 16,
     PIECE = 256,
-    ORDER_TWEAK = 0x6f726465
-}; /* the tweak keeps the order's numbers apart from every op's */
+    ORDER_TWEAK = 0x6f726465, /* keeps the order's numbers apart from every op's */
+};
 
 struct sm_permutation sm_permutation_make(uint64_t n, uint64_t seed, uint32_t epoch) {
     assert(n > 0 && n <= UINT64_C(1) << 62);
@@ -65,8 +64,7 @@ uint64_t sm_permutation_at(const struct sm_permutation *p, uint64_t i) {
     return i;
 }
 
-/* --- many at once ------------------------------------------------------------------------------
- */
+/* --- many at once --- */
 
 #ifdef __x86_64__
 #define AVX2 __attribute__((target("avx2")))
@@ -76,7 +74,7 @@ enum { VECTORS = LANES / 4 };
  * and what stands above it takes no part in a product. */
 AVX2 static inline __attribute__((always_inline)) void
 rounds_bits(const struct sm_permutation *p, int round, const __m256i *half, __m256i *out) {
-    const __m256i m0 = _mm256_set1_epi64x(0xD2511F53), m1 = _mm256_set1_epi64x(0xCD9E8D57),
+    const __m256i m0 = _mm256_set1_epi64x(SM_PHILOX_M0), m1 = _mm256_set1_epi64x(SM_PHILOX_M1),
                   mask = _mm256_set1_epi64x((INT64_C(1) << p->half_bits) - 1);
     __m256i c0[VECTORS], c1[VECTORS], c2[VECTORS], c3[VECTORS];
     uint32_t k0 = p->key[0], k1 = p->key[1];
@@ -86,7 +84,7 @@ rounds_bits(const struct sm_permutation *p, int round, const __m256i *half, __m2
         c2[l] = _mm256_set1_epi64x(p->tweak);
         c3[l] = _mm256_set1_epi64x(ORDER_TWEAK);
     }
-    for (int i = 0; i < 10; i++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+    for (int i = 0; i < SM_PHILOX_ROUNDS; i++, k0 += SM_PHILOX_W0, k1 += SM_PHILOX_W1) {
         const __m256i key0 = _mm256_set1_epi64x(k0), key1 = _mm256_set1_epi64x(k1);
         for (int l = 0; l < VECTORS; l++) {
             const __m256i a = _mm256_mul_epu32(m0, c0[l]), b = _mm256_mul_epu32(m1, c2[l]);

@@ -23,6 +23,10 @@ uint64_t sm_plan_shard_count(const struct sm_plan *p, uint64_t shard) {
     return rest < p->shard_samples ? rest : p->shard_samples;
 }
 
+static struct sm_place place_of(const struct sm_plan *p, uint64_t v) {
+    return (struct sm_place){.sample = v / p->copies, .copy = (uint32_t)(v % p->copies)};
+}
+
 struct sm_place sm_plan_at(const struct sm_plan *p, uint64_t position) {
     assert(position < sm_plan_positions(p));
     uint64_t v = position;
@@ -30,7 +34,7 @@ struct sm_place sm_plan_at(const struct sm_plan *p, uint64_t position) {
         struct sm_permutation order = sm_permutation_make(sm_plan_positions(p), p->seed, p->epoch);
         v = sm_permutation_at(&order, position);
     }
-    return (struct sm_place){.sample = v / p->copies, .copy = (uint32_t)(v % p->copies)};
+    return place_of(p, v);
 }
 
 void sm_plan_many(const struct sm_plan *p, const uint64_t *positions, size_t n,
@@ -49,7 +53,6 @@ void sm_plan_many(const struct sm_plan *p, const uint64_t *positions, size_t n,
             sm_permutation_many(&order, v, m);
         }
         for (size_t i = 0; i < m; i++)
-            places[first + i] =
-                (struct sm_place){.sample = v[i] / p->copies, .copy = (uint32_t)(v[i] % p->copies)};
+            places[first + i] = place_of(p, v[i]);
     }
 }

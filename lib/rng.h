@@ -12,6 +12,13 @@ struct sm_rng {
     int used; /* words of block already given out */
 };
 
+/* Of philox4x32: multipliers, and what the key grows by in each round. */
+#define SM_PHILOX_M0 0xD2511F53u
+#define SM_PHILOX_M1 0xCD9E8D57u
+#define SM_PHILOX_W0 0x9E3779B9u
+#define SM_PHILOX_W1 0xBB67AE85u
+enum { SM_PHILOX_ROUNDS = 10 };
+
 /* The bare block function: ten rounds, Random123's philox4x32. */
 void sm_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 

@@ -2,6 +2,7 @@
  * a folder of links names them for as long as the job is being made ready. */
 #include "workers/job_learned.h"
 
+#include "lib/fs.h"
 #include "lib/limits.h"
 #include "workers/table/artifact.h"
 
@@ -18,7 +19,6 @@ static int link_path(const struct sm_job_learned *l, const char *sha, char path[
 
 int sm_job_learned_begin(struct sm_job_learned *l, const struct sm_pipeline *p, const char *beside,
                          struct sm_err *err) {
-    const char *tmp = getenv("TMPDIR");
     char dir[SM_MAX_PATH_BYTES];
     l->pipeline = p;
     l->n = p->artifacts.count + 1; /* the last place is rebalancing's */
@@ -26,21 +26,19 @@ int sm_job_learned_begin(struct sm_job_learned *l, const struct sm_pipeline *p, 
         if (name_at(p, i) != NULL && strlen(name_at(p, i)) != SM_SHA_HEX - 1)
             return sm_fail(err, SM_E_PROTOCOL, "'%.80s' is no SHA-256 of an artifact",
                            name_at(p, i));
-    l->fetches = !are_there(p, l->n, beside);
-    snprintf(dir, sizeof dir, "%s/shardmill-artifacts-XXXXXX",
-             tmp != NULL && tmp[0] != 0 ? tmp : "/tmp");
-    l->dir = strdup(l->fetches ? dir : beside);
     l->files = calloc(l->n, sizeof *l->files);
-    if (l->dir == NULL || l->files == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    if (l->files == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     for (size_t i = 0; i < l->n; i++)
         sm_fetched_init(&l->files[i]);
-    if (!l->fetches) return 0;
-    if (mkdtemp(l->dir) == NULL) {
-        sm_fail_errno(err, "cannot make '%s'", l->dir);
-        l->fetches = false; /* nothing to remove */
-        return -1;
+    const bool fetches = !are_there(p, l->n, beside);
+    if (fetches && sm_fs_temp_folder(dir, err) != 0) return -1;
+    l->dir = strdup(fetches ? dir : beside);
+    if (l->dir == NULL) {
+        if (fetches) rmdir(dir);
+        return sm_fail(err, SM_E_MEMORY, "out of memory");
     }
-    want_next(l);
+    l->fetches = fetches;
+    if (fetches) want_next(l);
     return 0;
 }
 

@@ -252,8 +252,12 @@ static void near_add(struct near *list, uint32_t k, double d, uint32_t number) {
  * is off by at most n FLT_EPSILON / 2 of the sum of their sizes, in whatever order, and twice that
  * sum is at most that of the norms; the rest is for what is added up and the rounding of rows.
  * Below FLT_MIN bits are lost. */
+static double terms_of(size_t numbers) {
+    return 0.55 * (double)numbers + 16;
+}
+
 static struct sm_slack slack_of(size_t numbers) {
-    const double terms = 0.55 * (double)numbers + 16;
+    const double terms = terms_of(numbers);
     return (struct sm_slack){(float)(1 - terms * FLT_EPSILON), (float)(4 * terms * FLT_MIN)};
 }
 
@@ -264,7 +268,7 @@ static float worst_of(const struct near *list, uint32_t k) {
 
 /* The bound of a pair's distance from above; categories may all differ. */
 static float grown(const struct search *s, float norms, float product) {
-    const double terms = 0.55 * (double)s->numbers + 16,
+    const double terms = terms_of(s->numbers),
                  words = s->mixed ? s->category_weight * (double)(s->schema->n - s->numbers) : 0;
     return nextafterf((float)((double)norms * (1 + terms * FLT_EPSILON) + (double)product +
                               4 * terms * FLT_MIN + words),

@@ -7,6 +7,18 @@
 #include <stdlib.h>
 #include <zmq.h>
 
+/* Holding, Done and Fail name their lease by the same fields. */
+#define NAME_LEASE(to, m)                   \
+    do {                                    \
+        (to)->job = (m)->job;               \
+        (to)->kind = (m)->kind;             \
+        (to)->attempt = (m)->attempt;       \
+        (to)->shard = (m)->shard;           \
+        (to)->first = (m)->first;           \
+        (to)->count = (m)->count;           \
+        (to)->generation = (m)->generation; \
+    } while (0)
+
 static void forget_batches(struct worker *w);
 
 /* Sends, if there is room; everything that matters is sent again anyway. */
@@ -64,13 +76,7 @@ void shell_say_hello(struct worker *w) {
         Shardmill__Holding *k = list[hello.n_holding] = &holding[hello.n_holding];
         hello.n_holding++;
         shardmill__holding__init(k);
-        k->job = h->m->job;
-        k->kind = h->m->kind;
-        k->attempt = h->m->attempt;
-        k->shard = h->m->shard;
-        k->first = h->m->first;
-        k->count = h->m->count;
-        k->generation = h->m->generation;
+        NAME_LEASE(k, h->m);
     }
     w->ready_told = false;
     SEND(w, hello, HELLO, &hello);
@@ -91,13 +97,7 @@ static void tell_done(struct worker *w, struct held *h) {
         items[i].stage = h->bad[i].stage;
         items[i].text = h->bad[i].text;
     }
-    done.job = h->m->job;
-    done.kind = h->m->kind;
-    done.attempt = h->m->attempt;
-    done.shard = h->m->shard;
-    done.first = h->m->first;
-    done.count = h->m->count;
-    done.generation = h->m->generation;
+    NAME_LEASE(&done, h->m);
     done.bytes = h->bytes;
     done.sha256 = h->sha256;
     done.n_quarantined = h->n_bad;
@@ -120,13 +120,7 @@ static void drop_batch(struct worker *w, const struct held *h) {
 
 void shell_tell_fail(struct worker *w, const struct held *h) {
     Shardmill__Fail fail = SHARDMILL__FAIL__INIT;
-    fail.job = h->m->job;
-    fail.kind = h->m->kind;
-    fail.attempt = h->m->attempt;
-    fail.shard = h->m->shard;
-    fail.first = h->m->first;
-    fail.count = h->m->count;
-    fail.generation = h->m->generation;
+    NAME_LEASE(&fail, h->m);
     fail.code = h->err.code;
     fail.text = (char *)h->err.text;
     SEND(w, fail, FAIL, &fail);

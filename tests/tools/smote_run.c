@@ -7,7 +7,6 @@
 #include "workers/neighbours.h"
 #include "workers/ops/op.h"
 #include "workers/synthesis.h"
-#include "workers/table/blas.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -101,7 +100,7 @@ static int smote_time(const char *pipeline, const char *folder) {
     if (sm_pipeline_load(&p, pipeline, sm_op_table(), &err) != 0 ||
         sm_source_root(&p.source, root, &err) != 0 || sm_index_build(&p.source, path, &err) != 0 ||
         sm_index_open(&index, path, &err) != 0 || sm_table_open(&table, index, root, &err) != 0 ||
-        sm_places_new(&places, &p, index, SM_PART_TRAIN, NULL, &err) != 0 || sm_blas(&err) == NULL)
+        sm_places_new(&places, &p, index, SM_PART_TRAIN, NULL, &err) != 0)
         return die(&err);
     const double start = now();
     if (sm_neighbours_learn(places, root, &learned, &arena, &err) != 0) return die(&err);
