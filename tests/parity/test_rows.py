@@ -1,10 +1,7 @@
 """Row ops against scikit-learn, on the real tables that it ships: float64 to 1e-12, float32 to 1e-6, PCA's components to 1e-8."""
-import csv
-import json
 import os
 import pathlib
 import subprocess
-import warnings
 
 import numpy as np
 import pytest
@@ -228,90 +225,3 @@ def test_kmeans_says_what_it_cannot_use(run):
     assert "'x2' has missing or infinite cells (1 in all" in run(["KMeans"], X, check=False).stderr
     assert "no column of numbers" not in run(["KMeans: {columns: [x0, x1]}"], X, check=False).stderr
     assert "no column 'y'" in run(["KMeans: {columns: [y]}"], X, check=False).stderr
-
-
-# --- categories: from a csv file, through the program ----------------------------------------------
-
-SHARDMILL = os.environ.get("SHARDMILL", pathlib.Path(__file__).parents[2] / "build" / "shardmill")
-ADULT = pathlib.Path(__file__).parents[3] / "shared" / "data" / "tables" / "adult-train.csv"
-WORDS = ("pet", "sex", "town")
-
-
-@pytest.fixture(params=["made", "adult"])
-def words(request):
-    """Columns of words, a number behind them: many rows of few categories, few rows of many, missing cells."""
-    if request.param == "made":
-        rng = np.random.default_rng(4)
-        towns = [f"t{k:02}" for k in rng.zipf(1.5, 600) % 60]
-        return WORDS, np.array([rng.choice(["cat", "dog", "emu", "fox", ""], 600, p=[.5, .3, .1, .05, .05]),
-                                rng.choice(["f", "m"], 600), towns]).T.astype(object)
-    if not ADULT.exists():
-        pytest.skip("no real tables here")
-    rows = [line.split(", ") for line in ADULT.read_text().splitlines() if line.count(",") == 14][:6000]
-    return ("work", "education", "country"), np.array(rows)[:, [1, 3, 13]].astype(object)
-
-
-@pytest.fixture
-def expand(tmp_path):
-    """expand(names, cells, ops, part, more) -> (columns, matrix, row numbers) of one part of a split of the table."""
-
-    def run_expand(names, cells, ops, part="train", source="float64: true"):
-        lines = [",".join((*names, "x", "kind"))]
-        lines += [",".join((*row, str(i / 4), "ab"[i % 2])) for i, row in enumerate(cells)]
-        (tmp_path / "words.csv").write_text("\n".join(lines) + "\n")
-        steps = "".join(f"  - {op}\n" for op in ops)
-        (tmp_path / "words.yaml").write_text(
-            f"version: 1\nname: words\nseed: 2\nsource: {{format: csv, path: words.csv, label: kind, {source}}}\n"
-            f"split: {{val: 0.3}}\nops:\n{steps}output: {{shuffle: false}}\nexpand: {{encode: csv}}\n")
-        out = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
-        done = subprocess.run([SHARDMILL, "expand", tmp_path / "words.yaml", "--part", part, "-o", out, "--workers", "1"],
-                              capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        assert (out / "manifest.json").exists(), done.stderr
-        manifest = json.loads((out / "manifest.json").read_text())
-        rows = [row for shard in manifest["shards"] for row in csv.DictReader(open(out / shard["name"], newline=""))]
-        matrix = np.array([[float(row[c] or "nan") for c in manifest["columns"]] for row in rows])
-        return manifest["columns"], matrix, np.array([int(row["row"]) for row in rows])
-
-    return run_expand
-
-
-def as_theirs(cells):
-    """A missing cell is nan among strings; scikit-learn sorts it last."""
-    cells = cells.copy()
-    cells[cells == ""] = np.nan
-    return cells
-
-
-@pytest.mark.parametrize("unknown, rule, drop", [
-    ("ignore", {}, "if_binary"), ("infrequent_if_exist", {"min_frequency": 0.05}, None),
-    ("ignore", {"min_frequency": 8, "max_categories": 6}, "first"), ("infrequent_if_exist", {"max_categories": 2}, None),
-    ("infrequent_if_exist", {"max_categories": 2}, "if_binary")])
-def test_one_hot_columns_of_both_parts_equal_scikit_learns(expand, words, unknown, rule, drop):
-    names, cells = words
-    given = {"handle_unknown": unknown, **rule, **({"drop": drop} if drop else {})}
-    op = "OneHotEncoder: {" + ", ".join(f"{k}: {v}" for k, v in given.items()) + "}"
-    columns, train, train_rows = expand(names, cells, [op])
-    _, val, val_rows = expand(names, cells, [op], "val")
-    theirs = preprocessing.OneHotEncoder(sparse_output=False, **given).fit(as_theirs(cells[train_rows]))
-    assert columns == ["x", *theirs.get_feature_names_out(names)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of unknown categories under `drop`
-        for ours, rows in ((train, train_rows), (val, val_rows)):
-            assert (ours[:, 1:] == theirs.transform(as_theirs(cells[rows]))).all()
-            assert (ours[:, 0] == rows / 4).all()
-
-
-def test_unseen_categories_of_the_held_out_part_are_left_out_or_get_their_value(expand, words):
-    names, cells = words
-    unseen = cells.copy()
-    _, _, held = expand(names, cells, ["OrdinalEncoder"], "val")
-    unseen[held[3], 0], unseen[held[5], 2] = "new", "newer"
-    _, ours, rows = expand(names, unseen, ["OrdinalEncoder"], "val")
-    given = {"handle_unknown": "use_encoded_value", "unknown_value": -1, "encoded_missing_value": -2}
-    _, train, train_rows = expand(names, unseen, ["OrdinalEncoder: {" + ", ".join(f"{k}: {v}" for k, v in given.items()) + "}"])
-    _, val, val_rows = expand(names, unseen, ["OrdinalEncoder: {" + ", ".join(f"{k}: {v}" for k, v in given.items()) + "}"], "val")
-    theirs = preprocessing.OrdinalEncoder(**given).fit(as_theirs(unseen[train_rows]))
-    for got, of in ((train, train_rows), (val, val_rows)):
-        assert (got[:, :3] == theirs.transform(as_theirs(unseen[of]))).all()
-    bad = (val[:, :3] == -1).any(axis=1)
-    assert bad.sum() >= 2 and set(rows) == set(val_rows[~bad])
