@@ -2,8 +2,6 @@
  * carries the list out. */
 #include "broker/state.h"
 
-#include "lib/index.h"
-
 #include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -100,6 +98,20 @@ void core_send(struct sm_core *core, const struct sm_peer *peer,
     action->message = e;
 }
 
+void core_send_file(struct sm_core *core, const struct sm_peer *peer, const struct job *job,
+                    const char *digest, const char *path, uint64_t offset) {
+    const struct sm_peer *to = peer_copy(core, peer);
+    char *id = core_text(core, "%s", job->id), *name = core_text(core, "%s", digest);
+    char *from = strcpy(core_scratch(core, strlen(path) + 1), path);
+    struct sm_action *action = action_new(core->out, SM_ACTION_FILE);
+    action->peer = to;
+    action->job = id;
+    action->file_path = from;
+    action->file_digest = name;
+    action->offset = offset;
+    action->instance = core->options.instance;
+}
+
 void core_refuse(struct sm_core *core, const struct sm_peer *peer, enum sm_code code,
                  const char *fmt, ...) {
     va_list ap;
@@ -142,44 +154,4 @@ void core_persist(struct sm_core *core, const struct sm_record *record) {
     int rc = core_record_apply(core, &copy, &err);
     assert(rc == 0);
     action_new(core->out, SM_ACTION_PERSIST)->record = copy;
-}
-
-/* Whether the job's pipeline says that an op, or rebalancing, has learned this. */
-static bool names_artifact(const Shardmill__JobSpec *spec, const char *sha256) {
-    char word[SM_SHA_HEX + 2];
-    if (strlen(sha256) != SM_SHA_HEX - 1 || strspn(sha256, "0123456789abcdef") != SM_SHA_HEX - 1)
-        return false;
-    snprintf(word, sizeof word, "\"%s\"", sha256);
-    return strstr(spec->pipeline, word) != NULL;
-}
-
-void core_on_index_get(struct sm_core *core, const struct sm_peer *peer,
-                       const Shardmill__IndexGet *m) {
-    struct job *job = core_job_find(core, m->job);
-    if (job == NULL) {
-        core_refuse(core, peer, SM_E_MISSING, "no job '%.100s' is known here", m->job);
-        return;
-    }
-    const bool artifact = m->sha256[0] != 0;
-    if (artifact && !names_artifact(job->spec, m->sha256)) {
-        core_refuse(core, peer, SM_E_MISSING, "job '%.64s' has no artifact '%.64s'", m->job,
-                    m->sha256);
-        return;
-    }
-    const struct sm_peer *to = peer_copy(core, peer);
-    const char *index = job->spec->index_path, *slash = strrchr(index, '/');
-    char *id = core_text(core, "%s", job->id), *path, *digest;
-    if (artifact)
-        path = core_text(core, "%.*s" SM_ARTIFACTS_NAME "/%s.npz",
-                         slash != NULL ? (int)(slash + 1 - index) : 0, index, m->sha256);
-    else
-        path = core_text(core, "%s", index);
-    digest = core_text(core, "%s", artifact ? m->sha256 : job->spec->index_digest);
-    struct sm_action *action = action_new(core->out, SM_ACTION_INDEX);
-    action->peer = to;
-    action->job = id;
-    action->file_path = path;
-    action->file_digest = digest;
-    action->offset = m->offset;
-    action->instance = core->options.instance;
 }

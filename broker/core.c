@@ -167,8 +167,8 @@ static void message(struct sm_core *core, const struct sm_peer *peer, const sm_e
     case SHARDMILL__ENVELOPE__BODY_JOB_GET:
         core_on_job_get(core, peer, e->job_get);
         break;
-    case SHARDMILL__ENVELOPE__BODY_INDEX_GET:
-        core_on_index_get(core, peer, e->index_get);
+    case SHARDMILL__ENVELOPE__BODY_FILE_GET:
+        core_on_file_get(core, peer, e->file_get);
         break;
     case SHARDMILL__ENVELOPE__BODY_SUBMIT:
         core_on_submit(core, peer, e->submit);

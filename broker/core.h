@@ -70,8 +70,8 @@ struct sm_record {
 enum sm_action_kind {
     SM_ACTION_SEND,    /* message to peer */
     SM_ACTION_PERSIST, /* record */
-    SM_ACTION_INDEX,   /* send file_path from offset on to peer as IndexChunk of job, if it is the
-                          file of file_digest */
+    SM_ACTION_FILE,    /* send the file of file_digest from offset on to peer as FileChunk of job:
+                          the one that is kept (files.h), else what lies at file_path */
 };
 
 struct sm_action {
@@ -79,7 +79,8 @@ struct sm_action {
     const struct sm_peer *peer;
     sm_envelope *message;
     struct sm_record record;
-    const char *job, *file_path, *file_digest; /* INDEX: XXH3 of an index, SHA-256 of an artifact */
+    const char *job, *file_path, *file_digest; /* FILE: XXH3 of an index, else SHA-256;
+                                                  file_path "": it can only be kept */
     uint64_t offset, instance;
 };
 
@@ -123,5 +124,8 @@ int sm_core_load(struct sm_core *core, const struct sm_record *record, struct sm
 /* One event. Steps append to *out. Time is monotonic milliseconds. */
 void sm_core_step(struct sm_core *core, const struct sm_event *event, int64_t now_ms,
                   struct sm_actions *out);
+/* Calls each with the digest of every file that a job may still be asked for. */
+void sm_core_wants(const struct sm_core *core, void (*each)(void *context, const char *digest),
+                   void *context);
 /* How many milliseconds from now_ms on the next tick is due. */
 int sm_core_sleep_ms(const struct sm_core *core, int64_t now_ms);

@@ -3,7 +3,7 @@
  * batch. */
 #include "broker/loop.h"
 
-#include "broker/index.h"
+#include "broker/files.h"
 #include "broker/journal.h"
 
 #include <errno.h>
@@ -24,7 +24,8 @@ struct broker {
     struct sm_core *core;
     struct sm_journal *journal;
     struct sm_actions actions;
-    struct sm_index_known *known;
+    struct sm_files *files;
+    uint64_t instance;
     void *context, *own_context, *socket;
     struct sm_watch *watch; /* its handshakes */
     uint64_t refused;
@@ -51,6 +52,7 @@ int sm_broker_run(const struct sm_broker_options *options, const volatile sig_at
             sm_core_step(b.core, &(struct sm_event){.kind = SM_EVENT_TICK}, sm_now_ms(),
                          &b.actions);
         if (rc == 0) rc = carry_out(&b, err);
+        if (rc == 0) sm_files_tick(b.files, b.core);
     }
     broker_close(&b);
     return rc;
@@ -63,12 +65,12 @@ static int broker_open(struct broker *b, const struct sm_broker_options *options
                                 .state_dir = options->state_dir};
     char bound[256];
     sm_actions_init(&b->actions);
-    b->known = sm_index_known_new();
-    if (b->known == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     if (getrandom(&o.instance, sizeof o.instance, 0) != sizeof o.instance)
         return sm_fail_errno(err, "no random numbers");
     o.instance |= 1; /* 0 stands for no broker */
+    b->instance = o.instance;
     if (sm_journal_open(&b->journal, options->state_dir, &o.incarnation, err) != 0) return -1;
+    if (sm_files_open(&b->files, options->state_dir, err) != 0) return -1;
     b->core = sm_core_new(&o, sm_now_ms());
     if (sm_journal_load(b->journal, b->core, err) != 0) return -1;
     if (options->context == NULL) b->own_context = zmq_ctx_new();
@@ -89,9 +91,13 @@ static void refused_count(struct broker *b) {
     sm_core_step(b->core, &event, sm_now_ms(), &b->actions);
 }
 
-/* Takes what has come, up to the bounds of a batch. */
+/* Takes what has come, up to the bounds of a batch. Pieces of files are not the core's: nothing
+ * follows from them but that they are there. */
 static int receive(struct broker *b, struct sm_err *err) {
-    for (int i = 0; i < BATCH_MESSAGES && b->actions.arena.used < BATCH_BYTES; i++) {
+    int failed = 0;
+    uint64_t put = 0;
+    for (int i = 0; !failed && i < BATCH_MESSAGES && b->actions.arena.used + put < BATCH_BYTES;
+         i++) {
         struct sm_peer peer;
         sm_envelope *message = NULL;
         struct sm_event event = {.kind = SM_EVENT_MESSAGE, .peer = &peer};
@@ -99,10 +105,16 @@ static int receive(struct broker *b, struct sm_err *err) {
         if (rc == 0) break;
         event.message = message;
         if (rc < 0) event.kind = SM_EVENT_GARBAGE;
-        sm_core_step(b->core, &event, sm_now_ms(), &b->actions);
+        if (rc > 0 && message->body_case == SHARDMILL__ENVELOPE__BODY_FILE_PUT) {
+            put += message->file_put->data.len;
+            failed = sm_files_put(b->files, b->core, b->socket, &peer, message->file_put,
+                                  b->instance, err);
+        } else {
+            sm_core_step(b->core, &event, sm_now_ms(), &b->actions);
+        }
         sm_wire_free(&message);
     }
-    return 0;
+    return failed;
 }
 
 static int deliver(struct broker *b, const struct sm_peer *peer, const sm_envelope *message,
@@ -125,7 +137,7 @@ static int carry_out(struct broker *b, struct sm_err *err) {
         for (size_t i = 0; rc == 0 && i < b->actions.n; i++) {
             const struct sm_action *a = &b->actions.list[i];
             if (a->kind == SM_ACTION_SEND) rc = deliver(b, a->peer, a->message, &next, err);
-            if (a->kind == SM_ACTION_INDEX) rc = sm_index_send(b->socket, b->known, a, err);
+            if (a->kind == SM_ACTION_FILE) rc = sm_files_send(b->files, b->socket, a, err);
         }
         sm_actions_release(&b->actions);
         b->actions = next;
@@ -141,5 +153,5 @@ static void broker_close(struct broker *b) {
     sm_core_free(&b->core);
     sm_journal_close(&b->journal);
     sm_actions_release(&b->actions);
-    free(b->known);
+    sm_files_close(&b->files);
 }

@@ -310,6 +310,9 @@ void *core_scratch(struct sm_core *core, size_t n);
 char *core_text(struct sm_core *core, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void core_send(struct sm_core *core, const struct sm_peer *peer,
                Shardmill__Envelope__BodyCase which, void *body);
+/* path "": the file is only looked for among those that are kept. */
+void core_send_file(struct sm_core *core, const struct sm_peer *peer, const struct job *job,
+                    const char *digest, const char *path, uint64_t offset);
 void core_refuse(struct sm_core *core, const struct sm_peer *peer, enum sm_code code,
                  const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 /* wait_ms: the reason passes by itself within so long, or 0. */
@@ -446,8 +449,10 @@ void core_job_fail(struct sm_core *core, struct job *job, uint32_t code, const c
 void core_on_submit(struct sm_core *core, const struct sm_peer *peer, const Shardmill__Submit *m);
 void core_on_cancel(struct sm_core *core, const struct sm_peer *peer, const Shardmill__Cancel *m);
 void core_on_job_get(struct sm_core *core, const struct sm_peer *peer, const Shardmill__JobGet *m);
-void core_on_index_get(struct sm_core *core, const struct sm_peer *peer,
-                       const Shardmill__IndexGet *m);
+
+/* wants.c */
+void core_on_file_get(struct sm_core *core, const struct sm_peer *peer,
+                      const Shardmill__FileGet *m);
 
 /* status.c */
 void core_on_job_status_get(struct sm_core *core, const struct sm_peer *peer,

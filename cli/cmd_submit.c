@@ -1,6 +1,7 @@
 /* `shardmill submit`: gives a running broker a pipeline to stream. Before: cli/stream.c describes
  * the job. Next in the flow: broker/jobs.c. */
 #include "cli/client.h"
+#include "cli/hand_over.h"
 #include "cli/stream.h"
 
 #include <inttypes.h>
@@ -45,6 +46,7 @@ static int run(const void *values, int n, char **operands) {
     struct sm_err err = {0};
     int r = sm_stream_open(&stream, operands[0], &options, &err);
     if (r == 0) r = sm_client_new(&client, endpoint, NULL, &err);
+    if (r == 0) r = sm_hand_over_job(client, &stream.pipeline, &stream.spec, &err);
     if (r == 0) r = sm_client_submit(client, stream.id, &stream.spec, PATIENCE_MS, &err);
     if (r == 0 && !v->common.quiet) result_print(&stream, v->common.json);
     sm_client_free(&client);
@@ -72,8 +74,8 @@ static const struct sm_option options[] = {
           .offset = AT(state),
           .dflt = SM_STREAM_STATE,
           .doc =
-              "folder for the dataset's index and what the ops have learned, which the broker must be able "
-              "to read; workers fetch from it what they do not find"},
+              "folder for the dataset's index and what the ops have learned; the broker keeps what workers "
+              "on other hosts need of it"},
      .metavar = "DIR"},
     SM_OPTION_REINDEX(AT(reindex)),
     SM_OPTION_WORKERS, /* of fits, which come first */

@@ -8,6 +8,7 @@
 #include "cli/dataset.h"
 #include "cli/embedded.h"
 #include "cli/fit.h"
+#include "cli/hand_over.h"
 #include "cli/progress.h"
 #include "cli/stream.h"
 #include "lib/fs.h"
@@ -351,8 +352,10 @@ static int submit(struct expansion *x, struct sm_err *err) {
                  spec.dataset_digest, spec.seed, spec.epoch, spec.slice, spec.slices, spec.out_dir);
     sm_xxh(identity, (size_t)n, x->job);
     spec.lease_samples = lease_samples(x);
-    int r = json.full ? sm_fail(err, SM_E_PIPELINE, "the pipeline is too long for a message")
-                      : patiently(x, ask_submit, &spec, err);
+    int r = json.full ? sm_fail(err, SM_E_PIPELINE, "the pipeline is too long for a message") : 0;
+    if (r == 0 && x->options->broker != NULL)
+        r = sm_hand_over_job(x->client, x->pipeline, &spec, err);
+    if (r == 0) r = patiently(x, ask_submit, &spec, err);
     sm_buf_release(&json);
     return r;
 }

@@ -4,6 +4,7 @@
 
 #include "cli/client.h"
 #include "cli/embedded.h"
+#include "cli/hand_over.h"
 #include "lib/fs.h"
 #include "workers/sinks/sink.h"
 #include "workers/table/blas.h"
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,12 +31,14 @@ struct sm_fit_crew {
     struct sm_buf pipeline; /* as JSON */
     char pipeline_digest[SM_XXH_HEX];
     uint32_t round;
-    char round_dir[PATH_MAX];
+    char round_dir[PATH_MAX]; /* ""; the broker carries states and partials */
+    char unique[SM_XXH_HEX];  /* a fit's rounds are jobs of their own: partials do not stay */
 };
 
 /* Where the partials of a round go. */
 struct taking {
     struct sm_fit_crew *crew;
+    const char *job;
     uint8_t *partials;
     size_t bytes, stride;
     uint64_t ranges, taken;
@@ -62,6 +66,10 @@ int sm_fit_crew_start(struct sm_fit_crew **gives, const struct sm_fit_options *o
         if (sm_embedded_start(&crew->embedded, &embedded, err) < 0) return -1;
         endpoint = sm_embedded_endpoint(crew->embedded);
     }
+    uint64_t chance[2];
+    if (getrandom(chance, sizeof chance, 0) != sizeof chance)
+        return sm_fail_errno(err, "no random numbers");
+    sm_xxh(chance, sizeof chance, crew->unique);
     return sm_client_new(&crew->client, endpoint, options->stop, err);
 }
 
@@ -81,13 +89,24 @@ struct sm_fit_executor sm_fit_crew_executor(struct sm_fit_crew *crew) {
 
 /* --- one round -------------------------------------------------------------------------------- */
 
-/* Writes the state where the workers find it and fills its digest. */
+/* A running broker's workers may be on other hosts. */
+static bool is_carried(const struct sm_fit_crew *crew) {
+    return crew->embedded == NULL;
+}
+
+/* Puts the state where the workers find it and fills its digest. */
 static int state_write(struct sm_fit_crew *crew, const struct sm_buf *state, char sha[SM_SHA_HEX],
                        struct sm_err *err) {
     char path[PATH_MAX + 16];
     struct sm_hash *hash = sm_hash_new_sha256();
     sm_hash_add(hash, state->data, state->len);
     sm_hash_end(&hash, sha);
+    if (is_carried(crew)) {
+        if (state->len == 0) sha[0] = 0; /* nothing to carry */
+        return state->len == 0
+                   ? 0
+                   : sm_hand_over_bytes(crew->client, sha, state->data, state->len, err);
+    }
     snprintf(crew->round_dir, sizeof crew->round_dir, "%.*s/round-%u",
              (int)(sizeof crew->round_dir - 32), crew->dir, crew->round);
     snprintf(path, sizeof path, "%s/" SM_FIT_STATE_NAME, crew->round_dir);
@@ -131,9 +150,13 @@ static int take_partial(void *context, const Shardmill__ShardRecord *record, str
     char name[SM_PART_NAME_MAX], path[PATH_MAX + SM_PART_NAME_MAX], sha[SM_SHA_HEX];
     if (record->shard >= t->ranges || record->bytes != t->bytes)
         return sm_fail(err, SM_E_PROTOCOL, "the broker names a partial that cannot be");
+    uint8_t *to = t->partials + record->shard * t->stride;
+    if (is_carried(t->crew)) {
+        t->taken++;
+        return sm_hand_back(t->crew->client, t->job, record->sha256, to, t->bytes, err);
+    }
     sm_shard_file(record->shard, SM_SHARD_PARTIAL, name);
     snprintf(path, sizeof path, "%s/%s", t->crew->round_dir, name);
-    uint8_t *to = t->partials + record->shard * t->stride;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return sm_fail_errno(err, "cannot read '%s'", path);
     ssize_t got = sm_fs_pread(fd, to, t->bytes, 0);
@@ -175,14 +198,17 @@ static int round_run(void *context, const struct sm_fit *fit, const struct sm_fi
     spec.fit_features = (char *)(crew->source->features != NULL ? crew->source->features : "");
     const struct sm_blas *blas = sm_blas(NULL);
     spec.fit_blas = (char *)(blas != NULL ? blas->version : "");
-    int n = snprintf(identity, sizeof identity, "fit %s %s %zu %s %s", crew->pipeline_digest,
-                     spec.dataset_digest, crew->source->op, sha, crew->round_dir);
+    int n = snprintf(identity, sizeof identity, "fit %s %s %zu %s %s %u", crew->pipeline_digest,
+                     spec.dataset_digest, crew->source->op, sha, crew->unique, crew->round);
     sm_xxh(identity, (size_t)n, job);
     struct taking t = {.crew = crew,
+                       .job = job,
                        .partials = partials,
                        .bytes = fit->partial_bytes(c, state),
                        .stride = stride,
                        .ranges = ranges};
+    if (is_carried(crew) && crew->round == 0 && sm_hand_over_job(crew->client, p, &spec, err) < 0)
+        return -1;
     if (ask(crew, job, &spec, NULL, err) < 0 || await_end(crew, job, err) < 0) {
         if (err->code == SM_E_CANCELLED && crew->options->broker != NULL)
             sm_client_cancel(crew->client, job, NULL);

@@ -70,18 +70,18 @@ int sm_replay_open_job(struct sm_replay *r, const char *endpoint, const char *na
 /* Piece by piece, when the index or an artifact does not lie where the submitter wrote it. */
 static int index_fetch(struct sm_replay *r, struct sm_client *client,
                        const struct sm_job_options *options, struct sm_err *err) {
-    Shardmill__IndexGet get = SHARDMILL__INDEX_GET__INIT;
+    Shardmill__FileGet get = SHARDMILL__FILE_GET__INIT;
     sm_envelope m = SHARDMILL__ENVELOPE__INIT;
     m.protocol = SM_PROTOCOL;
-    m.body_case = SHARDMILL__ENVELOPE__BODY_INDEX_GET;
-    m.index_get = &get;
-    while (r->job->state == SM_JOB_ASK_INDEX) {
+    m.body_case = SHARDMILL__ENVELOPE__BODY_FILE_GET;
+    m.file_get = &get;
+    while (r->job->state == SM_JOB_ASK_FILES) {
         sm_envelope *answer = NULL;
         sm_job_ask_piece(r->job, &get);
-        if (sm_client_ask(client, &m, SHARDMILL__ENVELOPE__BODY_INDEX_CHUNK, PATIENCE_MS, &answer,
+        if (sm_client_ask(client, &m, SHARDMILL__ENVELOPE__BODY_FILE_CHUNK, PATIENCE_MS, &answer,
                           err) < 0)
             return -1;
-        sm_job_take_index(r->job, answer->index_chunk, options);
+        sm_job_take_piece(r->job, answer->file_chunk, options);
         sm_wire_free(&answer);
     }
     return 0;

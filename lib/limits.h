@@ -63,6 +63,10 @@
     X(ARTIFACT_BYTES, 1 << 30, "bytes of what one op has learned")                                 \
     X(FIT_ROUNDS, 100000, "rounds of one fit")                                                     \
     X(CENTER_CELLS, 1 << 24, "numbers of all centres of one KMeans")                               \
+    X(INDEX_MIB, 1 << 18, "MiB of a dataset's index that is not on the worker's host")             \
+    X(KEPT_MIB, 1 << 16, "MiB of files that a broker keeps for its jobs")                          \
+    X(KEPT_FILES, 1 << 14, "files that a broker keeps for its jobs")                               \
+    X(KEPT_OPEN, 64, "files that a broker is being sent at a time")                                \
     X(LOCK_BYTES, 64 << 20, "bytes of a lock file")                                                \
     X(SLICES, 1 << 16, "slices of an expansion")
 

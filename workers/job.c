@@ -17,19 +17,46 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static const uint64_t INDEX_BYTES_MAX = UINT64_C(1) << 38;
-
 static int take_spec(struct sm_job *job, const struct sm_job_options *options);
-static int take_index(struct sm_job *job, const Shardmill__IndexChunk *m,
+static int take_piece(struct sm_job *job, const Shardmill__FileChunk *m,
                       const struct sm_job_options *options);
 static int check_spec(const Shardmill__JobSpec *spec, struct sm_err *err);
 static int find_learned(struct sm_job *job, const struct sm_job_options *options);
+static void index_leave(struct sm_job *job);
 static int make_ready(struct sm_job *job, const struct sm_job_options *options);
+
+/* The one of another job, or a new one that is to be opened. */
+static int index_join(struct sm_job *job, const struct sm_job_options *options) {
+    for (size_t i = 0; i < options->n_others; i++) {
+        const struct sm_job *other = options->others[i];
+        if (other == NULL || other == job || other->index == NULL ||
+            strcmp(sm_index_digest(other->index), job->spec->index_digest) != 0)
+            continue;
+        job->shared = other->shared;
+        job->shared->users++;
+        job->index = job->shared->index;
+        return 0;
+    }
+    job->shared = calloc(1, sizeof *job->shared);
+    if (job->shared == NULL) return sm_fail(&job->err, SM_E_MEMORY, "out of memory");
+    job->shared->users = 1;
+    sm_fetched_init(&job->shared->fetched);
+    return 0;
+}
+
+static void index_leave(struct sm_job *job) {
+    struct sm_job_index *s = job->shared;
+    job->shared = NULL;
+    job->index = NULL;
+    if (s == NULL || --s->users > 0) return;
+    sm_index_close(&s->index);
+    sm_fetched_release(&s->fetched);
+    free(s);
+}
 
 struct sm_job *sm_job_new(const char *id) {
     struct sm_job *job = calloc(1, sizeof *job);
     if (job == NULL) return NULL;
-    sm_fetched_init(&job->fetched);
     job->id = strdup(id);
     if (job->id == NULL) sm_job_free(&job);
     return job;
@@ -47,8 +74,7 @@ void sm_job_free(struct sm_job **jp) {
     sm_features_free(&job->features);
     sm_places_free(&job->places);
     if (job->has_neighbours) sm_artifact_close(&job->neighbours);
-    sm_index_close(&job->index);
-    sm_fetched_release(&job->fetched);
+    index_leave(job);
     sm_job_learned_release(&job->learned);
     if (job->spec != NULL) sm_pipeline_release(&job->pipeline);
     sm_wire_free(&job->message);
@@ -66,22 +92,24 @@ void sm_job_take_spec(struct sm_job *job, sm_envelope **message,
     if (take_spec(job, options) != 0) job->state = SM_JOB_BROKEN;
 }
 
-void sm_job_ask_piece(const struct sm_job *job, Shardmill__IndexGet *m) {
+void sm_job_ask_piece(const struct sm_job *job, Shardmill__FileGet *m) {
     const bool artifact = job->learned.wanted != NULL;
     m->job = job->id;
-    m->offset = artifact ? sm_job_learned_offset(&job->learned) : job->fetched.got;
+    m->offset = artifact              ? sm_job_learned_offset(&job->learned)
+                : job->shared != NULL ? job->shared->fetched.got
+                                      : 0;
     if (artifact) m->sha256 = (char *)job->learned.wanted;
 }
 
-void sm_job_take_index(struct sm_job *job, const Shardmill__IndexChunk *m,
+void sm_job_take_piece(struct sm_job *job, const Shardmill__FileChunk *m,
                        const struct sm_job_options *options) {
-    Shardmill__IndexGet asked = SHARDMILL__INDEX_GET__INIT;
+    Shardmill__FileGet asked = SHARDMILL__FILE_GET__INIT;
     sm_job_ask_piece(job, &asked);
-    if (job->state != SM_JOB_ASK_INDEX || m->offset != asked.offset ||
+    if (job->state != SM_JOB_ASK_FILES || m->offset != asked.offset ||
         strcmp(m->sha256, asked.sha256) != 0)
         return;
     job->asked_ms = 0;
-    if (take_index(job, m, options) != 0) job->state = SM_JOB_BROKEN;
+    if (take_piece(job, m, options) != 0) job->state = SM_JOB_BROKEN;
 }
 
 static int take_spec(struct sm_job *job, const struct sm_job_options *options) {
@@ -93,44 +121,57 @@ static int take_spec(struct sm_job *job, const struct sm_job_options *options) {
     if (sm_pipeline_parse(&job->pipeline, "pipeline", spec->pipeline, strlen(spec->pipeline),
                           sm_op_table(), err) != 0)
         return -1;
-    job->state = SM_JOB_ASK_INDEX;
-    if (sm_index_open(&job->index, spec->index_path, NULL) != 0) return 0;
-    if (strcmp(sm_index_digest(job->index), spec->index_digest) == 0)
-        return find_learned(job, options);
-    sm_index_close(&job->index);
-    return 0;
+    job->state = SM_JOB_ASK_FILES;
+    if (index_join(job, options) != 0) return -1;
+    if (job->index != NULL) return find_learned(job, options);
+    struct sm_index **index = &job->shared->index;
+    if (sm_index_open(index, spec->index_path, NULL) != 0) return 0;
+    if (strcmp(sm_index_digest(*index), spec->index_digest) != 0) {
+        sm_index_close(index);
+        return 0;
+    }
+    job->index = *index;
+    return find_learned(job, options);
 }
 
 static int check_spec(const Shardmill__JobSpec *s, struct sm_err *err) {
     const bool stream = s->kind == SHARDMILL__JOB_KIND__STREAM;
-    bool ok =
-        s->samples > 0 && s->copies > 0 && s->copies <= SM_MAX_COPIES && s->shard_samples > 0 &&
-        s->shard_samples <= SM_MAX_SHARD_SAMPLES && s->samples <= UINT64_MAX / SM_MAX_COPIES &&
-        strlen(s->out_dir) + SM_PART_NAME_MAX + 64 < SM_MAX_PATH_BYTES &&
-        strlen(s->source_root) < SM_MAX_PATH_BYTES && s->source_root[0] != 0 &&
-        (stream ? s->batch_size > 0 && s->batch_size <= SM_MAX_BATCH_SAMPLES : s->out_dir[0] != 0);
+    bool ok = s->samples > 0 && s->copies > 0 && s->copies <= SM_MAX_COPIES &&
+              s->shard_samples > 0 && s->shard_samples <= SM_MAX_SHARD_SAMPLES &&
+              s->samples <= UINT64_MAX / SM_MAX_COPIES &&
+              strlen(s->out_dir) + SM_PART_NAME_MAX + 64 < SM_MAX_PATH_BYTES &&
+              strlen(s->source_root) < SM_MAX_PATH_BYTES && s->source_root[0] != 0 &&
+              (stream ? s->batch_size > 0 && s->batch_size <= SM_MAX_BATCH_SAMPLES
+                      : s->out_dir[0] != 0 || s->kind == SHARDMILL__JOB_KIND__FIT);
     return ok ? 0
               : sm_fail(err, SM_E_PROTOCOL,
                         "the job's spec cannot be: a number or path is out of range");
 }
 
-static int take_index(struct sm_job *job, const Shardmill__IndexChunk *m,
+static int take_piece(struct sm_job *job, const Shardmill__FileChunk *m,
                       const struct sm_job_options *options) {
     struct sm_err *err = &job->err;
-    struct sm_fetched *f = &job->fetched;
+    if (m->data.len == 0 && m->offset < m->total) return 0;
     if (job->learned.wanted != NULL) {
         if (sm_job_learned_take(&job->learned, m->data.data, m->data.len, m->total, err) != 0)
             return -1;
         return job->learned.wanted != NULL ? 0 : make_ready(job, options);
     }
-    int r =
-        sm_fetched_take(f, m->data.data, m->data.len, m->total, INDEX_BYTES_MAX, "the index", err);
+    struct sm_job_index *s = job->shared;
+    int r = sm_fetched_take(&s->fetched, m->data.data, m->data.len, m->total,
+                            (uint64_t)SM_MAX_INDEX_MIB << 20, "the index", err);
     if (r <= 0) return r;
-    if (sm_index_open_bytes(&job->index, f->map, f->total, err) != 0) return -1;
-    if (strcmp(sm_index_digest(job->index), job->spec->index_digest) != 0)
+    if (sm_index_open_bytes(&s->index, s->fetched.map, s->fetched.total, err) != 0) return -1;
+    if (strcmp(sm_index_digest(s->index), job->spec->index_digest) != 0)
         return sm_fail(err, SM_E_DIFFERS,
                        "the index is not the one that the job was submitted with");
+    job->index = s->index;
     return find_learned(job, options);
+}
+
+/* The broker carries what the rounds of a fit hand to each other when they have no folder. */
+static bool is_carried(const struct sm_job *job) {
+    return job->spec->kind == SHARDMILL__JOB_KIND__FIT && job->spec->out_dir[0] == 0;
 }
 
 /* What fits have learned lies beside the index, where the submitter put it, or comes in pieces. */
@@ -139,7 +180,8 @@ static int find_learned(struct sm_job *job, const struct sm_job_options *options
     const char *path = job->spec->index_path, *slash = strrchr(path, '/');
     snprintf(dir, SM_MAX_PATH_BYTES, "%.*s/" SM_ARTIFACTS_NAME,
              slash != NULL ? (int)(slash - path) : 1, slash != NULL ? path : ".");
-    if (sm_job_learned_begin(&job->learned, &job->pipeline, dir, &job->err) != 0) return -1;
+    const char *state = is_carried(job) ? job->spec->fit_state : NULL;
+    if (sm_job_learned_begin(&job->learned, &job->pipeline, dir, state, &job->err) != 0) return -1;
     return job->learned.wanted != NULL ? 0 : make_ready(job, options);
 }
 
@@ -219,6 +261,14 @@ static int make_places(struct sm_job *job) {
 /* The state of the round, by its digest: a file that another round has replaced is refused. */
 static int read_fit_state(struct sm_job *job) {
     char path[SM_MAX_PATH_BYTES + 16], sha[SM_SHA_HEX];
+    if (is_carried(job)) {
+        const struct sm_fetched *f = sm_job_learned_state(&job->learned);
+        sm_buf_init(&job->fit_state, SM_MAX_ARTIFACT_BYTES);
+        if (job->spec->fit_state[0] == 0) return 0; /* a first round may have none */
+        return sm_buf_add(&job->fit_state, f->map, f->total)
+                   ? 0
+                   : sm_fail(&job->err, SM_E_MEMORY, "out of memory");
+    }
     struct sm_hash *hash = sm_hash_new_sha256();
     snprintf(path, sizeof path, "%s/" SM_FIT_STATE_NAME, job->spec->out_dir);
     sm_buf_init(&job->fit_state, SM_MAX_ARTIFACT_BYTES);
@@ -258,6 +308,7 @@ static int make_fit(struct sm_job *job) {
                        (unsigned long long)sm_fit_ranges(c, bytes),
                        (unsigned long long)spec->samples);
     job->lease.fit = job->fit;
+    job->partial_bytes = bytes;
     job->lease.fit_state = &job->fit_state;
     sm_job_learned_release(&job->learned);
     job->state = SM_JOB_READY;

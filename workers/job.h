@@ -12,13 +12,23 @@
 struct sm_job_options {
     bool no_sandbox, no_fuse;
     uint64_t cage_memory;
+    struct sm_job *const
+        *others; /* n_others jobs, some NULL, that may have opened the same index */
+    size_t n_others;
 };
 
 enum sm_job_state {
     SM_JOB_ASK_SPEC,  /* JobGet is to be sent */
-    SM_JOB_ASK_INDEX, /* IndexGet is to be sent, as sm_job_ask_piece says */
+    SM_JOB_ASK_FILES, /* FileGet is to be sent, as sm_job_ask_piece says */
     SM_JOB_READY,     /* leases may run */
     SM_JOB_BROKEN,    /* err says why */
+};
+
+/* An index that has been opened and verified; rounds of a fit, jobs of their own, share it. */
+struct sm_job_index {
+    unsigned users;
+    struct sm_index *index;
+    struct sm_fetched fetched; /* when it is not at its path */
 };
 
 struct sm_job {
@@ -30,8 +40,8 @@ struct sm_job {
     Shardmill__Envelope *message; /* owns the spec */
     const Shardmill__JobSpec *spec;
     struct sm_pipeline pipeline;
-    struct sm_index *index;
-    struct sm_fetched fetched; /* the index, when it is not at its path */
+    struct sm_job_index *shared;
+    struct sm_index *index; /* shared's; NULL as long as it is not there */
     struct sm_job_learned learned;
     struct sm_places *places;
     struct sm_features *features; /* NULL: images leave the pipeline */
@@ -40,6 +50,7 @@ struct sm_job {
     bool has_neighbours;
     struct sm_fit_input *fit; /* of a FIT job */
     struct sm_buf fit_state;
+    size_t partial_bytes;
     struct sm_row_format row_format;
     const char **classes;         /* of row_format */
     struct sm_lease_job lease;    /* what leases need; lends from all above */
@@ -52,10 +63,10 @@ void sm_job_free(struct sm_job **job);
 /* Takes the message, whose body is the Job. */
 void sm_job_take_spec(struct sm_job *job, sm_envelope **message,
                       const struct sm_job_options *options);
-/* Fills what IndexGet asks for next: of the index, or of an artifact. */
-void sm_job_ask_piece(const struct sm_job *job, Shardmill__IndexGet *m);
-/* A piece of the index or an artifact; pieces that were not asked for are ignored. */
-void sm_job_take_index(struct sm_job *job, const Shardmill__IndexChunk *m,
+/* Fills what FileGet asks for next: of the index, an artifact, or the state of a fit. */
+void sm_job_ask_piece(const struct sm_job *job, Shardmill__FileGet *m);
+/* A piece of what was asked for; others are ignored. An empty one: ask again. */
+void sm_job_take_piece(struct sm_job *job, const Shardmill__FileChunk *m,
                        const struct sm_job_options *options);
 /* Whether a lease lies within the job's plan. */
 int sm_job_check_lease(const struct sm_job *job, const Shardmill__Lease *m, struct sm_err *err);

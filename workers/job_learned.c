@@ -12,25 +12,25 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char *name_at(const struct sm_pipeline *p, size_t place);
-static bool are_there(const struct sm_pipeline *p, size_t n, const char *dir);
+static const char *name_at(const struct sm_job_learned *l, size_t place);
+static bool are_there(const struct sm_job_learned *l, const char *dir);
 static void want_next(struct sm_job_learned *l);
 static int link_path(const struct sm_job_learned *l, const char *sha, char path[SM_MAX_PATH_BYTES]);
 
 int sm_job_learned_begin(struct sm_job_learned *l, const struct sm_pipeline *p, const char *beside,
-                         struct sm_err *err) {
+                         const char *state, struct sm_err *err) {
     char dir[SM_MAX_PATH_BYTES];
     l->pipeline = p;
-    l->n = p->artifacts.count + 1; /* the last place is rebalancing's */
+    l->state = state;
+    l->n = p->artifacts.count + 2; /* the last places are rebalancing's and the state's */
     for (size_t i = 0; i < l->n; i++)
-        if (name_at(p, i) != NULL && strlen(name_at(p, i)) != SM_SHA_HEX - 1)
-            return sm_fail(err, SM_E_PROTOCOL, "'%.80s' is no SHA-256 of an artifact",
-                           name_at(p, i));
+        if (name_at(l, i) != NULL && strlen(name_at(l, i)) != SM_SHA_HEX - 1)
+            return sm_fail(err, SM_E_PROTOCOL, "'%.80s' is no SHA-256", name_at(l, i));
     l->files = calloc(l->n, sizeof *l->files);
     if (l->files == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     for (size_t i = 0; i < l->n; i++)
         sm_fetched_init(&l->files[i]);
-    const bool fetches = !are_there(p, l->n, beside);
+    const bool fetches = !are_there(l, beside);
     if (fetches && sm_fs_temp_folder(dir, err) != 0) return -1;
     l->dir = strdup(fetches ? dir : beside);
     if (l->dir == NULL) {
@@ -38,7 +38,8 @@ int sm_job_learned_begin(struct sm_job_learned *l, const struct sm_pipeline *p, 
         return sm_fail(err, SM_E_MEMORY, "out of memory");
     }
     l->fetches = fetches;
-    if (fetches) want_next(l);
+    if (!fetches) l->at = l->n - 1;
+    want_next(l);
     return 0;
 }
 
@@ -52,10 +53,9 @@ int sm_job_learned_take(struct sm_job_learned *l, const void *bytes, size_t n, u
     sm_hash_add(hash, file->map, file->total);
     sm_hash_end(&hash, found);
     if (strcmp(found, l->wanted) != 0)
-        return sm_fail(err, SM_E_DIFFERS, "the broker sent %.12s… for the artifact '%.12s…'", found,
-                       l->wanted);
+        return sm_fail(err, SM_E_DIFFERS, "the broker sent %.12s… for '%.12s…'", found, l->wanted);
     snprintf(memory, sizeof memory, "/proc/self/fd/%d", file->fd);
-    if (link_path(l, l->wanted, path) != 0 || symlink(memory, path) != 0)
+    if (l->at < l->n - 1 && (link_path(l, l->wanted, path) != 0 || symlink(memory, path) != 0))
         return sm_fail_errno(err, "cannot link '%.64s' in '%s'", l->wanted, l->dir);
     l->at++;
     want_next(l);
@@ -66,13 +66,16 @@ uint64_t sm_job_learned_offset(const struct sm_job_learned *l) {
     return l->wanted != NULL ? l->files[l->at].got : 0;
 }
 
+const struct sm_fetched *sm_job_learned_state(const struct sm_job_learned *l) {
+    return &l->files[l->n - 1];
+}
+
 void sm_job_learned_release(struct sm_job_learned *l) {
     char path[SM_MAX_PATH_BYTES];
     for (size_t i = 0; l->files != NULL && i < l->n; i++)
         sm_fetched_release(&l->files[i]);
-    for (size_t i = 0; l->fetches && i < l->n; i++)
-        if (name_at(l->pipeline, i) != NULL && link_path(l, name_at(l->pipeline, i), path) == 0)
-            unlink(path);
+    for (size_t i = 0; l->fetches && i < l->n - 1; i++)
+        if (name_at(l, i) != NULL && link_path(l, name_at(l, i), path) == 0) unlink(path);
     if (l->fetches) rmdir(l->dir);
     free(l->files);
     free(l->dir);
@@ -80,16 +83,19 @@ void sm_job_learned_release(struct sm_job_learned *l) {
 }
 
 /* What was learned at a place; NULL: nothing. */
-static const char *name_at(const struct sm_pipeline *p, size_t place) {
-    const char *sha = place < p->artifacts.count ? p->artifacts.v[place] : p->rebalance_artifact;
+static const char *name_at(const struct sm_job_learned *l, size_t place) {
+    const struct sm_strs *ops = &l->pipeline->artifacts;
+    const char *sha = place < ops->count    ? ops->v[place]
+                      : place == ops->count ? l->pipeline->rebalance_artifact
+                                            : l->state;
     return sha != NULL && sha[0] != 0 ? sha : NULL;
 }
 
-static bool are_there(const struct sm_pipeline *p, size_t n, const char *dir) {
+static bool are_there(const struct sm_job_learned *l, const char *dir) {
     struct sm_artifact a;
-    for (size_t i = 0; i < n; i++) {
-        if (name_at(p, i) == NULL) continue;
-        if (sm_artifact_open(&a, dir, name_at(p, i), NULL) != 0) return false;
+    for (size_t i = 0; i < l->n - 1; i++) {
+        if (name_at(l, i) == NULL) continue;
+        if (sm_artifact_open(&a, dir, name_at(l, i), NULL) != 0) return false;
         sm_artifact_close(&a);
     }
     return true;
@@ -106,8 +112,10 @@ static void want_next(struct sm_job_learned *l) {
     char path[SM_MAX_PATH_BYTES];
     struct stat st;
     for (l->wanted = NULL; l->at < l->n; l->at++) {
-        const char *sha = name_at(l->pipeline, l->at);
-        if (sha == NULL || link_path(l, sha, path) != 0 || lstat(path, &st) == 0) continue;
+        const char *sha = name_at(l, l->at);
+        const bool linked = l->at < l->n - 1 && sha != NULL &&
+                            (link_path(l, sha, path) != 0 || lstat(path, &st) == 0);
+        if (sha == NULL || linked) continue;
         l->wanted = sha;
         return;
     }

@@ -26,6 +26,7 @@ static void store_in_batch(struct sm_lease *l, const struct attempt *a, const ui
 
 static int part_open(struct sm_lease *l, struct sm_err *err) {
     const struct sm_lease_job *job = &l->job;
+    if (job->fit != NULL && job->out_dir[0] == 0) return 0;
     if (job->features == NULL) return sm_part_open(&l->part, job->out_dir, &l->range, err);
     return sm_part_open_rows(&l->part, job->out_dir, &l->range, job->row_format, err);
 }

@@ -31,7 +31,7 @@ struct sm_lease_job {
     const struct sm_artifact *neighbours;   /* of SMOTE, else NULL */
     struct sm_fit_input *fit;               /* of a FIT job, which has no places; else NULL */
     const struct sm_buf *fit_state;         /* of its round */
-    const char *out_dir;
+    const char *out_dir; /* of a FIT job "": the partial is not written but taken */
 };
 
 /* Where a STEP lease's batch goes. header is laid out, and its epoch, step and first are set. */
@@ -80,5 +80,8 @@ uint64_t sm_lease_position(const struct sm_lease *l); /* in work */
 const struct sm_quarantined *sm_lease_quarantined(const struct sm_lease *l, size_t *n);
 /* After step gave 1: gives the open part, to be finished by whoever may wait for the disk. */
 struct sm_part *sm_lease_take_part(struct sm_lease *l);
+/* The same of a FIT job's lease: gives the partial, of n bytes (free), instead of a part where the
+ * job has no out_dir, else NULL. */
+void *sm_lease_take_partial(struct sm_lease *l, size_t *n);
 /* The same of a batch: it is whole, its header the last that was written. Fills its digest. */
 void sm_lease_finish_batch(struct sm_lease *l, char digest[SM_XXH_HEX]);

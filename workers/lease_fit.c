@@ -1,10 +1,12 @@
 /* A lease of a FIT job: one range of one round of a fit, mapped block after block into its partial,
- * which is then the whole of the part. Before: fit_input.c reads the rows. After: the fit that
+ * which is then the whole of the part, or goes to
+ * the broker. Before: fit_input.c reads the rows. After: the fit that
  * submitted the job merges the partials (cli/fit_rounds.c). */
 #include "workers/lease_state.h"
 
 #include "lib/limits.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 enum { ALIGN = 64 };
@@ -38,6 +40,16 @@ void lease_fit_free(struct sm_lease *l) {
     l->fit = NULL;
 }
 
+void *sm_lease_take_partial(struct sm_lease *l, size_t *n) {
+    struct lease_fit *f = l->fit;
+    if (f == NULL || l->part != NULL) return NULL;
+    assert(l->done == l->range.count);
+    void *partial = f->partial;
+    f->partial = NULL;
+    *n = f->bytes;
+    return partial;
+}
+
 int lease_fit_step(struct sm_lease *l, struct sm_err *err) {
     struct lease_fit *f = l->fit;
     if (l->done == l->range.count) return 1;
@@ -46,7 +58,7 @@ int lease_fit_step(struct sm_lease *l, struct sm_err *err) {
         sm_fit_map_step(&f->cursor, sm_fit_input_fit(l->job.fit), sm_fit_input_context(l->job.fit),
                         l->job.fit_state, &rows, f->partial, err);
     if (r <= 0) return r;
-    if (sm_part_partial(l->part, f->partial, f->bytes, err) != 0) return -1;
+    if (l->part != NULL && sm_part_partial(l->part, f->partial, f->bytes, err) != 0) return -1;
     l->done = l->range.count;
     return 1;
 }

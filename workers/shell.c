@@ -24,9 +24,9 @@ int sm_worker_run(const struct sm_worker_options *options, const volatile sig_at
     mallopt(M_ARENA_MAX, 2); /* libzmq's threads and ours: more arenas only spread the heap */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error of write(), with a name */
-    struct worker w = {
-        .options = options,
-        .job_options = {options->no_sandbox, options->no_fuse, options->cage_memory}};
+    struct worker w = {.options = options,
+                       .job_options = {options->no_sandbox, options->no_fuse, options->cage_memory,
+                                       w.jobs, JOBS_MAX}};
     int failed = worker_open(&w, err);
     while (!failed && !*stop) {
         int sleep_ms = tick(&w, sm_now_ms(), err);
@@ -98,16 +98,26 @@ static void ask_for_job(struct worker *w, struct sm_job *job, int64_t now) {
     if (!w->welcome || (job->asked_ms != 0 && now - job->asked_ms < TELL_AGAIN_MS)) return;
     job->asked_ms = now;
     Shardmill__JobGet spec = SHARDMILL__JOB_GET__INIT;
-    Shardmill__IndexGet index = SHARDMILL__INDEX_GET__INIT;
+    Shardmill__FileGet index = SHARDMILL__FILE_GET__INIT;
     spec.job = job->id;
     sm_job_ask_piece(job, &index);
     if (job->state == SM_JOB_ASK_SPEC)
         SEND(w, job_get, JOB_GET, &spec);
     else
-        SEND(w, index_get, INDEX_GET, &index);
+        SEND(w, file_get, FILE_GET, &index);
+}
+
+/* A partial that the broker keeps is a shard as it is. */
+static bool seal_is_carried(struct worker *w, struct held *h, const struct sm_job *job) {
+    if (job->fit == NULL || job->spec->out_dir[0] != 0) return false;
+    h->bytes = job->partial_bytes;
+    snprintf(h->sha256, sizeof h->sha256, "%s", h->m->sha256);
+    shell_tell(w, h);
+    return true;
 }
 
 static void start_seal(struct worker *w, struct held *h, const struct sm_job *job) {
+    if (seal_is_carried(w, h, job)) return;
     struct sm_disk_task *task = calloc(1, sizeof *task);
     if (task != NULL) {
         task->owner = h;
@@ -286,6 +296,7 @@ static int tick(struct worker *w, int64_t now, struct sm_err *err) {
     for (int i = 0; i < HELD_MAX; i++)
         if (w->held[i].state == HELD_TOLD && now - w->held[i].told_ms >= TELL_AGAIN_MS)
             shell_tell(w, &w->held[i]);
+    shell_put_tick(w, now);
     ask_kept(w, now);
     tell_ready(w);
     tell_progress(w, now);
@@ -346,8 +357,19 @@ static void keep_batch(struct worker *w, struct held *h) {
     shell_tell(w, h);
 }
 
+/* A partial without a folder goes to the broker. */
+static bool put_partial(struct worker *w, struct held *h) {
+    size_t n;
+    void *partial = sm_lease_take_partial(h->lease, &n);
+    if (partial == NULL) return false;
+    sm_lease_free(&h->lease);
+    shell_put_begin(w, h, partial, n);
+    return true;
+}
+
 /* Hands the filled part to the disk. */
 static void store_part(struct worker *w, struct held *h) {
+    if (put_partial(w, h)) return;
     struct sm_disk_task *task = calloc(1, sizeof *task);
     if (task == NULL || !note_result(w, h)) {
         free(task);

@@ -131,9 +131,12 @@ static void handle(struct worker *w, sm_envelope **message) {
         job = shell_find_job(w, e->job->job);
         if (job != NULL) sm_job_take_spec(job, message, &w->job_options);
         break;
-    case SHARDMILL__ENVELOPE__BODY_INDEX_CHUNK:
-        job = shell_find_job(w, e->index_chunk->job);
-        if (job != NULL) sm_job_take_index(job, e->index_chunk, &w->job_options);
+    case SHARDMILL__ENVELOPE__BODY_FILE_CHUNK:
+        job = shell_find_job(w, e->file_chunk->job);
+        if (job != NULL) sm_job_take_piece(job, e->file_chunk, &w->job_options);
+        break;
+    case SHARDMILL__ENVELOPE__BODY_FILE_KEPT:
+        shell_put_kept(w, e->file_kept);
         break;
     case SHARDMILL__ENVELOPE__BODY_REFUSED:
         on_refused(w, e->refused);

@@ -150,6 +150,7 @@ void shell_release(struct held *h) {
     sm_lease_free(&h->lease);
     sm_wire_free(&h->message);
     free(h->bad);
+    free(h->partial);
     *h = (struct held){0};
 }
 

@@ -26,7 +26,14 @@ enum {
         10, /* heartbeats after which the broker is asked whether a batch is still wanted */
 };
 
-enum held_state { HELD_FREE, HELD_WAITING, HELD_MAKING, HELD_STORING, HELD_TOLD };
+enum held_state {
+    HELD_FREE,
+    HELD_WAITING,
+    HELD_MAKING,
+    HELD_STORING, /* the disk has it */
+    HELD_PUTTING, /* the broker is being sent its partial */
+    HELD_TOLD
+};
 
 /* A lease from its arrival to the Ack of its result. */
 struct held {
@@ -46,6 +53,9 @@ struct held {
     char sha256[SM_SHA_HEX];
     uint64_t offset; /* STEP: of its slot */
     char digest[SM_XXH_HEX];
+    void *partial;      /* PUTTING: of `bytes`, named sha256 */
+    uint64_t put;       /* so many of them the broker has */
+    int64_t put_ms;     /* when a piece was last sent */
     int64_t no_room_ms; /* since when it has waited for batch memory; 0: it has not */
 };
 
@@ -87,6 +97,13 @@ void shell_tell(struct worker *w, struct held *h);
 void shell_fail_held(struct worker *w, struct held *h, const struct sm_err *err);
 void shell_release(struct held *h);
 void shell_give_up(struct worker *w, struct held *h);
+
+/* shell_put.c */
+/* Takes the partial of a lease whose job has no folder. */
+void shell_put_begin(struct worker *w, struct held *h, void *partial, size_t n);
+/* Says again what has had no answer for long. */
+void shell_put_tick(struct worker *w, int64_t now);
+void shell_put_kept(struct worker *w, const Shardmill__FileKept *m);
 
 /* shell_hear.c */
 void shell_receive(struct worker *w);

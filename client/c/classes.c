@@ -18,10 +18,10 @@ void sm_loader_classes_tick(struct sm_loader *l, int64_t now) {
     struct classes *c = &l->classes;
     if (!c->wanted || c->here || c->refusal.code != SM_E_OK || now < c->asked_at + ASK_AGAIN_MS)
         return;
-    Shardmill__IndexGet m = SHARDMILL__INDEX_GET__INIT;
+    Shardmill__FileGet m = SHARDMILL__FILE_GET__INIT;
     m.job = l->job_id;
     m.offset = c->at;
-    sm_loader_say(l, SHARDMILL__ENVELOPE__BODY_INDEX_GET, &m);
+    sm_loader_say(l, SHARDMILL__ENVELOPE__BODY_FILE_GET, &m);
     c->asked_at = now;
 }
 
@@ -32,7 +32,7 @@ static void refuse(struct classes *c, enum sm_code code, const char *why) {
 }
 
 /* The file's beginning says where the names are. */
-static bool header_take(struct sm_loader *l, const Shardmill__IndexChunk *m) {
+static bool header_take(struct sm_loader *l, const Shardmill__FileChunk *m) {
     struct classes *c = &l->classes;
     struct sm_index_header h = {0};
     if (m->data.len >= sizeof h) memcpy(&h, m->data.data, sizeof h);
@@ -69,14 +69,15 @@ static void names_take(struct classes *c, const char *text, size_t n) {
         refuse(c, SM_E_PROTOCOL, "the broker's index has too few");
 }
 
-void sm_loader_classes_hear(struct sm_loader *l, const Shardmill__IndexChunk *m) {
+void sm_loader_classes_hear(struct sm_loader *l, const Shardmill__FileChunk *m) {
     struct classes *c = &l->classes;
     if (!c->wanted || c->here || c->refusal.code != SM_E_OK || m->offset != c->at ||
         strcmp(m->job, l->job_id) != 0) {
         l->counts.stale++;
         return;
     }
-    c->asked_at = 0; /* the next chunk at once */
+    c->asked_at = 0;                                      /* the next chunk at once */
+    if (m->data.len == 0 && m->offset < m->total) return; /* or the same: it is not read yet */
     if (c->at == 0 && !header_take(l, m)) return;
     if (c->at < m->offset + m->data.len) {
         uint64_t skip = c->at - m->offset, n = m->data.len - skip;
@@ -87,7 +88,7 @@ void sm_loader_classes_hear(struct sm_loader *l, const Shardmill__IndexChunk *m)
     }
 }
 
-/* Refused names no question; these are the codes that only IndexGet gets. */
+/* Refused names no question; these are the codes that only FileGet gets. */
 bool sm_loader_classes_refused(struct sm_loader *l, const Shardmill__Refused *m) {
     struct classes *c = &l->classes;
     bool of_index = m->code == SM_E_MISSING || m->code == SM_E_IO || m->code == SM_E_DATASET ||

@@ -183,7 +183,7 @@ void sm_loader_fail(struct sm_loader *l, enum sm_code code, const char *fmt, ...
 void sm_loader_batch_free(struct sm_loader *l, struct batch *b);
 /* classes.c */
 void sm_loader_classes_tick(struct sm_loader *l, int64_t now);
-void sm_loader_classes_hear(struct sm_loader *l, const Shardmill__IndexChunk *m);
+void sm_loader_classes_hear(struct sm_loader *l, const Shardmill__FileChunk *m);
 bool sm_loader_classes_refused(struct sm_loader *l, const Shardmill__Refused *m);
 int sm_loader_classes_write(const struct sm_loader *l, char *json, size_t n);
 /* What Attached says of the classes, once; false: no memory. */

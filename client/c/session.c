@@ -60,8 +60,8 @@ void sm_loader_hear(struct sm_loader *l, const sm_envelope *m) {
         text_copy(l->waits, sizeof l->waits, m->waits->text);
         l->waits_at = l->heard_at;
         break;
-    case SHARDMILL__ENVELOPE__BODY_INDEX_CHUNK:
-        sm_loader_classes_hear(l, m->index_chunk);
+    case SHARDMILL__ENVELOPE__BODY_FILE_CHUNK:
+        sm_loader_classes_hear(l, m->file_chunk);
         break;
     case SHARDMILL__ENVELOPE__BODY_HEARTBEAT:
         break;

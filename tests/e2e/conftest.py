@@ -138,7 +138,8 @@ class Started:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        self.process.communicate()
+        if not self.process.stdout.closed:
+            self.process.communicate()
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@
 import json
 import os
 import signal
+import subprocess
 
 import numpy as np
 import pytest
 
-from conftest import Started, good, pictures, run, wait_until
+from conftest import SHARDMILL, Started, good, pictures, run, wait_until
 
 COLUMNS = 24
 
@@ -77,6 +78,42 @@ def test_workers_killed_amid_the_rounds_of_a_fit_change_no_byte(tmp_path):
     assert job.process.returncode == 0, errors
     assert len(killed) >= 3, "the fit was over before it was disturbed"
     assert [f["sha256"] for f in json.loads(out)["fits"]] == [f["sha256"] for f in expected]
+
+
+HIDDEN = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"']
+hides = pytest.mark.skipif(subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0,
+                           reason="no mount namespaces here")
+
+
+@hides
+@pytest.mark.parametrize("disturbed", [False, True])
+def test_a_fit_by_workers_that_see_nothing_of_its_folder_learns_the_same(tmp_path, start, disturbed):
+    """States, partials, index and artifacts go through the broker, also through one that dies amid the rounds."""
+    table(tmp_path, 200_000)
+    path = pipeline(tmp_path, "StandardScaler, PCA: {n_components: 6}, KMeans: {n_clusters: 5, n_init: 1, max_iter: 12}")
+    expected = [f["sha256"] for f in fit(path, tmp_path)["fits"]]
+    endpoint, private = f"ipc://{tmp_path}/b", tmp_path / "private"
+    private.mkdir()
+    broker = start("broker", "--bind", endpoint, "--state", tmp_path / "broker", stderr=subprocess.DEVNULL)
+    workers = [start("worker", "--broker", endpoint, stderr=subprocess.DEVNULL) for _ in range(2)]
+    job = subprocess.Popen([*HIDDEN, private, SHARDMILL, "fit", path, "--broker", endpoint, "--state", private, "--spread", "1",
+                            "--json", "--quiet"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        files = tmp_path / "broker" / "files"
+        for enough in (4, 40, 90) if disturbed else ():
+            wait_until(lambda: files.is_dir() and len(list(files.iterdir())) >= enough or job.poll() is not None, what="files")
+            assert job.poll() is None, "the fit was over before it was disturbed"
+            broker.end()
+            workers.pop().end()
+            broker = start("broker", "--bind", endpoint, "--state", tmp_path / "broker", stderr=subprocess.DEVNULL)
+            workers.append(start("worker", "--broker", endpoint, stderr=subprocess.DEVNULL))
+        out, errors = job.communicate(timeout=120)
+    finally:
+        job.kill()
+        job.wait()
+    assert job.returncode == 0, errors
+    assert [f["sha256"] for f in json.loads(out)["fits"]] == expected
+    assert list(private.iterdir()) == [] and not (tmp_path / "fit").exists()
 
 
 def test_a_second_run_fits_nothing_and_another_seed_or_parameter_fits_again(tmp_path):

@@ -200,7 +200,8 @@ def hides_folders():
 
 @pytest.mark.skipif(not hides_folders(), reason="no mount namespaces here")
 def test_what_was_learned_is_fetched_by_workers_and_replay_that_lack_its_folder(cancer, tmp_path, start):
-    """SMOTE's neighbours and what the ops have learned come from the broker; its state folder is empty for the others."""
+    """SMOTE's neighbours and what the ops have learned come from the broker. Others see an empty state folder; a submitter's
+    is gone altogether when it ends, with the index."""
     state, empty = tmp_path / "state", ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"']
     served = Served(start, ROOT / "pipelines" / "table.yaml", state, "--source", cancer, "--workers", 1)
     lines = served.lines()
@@ -214,7 +215,13 @@ def test_what_was_learned_is_fetched_by_workers_and_replay_that_lack_its_folder(
     assert list(scratch.iterdir()) == [], "what was fetched ends with the process"
     alone = start("broker", "--bind", "tcp://127.0.0.1:*", "--state", tmp_path / "broker", stderr=subprocess.DEVNULL)
     endpoint = re.search(r"tcp://[0-9.:]+", alone.process.stdout.readline()).group()
-    good("submit", ROOT / "pipelines" / "table.yaml", "--source", cancer, "--broker", endpoint, "--state", state)
+    private = tmp_path / "private"
+    private.mkdir()
+    subprocess.run([*empty, private, SHARDMILL, "submit", ROOT / "pipelines" / "table.yaml", "--source", cancer, "--broker", endpoint,
+                    "--state", private], check=True, timeout=60, capture_output=True)
+    assert list(private.iterdir()) == []
+    kept = sorted(len(p.name) for p in (tmp_path / "broker" / "files").iterdir())
+    assert kept[0] == 32 and kept[1:] == [64] * (len(kept) - 1) and len(kept) > 2, "an index and artifacts, by their digests"
     far = subprocess.Popen([*empty, state, SHARDMILL, "worker", "--broker", endpoint], stderr=subprocess.DEVNULL)
     try:
         read = good("read", served.name, "--broker", endpoint, "--digest", timeout=60)

@@ -336,7 +336,7 @@ static inline void fake_release(struct fake *f, const Shardmill__Release *m) {
 }
 
 /* A piece of an index of three samples, in chunks so short that names are cut anywhere. */
-static inline void fake_index(struct fake *f, const Shardmill__IndexGet *m) {
+static inline void fake_index(struct fake *f, const Shardmill__FileGet *m) {
     enum { SAMPLES = 3, CHUNK = 129 };
     f->index_asked++;
     if (f->classes == NULL) {
@@ -360,13 +360,13 @@ static inline void fake_index(struct fake *f, const Shardmill__IndexGet *m) {
     memcpy(file, &h, sizeof h);
     for (size_t i = 0; i < h.string_bytes; i++)
         file[strings + i] = f->classes[i] == '\n' ? 0 : (uint8_t)f->classes[i];
-    Shardmill__IndexChunk c = SHARDMILL__INDEX_CHUNK__INIT;
+    Shardmill__FileChunk c = SHARDMILL__FILE_CHUNK__INIT;
     c.job = m->job;
     c.offset = m->offset;
     c.total = total;
     c.data.data = file + m->offset;
     c.data.len = total - m->offset < CHUNK ? total - m->offset : CHUNK;
-    fake_send(f, f->router, &f->peer, SHARDMILL__ENVELOPE__BODY_INDEX_CHUNK, &c);
+    fake_send(f, f->router, &f->peer, SHARDMILL__ENVELOPE__BODY_FILE_CHUNK, &c);
 }
 
 static inline void fake_hear(struct fake *f, const sm_envelope *e) {
@@ -405,8 +405,8 @@ static inline void fake_hear(struct fake *f, const sm_envelope *e) {
         fake_announce(f, k);
         break;
     }
-    case SHARDMILL__ENVELOPE__BODY_INDEX_GET:
-        fake_index(f, e->index_get);
+    case SHARDMILL__ENVELOPE__BODY_FILE_GET:
+        fake_index(f, e->file_get);
         break;
     case SHARDMILL__ENVELOPE__BODY_COMMIT: {
         f->commits++;

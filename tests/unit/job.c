@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-static const struct sm_job_options options;
+static struct sm_job_options options; /* no others, unless a test says so */
 
 struct rig {
     struct scratch s;
@@ -86,12 +86,12 @@ static void give_spec(struct sm_job *job, Shardmill__JobSpec *spec) {
 
 static void give_piece(struct sm_job *job, const struct rig *r, uint64_t offset, size_t n,
                        uint64_t total) {
-    Shardmill__IndexChunk m = SHARDMILL__INDEX_CHUNK__INIT;
+    Shardmill__FileChunk m = SHARDMILL__FILE_CHUNK__INIT;
     m.job = job->id;
     m.offset = offset;
     m.total = total;
     m.data = (ProtobufCBinaryData){.len = n, .data = r->index + offset};
-    sm_job_take_index(job, &m, &options);
+    sm_job_take_piece(job, &m, &options);
 }
 
 static void assert_broken(const struct sm_job *job, const char *code, const char *says) {
@@ -120,17 +120,40 @@ static void an_index_that_is_not_there_is_fetched_in_pieces(void **state) {
     give_spec(job, &spec);
     for (uint64_t at = 0; at < r.n; at += 1000) {
         size_t n = r.n - at < 1000 ? (size_t)(r.n - at) : 1000;
-        assert_int_equal(job->state, SM_JOB_ASK_INDEX);
-        Shardmill__IndexGet asks = SHARDMILL__INDEX_GET__INIT;
+        assert_int_equal(job->state, SM_JOB_ASK_FILES);
+        Shardmill__FileGet asks = SHARDMILL__FILE_GET__INIT;
         sm_job_ask_piece(job, &asks);
         assert_int_equal(asks.offset, at);
         assert_string_equal(asks.sha256, "");
         if (at > 0) give_piece(job, &r, at - 1000, 1000, r.n); /* doubled on the way */
+        give_piece(job, &r, at, 0, r.n);                       /* the broker has not read it yet */
         give_piece(job, &r, at, n, r.n);
     }
     if (job->state != SM_JOB_READY) fail_msg("%s", job->err.text);
     assert_int_equal(sm_index_samples(job->lease.index), 40);
     sm_job_free(&job);
+    rig_free(&r);
+}
+
+static void jobs_of_one_index_share_it(void **state) {
+    (void)state;
+    struct rig r = rig_new();
+    struct sm_job *jobs[3] = {sm_job_new("a"), NULL, sm_job_new("b")}, *last = sm_job_new("c");
+    Shardmill__JobSpec spec = spec_of(&r);
+    give_spec(jobs[0], &spec);
+    assert_int_equal(jobs[0]->state, SM_JOB_READY);
+    unlink(r.index_path);
+    options = (struct sm_job_options){.others = jobs, .n_others = 3};
+    give_spec(jobs[2], &spec);
+    assert_int_equal(jobs[2]->state, SM_JOB_READY);
+    assert_ptr_equal(jobs[2]->index, jobs[0]->index);
+    sm_job_free(&jobs[0]);
+    give_spec(last, &spec);
+    assert_int_equal(last->state, SM_JOB_READY);
+    sm_job_free(&jobs[2]);
+    assert_int_equal(sm_index_samples(last->index), 40);
+    sm_job_free(&last);
+    options = (struct sm_job_options){0};
     rig_free(&r);
 }
 
@@ -141,7 +164,7 @@ static void another_index_at_the_path_is_not_taken_for_the_jobs(void **state) {
     Shardmill__JobSpec spec = spec_of(&r);
     r.digest[0] = r.digest[0] == '0' ? '1' : '0';
     give_spec(job, &spec);
-    assert_int_equal(job->state, SM_JOB_ASK_INDEX);
+    assert_int_equal(job->state, SM_JOB_ASK_FILES);
     give_piece(job, &r, 0, r.n, r.n); /* the broker has that other one too */
     assert_broken(job, "differs", "not the one that the job was submitted with");
     sm_job_free(&job);
@@ -159,7 +182,7 @@ static void an_index_that_changes_while_it_is_fetched_breaks_the_job(void **stat
         give_piece(job, &r, 0, 500, r.n);
         if (k == 0) give_piece(job, &r, 500, 500, r.n + 1); /* another length */
         if (k == 1) give_piece(job, &r, 500, r.n - 500, r.n - 1);
-        if (k == 2) give_piece(job, &r, 500, 0, r.n); /* nothing more comes */
+        if (k == 2) give_piece(job, &r, 500, 0, 500); /* nothing more comes */
         assert_broken(job, "changed", "changed while it was fetched");
         sm_job_free(&job);
     }
@@ -180,13 +203,13 @@ static struct sm_job *job_that_lacks(struct rig *r, const char *sha256) {
 
 static void give_learned(struct sm_job *job, const char *sha256, uint64_t offset, const char *bytes,
                          uint64_t total) {
-    Shardmill__IndexChunk m = SHARDMILL__INDEX_CHUNK__INIT;
+    Shardmill__FileChunk m = SHARDMILL__FILE_CHUNK__INIT;
     m.job = job->id;
     m.offset = offset;
     m.total = total;
     m.sha256 = (char *)sha256;
     m.data = (ProtobufCBinaryData){.len = strlen(bytes), .data = (uint8_t *)bytes};
-    sm_job_take_index(job, &m, &options);
+    sm_job_take_piece(job, &m, &options);
 }
 
 static void what_was_learned_is_asked_for_by_its_hash_and_verified(void **state) {
@@ -196,17 +219,17 @@ static void what_was_learned_is_asked_for_by_its_hash_and_verified(void **state)
     memset(sha, '5', sizeof sha);
     sha[SM_SHA_HEX - 1] = 0;
     struct sm_job *job = job_that_lacks(&r, sha);
-    Shardmill__IndexGet asks = SHARDMILL__INDEX_GET__INIT;
-    assert_int_equal(job->state, SM_JOB_ASK_INDEX);
+    Shardmill__FileGet asks = SHARDMILL__FILE_GET__INIT;
+    assert_int_equal(job->state, SM_JOB_ASK_FILES);
     give_learned(job, sha, 0, "first ", 12);
     give_learned(job, sha, 0, "first ", 12); /* doubled on the way */
     give_learned(job, "", 6, "second", 12);  /* of the index */
     sm_job_ask_piece(job, &asks);
     assert_string_equal(asks.sha256, sha);
     assert_int_equal(asks.offset, 6);
-    assert_int_equal(job->state, SM_JOB_ASK_INDEX);
+    assert_int_equal(job->state, SM_JOB_ASK_FILES);
     give_learned(job, sha, 6, "second", 12);
-    assert_broken(job, "differs", "for the artifact '555555555555");
+    assert_broken(job, "differs", "for '555555555555");
     sm_job_free(&job);
     rig_free(&r);
 }
@@ -292,6 +315,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_index_at_its_path_is_used_at_once),
         cmocka_unit_test(an_index_that_is_not_there_is_fetched_in_pieces),
+        cmocka_unit_test(jobs_of_one_index_share_it),
         cmocka_unit_test(another_index_at_the_path_is_not_taken_for_the_jobs),
         cmocka_unit_test(an_index_that_changes_while_it_is_fetched_breaks_the_job),
         cmocka_unit_test(what_was_learned_is_asked_for_by_its_hash_and_verified),

@@ -273,16 +273,16 @@ static void an_index_file_arrives_in_chunks_as_it_is_on_disk(void **state) {
     void *s = dial(r);
     submit(s, &spec);
     while (have < n) {
-        Shardmill__IndexGet get = SHARDMILL__INDEX_GET__INIT;
+        Shardmill__FileGet get = SHARDMILL__FILE_GET__INIT;
         get.job = "job";
         get.offset = have;
-        say(s, SHARDMILL__ENVELOPE__BODY_INDEX_GET, &get);
-        sm_envelope *e = hear(s, SHARDMILL__ENVELOPE__BODY_INDEX_CHUNK);
-        assert_int_equal(e->index_chunk->offset, have);
-        assert_int_equal(e->index_chunk->total, n);
-        assert_true(e->index_chunk->data.len > 0 && e->index_chunk->data.len <= n - have);
-        memcpy(got + have, e->index_chunk->data.data, e->index_chunk->data.len);
-        have += e->index_chunk->data.len;
+        say(s, SHARDMILL__ENVELOPE__BODY_FILE_GET, &get);
+        sm_envelope *e = hear(s, SHARDMILL__ENVELOPE__BODY_FILE_CHUNK);
+        assert_int_equal(e->file_chunk->offset, have);
+        assert_int_equal(e->file_chunk->total, n);
+        assert_true(e->file_chunk->data.len > 0 && e->file_chunk->data.len <= n - have);
+        memcpy(got + have, e->file_chunk->data.data, e->file_chunk->data.len);
+        have += e->file_chunk->data.len;
         sm_wire_free(&e);
     }
     assert_memory_equal(bytes, got, n);
@@ -299,9 +299,9 @@ static void a_file_that_is_not_the_jobs_index_is_not_handed_out(void **state) {
     run_start(r);
     void *s = dial(r);
     submit(s, &spec);
-    Shardmill__IndexGet get = SHARDMILL__INDEX_GET__INIT;
+    Shardmill__FileGet get = SHARDMILL__FILE_GET__INIT;
     get.job = "job";
-    say(s, SHARDMILL__ENVELOPE__BODY_INDEX_GET, &get);
+    say(s, SHARDMILL__ENVELOPE__BODY_FILE_GET, &get);
     sm_envelope *e = hear(s, SHARDMILL__ENVELOPE__BODY_REFUSED);
     assert_int_equal(e->refused->code, SM_E_CHANGED);
     sm_wire_free(&e);
@@ -311,10 +311,10 @@ static void a_file_that_is_not_the_jobs_index_is_not_handed_out(void **state) {
 
 /* The broker's answer for an artifact; the caller frees. */
 static sm_envelope *ask_artifact(void *s, const char *sha256, int kind) {
-    Shardmill__IndexGet get = SHARDMILL__INDEX_GET__INIT;
+    Shardmill__FileGet get = SHARDMILL__FILE_GET__INIT;
     get.job = "job";
     get.sha256 = (char *)sha256;
-    say(s, SHARDMILL__ENVELOPE__BODY_INDEX_GET, &get);
+    say(s, SHARDMILL__ENVELOPE__BODY_FILE_GET, &get);
     return hear(s, kind);
 }
 
@@ -342,10 +342,10 @@ static void only_artifacts_that_the_job_names_and_that_are_right_are_handed_out(
     run_start(r);
     void *s = dial(r);
     submit(s, &spec);
-    sm_envelope *e = ask_artifact(s, right, SHARDMILL__ENVELOPE__BODY_INDEX_CHUNK);
-    assert_string_equal(e->index_chunk->sha256, right);
-    assert_int_equal(e->index_chunk->total, sizeof learned);
-    assert_memory_equal(e->index_chunk->data.data, learned, sizeof learned);
+    sm_envelope *e = ask_artifact(s, right, SHARDMILL__ENVELOPE__BODY_FILE_CHUNK);
+    assert_string_equal(e->file_chunk->sha256, right);
+    assert_int_equal(e->file_chunk->total, sizeof learned);
+    assert_memory_equal(e->file_chunk->data.data, learned, sizeof learned);
     sm_wire_free(&e);
     e = ask_artifact(s, other, SHARDMILL__ENVELOPE__BODY_REFUSED);
     assert_int_equal(e->refused->code, SM_E_CHANGED);
@@ -356,6 +356,158 @@ static void only_artifacts_that_the_job_names_and_that_are_right_are_handed_out(
         assert_int_equal(e->refused->code, SM_E_MISSING);
         sm_wire_free(&e);
     }
+    zmq_close(s);
+    run_stop(r);
+}
+
+/* Puts a piece; the caller gets how much the broker has, or the code of why it takes nothing. */
+static uint64_t put(void *s, const char *digest, const uint8_t *bytes, uint64_t total,
+                    uint64_t offset, size_t n, const char *path, uint32_t *code) {
+    Shardmill__FilePut m = SHARDMILL__FILE_PUT__INIT;
+    m.digest = (char *)digest;
+    m.total = total;
+    m.offset = offset;
+    m.data = (ProtobufCBinaryData){.len = n, .data = (uint8_t *)bytes + offset};
+    if (path != NULL) m.path = (char *)path;
+    say(s, SHARDMILL__ENVELOPE__BODY_FILE_PUT, &m);
+    sm_envelope *e = hear(s, SHARDMILL__ENVELOPE__BODY_FILE_KEPT);
+    assert_string_equal(e->file_kept->digest, digest);
+    const uint64_t got = e->file_kept->got;
+    *code = e->file_kept->code;
+    assert_int_equal(*code == 0, e->file_kept->text[0] == 0);
+    sm_wire_free(&e);
+    return got;
+}
+
+static void a_file_that_was_put_is_kept_for_the_job_that_names_it(void **state) {
+    struct run *r = *state;
+    enum { N = 600000 };
+    char pipeline[128], sha256[SM_SHA_HEX], path[200];
+    uint8_t *bytes = malloc(N);
+    uint32_t code;
+    for (size_t i = 0; i < N; i++)
+        bytes[i] = (uint8_t)(i * 2654435761u >> 11);
+    struct sm_hash *hash = sm_hash_new_sha256();
+    sm_hash_add(hash, bytes, N);
+    sm_hash_end(&hash, sha256);
+    run_start(r);
+    void *s = dial(r), *other = dial(r);
+    assert_int_equal(put(s, sha256, bytes, N, 0, 0, NULL, &code), 0);
+    assert_int_equal(put(s, sha256, bytes, N, 0, 200000, NULL, &code), 200000);
+    assert_int_equal(put(s, sha256, bytes, N, 0, 200000, NULL, &code), 200000); /* doubled */
+    assert_int_equal(put(s, sha256, bytes, N, 400000, 9, NULL, &code), 200000); /* too early */
+    assert_int_equal(put(other, sha256, bytes, N, 200000, 300000, NULL, &code), 500000);
+    assert_int_equal(put(s, sha256, bytes, N, 500000, 100000, NULL, &code), N);
+    assert_int_equal(put(s, sha256, bytes, N, 0, 100000, NULL, &code), N); /* it is there */
+    assert_int_equal(code, 0);
+    snprintf(pipeline, sizeof pipeline, "{\"artifacts\":[\"%s\"]}", sha256);
+    Shardmill__JobSpec spec = spec_of("/nowhere/index");
+    submit(s, &spec);
+    sm_envelope *e = ask_artifact(s, sha256, SHARDMILL__ENVELOPE__BODY_REFUSED);
+    assert_int_equal(e->refused->code, SM_E_MISSING); /* the job does not name it */
+    sm_wire_free(&e);
+    zmq_close(s);
+    zmq_close(other);
+    run_stop(r);
+    run_start(r); /* another broker finds it */
+    s = dial(r);
+    Shardmill__Submit named = SHARDMILL__SUBMIT__INIT;
+    spec.pipeline = pipeline;
+    named.job = "named";
+    named.spec = &spec;
+    say(s, SHARDMILL__ENVELOPE__BODY_SUBMIT, &named);
+    e = hear(s, SHARDMILL__ENVELOPE__BODY_ACCEPTED);
+    sm_wire_free(&e);
+    for (uint64_t have = 0; have < N;) {
+        Shardmill__FileGet get = SHARDMILL__FILE_GET__INIT;
+        get.job = "named";
+        get.sha256 = sha256;
+        get.offset = have;
+        say(s, SHARDMILL__ENVELOPE__BODY_FILE_GET, &get);
+        e = hear(s, SHARDMILL__ENVELOPE__BODY_FILE_CHUNK);
+        assert_int_equal(e->file_chunk->total, N);
+        assert_true(e->file_chunk->data.len > 0);
+        assert_memory_equal(e->file_chunk->data.data, bytes + have, e->file_chunk->data.len);
+        have += e->file_chunk->data.len;
+        sm_wire_free(&e);
+    }
+    zmq_close(s);
+    run_stop(r);
+    snprintf(path, sizeof path, "%s/files/%s", r->dir, sha256);
+    assert_int_equal(access(path, R_OK), 0);
+    free(bytes);
+}
+
+static void a_file_that_is_not_what_its_name_says_is_not_kept(void **state) {
+    struct run *r = *state;
+    static const uint8_t bytes[] = "what was learned";
+    char right[SM_SHA_HEX], wrong[SM_SHA_HEX], name[SM_SHA_HEX + 8], path[96], index[SM_XXH_HEX];
+    uint32_t code;
+    struct sm_hash *hash = sm_hash_new_sha256();
+    sm_hash_add(hash, bytes, sizeof bytes);
+    sm_hash_end(&hash, right);
+    strcpy(wrong, right);
+    wrong[5] = wrong[5] == '0' ? '1' : '0';
+    run_start(r);
+    void *s = dial(r);
+    put(s, wrong, bytes, sizeof bytes, 0, sizeof bytes, NULL, &code);
+    assert_int_equal(code, SM_E_DIFFERS);
+    assert_int_equal(put(s, wrong, bytes, sizeof bytes, 0, 0, NULL, &code), 0); /* begins again */
+    put(s, right, bytes, UINT64_C(1) << 40, 0, 1, NULL, &code);
+    assert_int_equal(code, SM_E_TOO_LARGE);
+    put(s, right, bytes, 4, 0, 5, NULL, &code);
+    assert_int_equal(code, SM_E_PROTOCOL);
+    put(s, right, bytes, 0, 0, 0, NULL, &code);
+    assert_int_equal(code, SM_E_PROTOCOL);
+    const char *names[] = {"", "../../../../etc/passwd", "abc", "A", right + 1};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(name, sizeof name, "%s", names[i]);
+        put(s, name, bytes, sizeof bytes, 0, sizeof bytes, NULL, &code);
+        assert_int_equal(code, SM_E_PROTOCOL);
+    }
+    /* an index that the broker sees is not wanted; one of another length, or an artifact, is */
+    snprintf(path, sizeof path, "%s/index", r->dir);
+    FILE *f = fopen(path, "wb");
+    assert_int_equal(fwrite(bytes, 1, sizeof bytes, f), sizeof bytes);
+    fclose(f);
+    sm_xxh(bytes, sizeof bytes, index);
+    assert_int_equal(put(s, index, bytes, sizeof bytes, 0, 0, path, &code), sizeof bytes);
+    assert_int_equal(put(s, index, bytes, sizeof bytes - 1, 0, 0, path, &code), 0);
+    assert_int_equal(put(s, right, bytes, sizeof bytes, 0, 0, path, &code), 0);
+    assert_int_equal(code, 0);
+    zmq_close(s);
+    run_stop(r);
+    snprintf(path, sizeof path, "%s/files/%.20s", r->dir, wrong);
+    assert_int_equal(access(path, R_OK), -1);
+}
+
+static void a_large_index_is_verified_a_slice_at_a_time(void **state) {
+    struct run *r = *state;
+    enum { N = 20 << 20 };
+    char path[96], digest[SM_XXH_HEX];
+    unsigned waits = 0;
+    uint8_t *bytes = malloc(N);
+    memset(bytes, 0x5a, N);
+    snprintf(path, sizeof path, "%s/index", r->dir);
+    FILE *f = fopen(path, "wb");
+    assert_int_equal(fwrite(bytes, 1, N, f), N);
+    fclose(f);
+    sm_xxh(bytes, N, digest);
+    Shardmill__JobSpec spec = spec_of(path);
+    spec.index_digest = digest;
+    run_start(r);
+    void *s = dial(r);
+    submit(s, &spec);
+    for (;;) {
+        sm_envelope *e = ask_artifact(s, "", SHARDMILL__ENVELOPE__BODY_FILE_CHUNK);
+        const size_t n = e->file_chunk->data.len;
+        assert_int_equal(e->file_chunk->total, N);
+        sm_wire_free(&e);
+        if (n > 0) break;
+        assert_true(++waits < 10);
+    }
+    assert_int_equal(waits, 2);
+    free(bytes);
     zmq_close(s);
     run_stop(r);
 }
@@ -427,6 +579,12 @@ int main(void) {
                                         teardown),
         cmocka_unit_test_setup_teardown(
             only_artifacts_that_the_job_names_and_that_are_right_are_handed_out, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_file_that_was_put_is_kept_for_the_job_that_names_it,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(a_file_that_is_not_what_its_name_says_is_not_kept, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_large_index_is_verified_a_slice_at_a_time, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_file_that_is_not_the_jobs_index_is_not_handed_out, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(

@@ -47,7 +47,7 @@ static size_t sample(uint8_t *out, size_t max, int kind) {
     submit.job = "job";
     submit.spec = &spec;
     uint8_t data[] = {1, 2, 3, 4, 5};
-    Shardmill__IndexChunk chunk = SHARDMILL__INDEX_CHUNK__INIT;
+    Shardmill__FileChunk chunk = SHARDMILL__FILE_CHUNK__INIT;
     chunk.job = "job";
     chunk.data = (ProtobufCBinaryData){sizeof data, data};
     const struct {
@@ -56,7 +56,7 @@ static size_t sample(uint8_t *out, size_t max, int kind) {
     } kinds[] = {{SHARDMILL__ENVELOPE__BODY_DONE, &done},
                  {SHARDMILL__ENVELOPE__BODY_LEASE, &lease},
                  {SHARDMILL__ENVELOPE__BODY_SUBMIT, &submit},
-                 {SHARDMILL__ENVELOPE__BODY_INDEX_CHUNK, &chunk}};
+                 {SHARDMILL__ENVELOPE__BODY_FILE_CHUNK, &chunk}};
     e.body_case = (Shardmill__Envelope__BodyCase)kinds[kind].which;
     e.hello = kinds[kind].body;
     return sm_wire_pack(&e, out, max);
@@ -338,11 +338,11 @@ static void the_longest_message_fits_with_keys_too(void **state) {
     struct end server = bound(n, n->server), client = connected(n, &server, n->known, NULL);
     struct sm_err err;
     sm_envelope m = SHARDMILL__ENVELOPE__INIT;
-    Shardmill__IndexChunk chunk = SHARDMILL__INDEX_CHUNK__INIT;
+    Shardmill__FileChunk chunk = SHARDMILL__FILE_CHUNK__INIT;
     uint8_t *bytes = calloc(1, SM_MAX_MESSAGE_BYTES);
     m.protocol = SM_PROTOCOL;
-    m.body_case = SHARDMILL__ENVELOPE__BODY_INDEX_CHUNK;
-    m.index_chunk = &chunk;
+    m.body_case = SHARDMILL__ENVELOPE__BODY_FILE_CHUNK;
+    m.file_chunk = &chunk;
     chunk.data = (ProtobufCBinaryData){SM_MAX_MESSAGE_BYTES - 32, bytes};
     while (shardmill__envelope__get_packed_size(&m) < SM_MAX_MESSAGE_BYTES)
         chunk.data.len++;

@@ -1,0 +1,91 @@
+/* Which files a job has: its index, what its pipeline has learned, the state of a fit's round and
+ * the partials of it. files.c keeps and sends them. */
+#include "broker/state.h"
+
+#include "lib/index.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { SHA_DIGITS = SM_SHA_HEX - 1 };
+
+static bool is_sha(const char *s) {
+    return strspn(s, "0123456789abcdef") == SHA_DIGITS && s[SHA_DIGITS] == 0;
+}
+
+/* Whether the job's pipeline says that an op, or rebalancing, has learned this. */
+static bool names_artifact(const Shardmill__JobSpec *spec, const char *sha256) {
+    char word[SM_SHA_HEX + 2];
+    snprintf(word, sizeof word, "\"%s\"", sha256);
+    return strstr(spec->pipeline, word) != NULL;
+}
+
+/* Fills the digest of the n-th range's partial when it is made. */
+static bool partial_of(const struct job *job, uint64_t n, char sha256[SM_SHA_HEX]) {
+    if (job->spec->kind != SHARDMILL__JOB_KIND__FIT || !job->shards[n].sealed) return false;
+    for (size_t i = 0; i < sizeof job->shards[n].sha256; i++)
+        snprintf(sha256 + 2 * i, 3, "%02x", job->shards[n].sha256[i]);
+    return true;
+}
+
+static bool names_partial(const struct job *job, const char *sha256) {
+    char made[SM_SHA_HEX];
+    for (uint64_t n = 0; n < job->n_shards; n++)
+        if (partial_of(job, n, made) && strcmp(made, sha256) == 0) return true;
+    return false;
+}
+
+/* Where the submitter has it, should it not be kept; "": nowhere that the broker knows. */
+static const char *path_of(struct sm_core *core, const Shardmill__JobSpec *spec,
+                           const char *sha256) {
+    const char *index = spec->index_path, *slash = strrchr(index, '/');
+    if (!names_artifact(spec, sha256)) return "";
+    return core_text(core, "%.*s" SM_ARTIFACTS_NAME "/%s.npz",
+                     slash != NULL ? (int)(slash + 1 - index) : 0, index, sha256);
+}
+
+void core_on_file_get(struct sm_core *core, const struct sm_peer *peer,
+                      const Shardmill__FileGet *m) {
+    struct job *job = core_job_find(core, m->job);
+    if (job == NULL) {
+        core_refuse(core, peer, SM_E_MISSING, "no job '%.100s' is known here", m->job);
+        return;
+    }
+    const Shardmill__JobSpec *spec = job->spec;
+    if (m->sha256[0] == 0)
+        core_send_file(core, peer, job, spec->index_digest, spec->index_path, m->offset);
+    else if (is_sha(m->sha256) &&
+             (names_artifact(spec, m->sha256) || strcmp(spec->fit_state, m->sha256) == 0 ||
+              names_partial(job, m->sha256)))
+        core_send_file(core, peer, job, m->sha256, path_of(core, spec, m->sha256), m->offset);
+    else
+        core_refuse(core, peer, SM_E_MISSING, "job '%.64s' has no file '%.64s'", m->job, m->sha256);
+}
+
+/* Every word of so many hexadecimal digits: the pipeline is canonical, so an artifact's name is
+ * one. */
+static void artifacts_each(const char *pipeline, void (*each)(void *context, const char *digest),
+                           void *context) {
+    for (const char *at = pipeline; (at = strchr(at, '"')) != NULL; at++) {
+        char sha256[SM_SHA_HEX];
+        if (strspn(at + 1, "0123456789abcdef") != SHA_DIGITS || at[1 + SHA_DIGITS] != '"') continue;
+        snprintf(sha256, sizeof sha256, "%.*s", SHA_DIGITS, at + 1);
+        each(context, sha256);
+    }
+}
+
+void sm_core_wants(const struct sm_core *core, void (*each)(void *context, const char *digest),
+                   void *context) {
+    char sha256[SM_SHA_HEX];
+    for (const struct job *job = core->jobs; job != NULL; job = job->next) {
+        const Shardmill__JobSpec *spec = job->spec;
+        const bool fit = spec->kind == SHARDMILL__JOB_KIND__FIT;
+        /* whose fit has its partials by now, or never will */
+        if (fit && job->state != SHARDMILL__JOB_STATE__RUNNING) continue;
+        each(context, spec->index_digest);
+        artifacts_each(spec->pipeline, each, context);
+        each(context, spec->fit_state);
+        for (uint64_t n = 0; fit && n < job->n_shards; n++)
+            if (partial_of(job, n, sha256)) each(context, sha256);
+    }
+}

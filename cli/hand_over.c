@@ -1,0 +1,124 @@
+/* Piece after piece, each from where the broker says that it stands. */
+#include "cli/hand_over.h"
+
+#include "lib/digest.h"
+#include "lib/index.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { PIECE_BYTES = 512 << 10, PATIENCE_MS = 30000 };
+
+/* Fills how many bytes the broker has. */
+static int piece_put(struct sm_client *c, Shardmill__FilePut *put, uint64_t *got,
+                     struct sm_err *err) {
+    sm_envelope m = SHARDMILL__ENVELOPE__INIT, *answer = NULL;
+    m.protocol = SM_PROTOCOL;
+    m.body_case = SHARDMILL__ENVELOPE__BODY_FILE_PUT;
+    m.file_put = put;
+    for (bool ours = false; !ours;) {
+        if (sm_client_ask(c, &m, SHARDMILL__ENVELOPE__BODY_FILE_KEPT, PATIENCE_MS, &answer, err) <
+            0)
+            return -1;
+        const Shardmill__FileKept *kept = answer->file_kept;
+        int failed = 0;
+        ours = strcmp(kept->digest, put->digest) == 0; /* else of a file before this one */
+        *got = kept->got;
+        if (ours && kept->code != SM_E_OK)
+            failed = sm_fail(err, kept->code < SM_E_COUNT ? (enum sm_code)kept->code : SM_E_PEER,
+                             "the broker does not keep '%.12s…': %.700s", put->digest, kept->text);
+        sm_wire_free(&answer);
+        if (failed) return -1;
+    }
+    return 0;
+}
+
+static int put(struct sm_client *c, const char *digest, const char *path, const uint8_t *bytes,
+               uint64_t n, struct sm_err *err) {
+    uint64_t got = 0;
+    Shardmill__FilePut m = SHARDMILL__FILE_PUT__INIT;
+    m.digest = (char *)digest;
+    m.total = n;
+    if (path != NULL) m.path = (char *)path;
+    for (;;) {
+        if (piece_put(c, &m, &got, err) < 0) return -1;
+        if (got >= n) return 0;
+        m.offset = got;
+        m.data.data = (uint8_t *)bytes + got;
+        m.data.len = n - got < PIECE_BYTES ? n - got : PIECE_BYTES;
+    }
+}
+
+int sm_hand_over_bytes(struct sm_client *c, const char *digest, const void *bytes, size_t n,
+                       struct sm_err *err) {
+    return put(c, digest, NULL, bytes, n, err);
+}
+
+static int put_file(struct sm_client *c, const char *digest, const char *path, bool may_be_seen,
+                    struct sm_err *err) {
+    struct stat st;
+    void *bytes = MAP_FAILED;
+    int fd = open(path, O_RDONLY | O_CLOEXEC), failed = 0;
+    if (fd < 0 || fstat(fd, &st) != 0 ||
+        (bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED)
+        failed = sm_fail_errno(err, "cannot read '%s'", path);
+    else
+        failed = put(c, digest, may_be_seen ? path : NULL, bytes, (uint64_t)st.st_size, err);
+    if (bytes != MAP_FAILED) munmap(bytes, (size_t)st.st_size);
+    if (fd >= 0) close(fd);
+    return failed;
+}
+
+static int put_artifact(struct sm_client *c, const char *sha256, const char *index_path,
+                        struct sm_err *err) {
+    char path[SM_MAX_PATH_BYTES + 128];
+    const char *slash = strrchr(index_path, '/');
+    if (sha256 == NULL || sha256[0] == 0) return 0;
+    snprintf(path, sizeof path, "%.*s" SM_ARTIFACTS_NAME "/%s.npz",
+             slash != NULL ? (int)(slash + 1 - index_path) : 0, index_path, sha256);
+    return put_file(c, sha256, path, false, err);
+}
+
+int sm_hand_over_job(struct sm_client *c, const struct sm_pipeline *p,
+                     const Shardmill__JobSpec *spec, struct sm_err *err) {
+    if (put_file(c, spec->index_digest, spec->index_path, true, err) < 0) return -1;
+    for (size_t i = 0; i < p->artifacts.count; i++)
+        if (put_artifact(c, p->artifacts.v[i], spec->index_path, err) < 0) return -1;
+    return put_artifact(c, p->rebalance_artifact, spec->index_path, err);
+}
+
+int sm_hand_back(struct sm_client *c, const char *job, const char *sha256, void *bytes, size_t n,
+                 struct sm_err *err) {
+    char found[SM_SHA_HEX];
+    Shardmill__FileGet get = SHARDMILL__FILE_GET__INIT;
+    sm_envelope m = SHARDMILL__ENVELOPE__INIT;
+    m.protocol = SM_PROTOCOL;
+    m.body_case = SHARDMILL__ENVELOPE__BODY_FILE_GET;
+    m.file_get = &get;
+    get.job = (char *)job;
+    get.sha256 = (char *)sha256;
+    while (get.offset < n) {
+        sm_envelope *answer = NULL;
+        if (sm_client_ask(c, &m, SHARDMILL__ENVELOPE__BODY_FILE_CHUNK, PATIENCE_MS, &answer, err) <
+            0)
+            return -1;
+        const Shardmill__FileChunk *piece = answer->file_chunk;
+        const bool ours = piece->offset == get.offset && strcmp(piece->sha256, sha256) == 0;
+        const size_t got = ours ? piece->data.len : 0;
+        const bool fits = piece->total == n && got <= n - get.offset;
+        if (ours && fits && got > 0) memcpy((char *)bytes + get.offset, piece->data.data, got);
+        get.offset += ours && fits ? got : 0;
+        sm_wire_free(&answer);
+        if (ours && !fits)
+            return sm_fail(err, SM_E_CHANGED, "the broker's '%.12s…' has another length", sha256);
+    }
+    struct sm_hash *hash = sm_hash_new_sha256();
+    sm_hash_add(hash, bytes, n);
+    sm_hash_end(&hash, found);
+    if (strcmp(found, sha256) == 0) return 0;
+    return sm_fail(err, SM_E_CHANGED, "the broker sent %.12s… for '%.12s…'", found, sha256);
+}
