@@ -145,6 +145,17 @@ struct sm_common {
                   .doc = "which epoch's order and draws"}, \
         .metavar = "N"                                     \
     }
+/* The folder in which commands find what others have found out. */
+#define SM_STREAM_STATE "./shardmill-state"
+#define SM_OPTION_STATE(at, text)          \
+    {                                      \
+        .param = {.name = "state",         \
+                  .type = SM_T_STR,        \
+                  .offset = at,            \
+                  .dflt = SM_STREAM_STATE, \
+                  .doc = text},            \
+        .metavar = "DIR"                   \
+    }
 #define SM_OPTION_REINDEX(at)                                                          \
     {                                                                                  \
         .param = {                                                                     \

@@ -13,7 +13,7 @@
 
 struct values {
     struct sm_common common;
-    const char *out, *slice;
+    const char *out, *slice, *state;
     double max_quarantine;
     int64_t epoch, lease;
 };
@@ -75,6 +75,7 @@ static void print_resume(const struct values *v, const char *file) {
     if (v->common.part == SM_PART_VAL) fputs(" --part val", stderr);
     if (v->epoch > 0) fprintf(stderr, " --epoch %" PRId64, v->epoch);
     if (v->slice) print_word(" --slice ", v->slice);
+    if (strcmp(v->state, SM_STREAM_STATE) != 0) print_word(" --state ", v->state);
     if (v->common.broker) print_word(" --broker ", v->common.broker);
     if (!v->common.fuse) fputs(" --no-fuse", stderr);
     fputs(v->common.sandbox ? "\n" : " --no-sandbox\n", stderr);
@@ -87,6 +88,7 @@ static int run(const void *values, int n, char **operands) {
     struct sm_err err = {0};
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     struct sm_expand_options options = {.out_dir = v->out,
+                                        .learned = v->state,
                                         .broker = v->common.broker,
                                         .workers = v->common.workers ? (int)v->common.workers
                                                    : cores > 0       ? (int)cores
@@ -146,6 +148,9 @@ static const struct sm_option options[] = {
     SM_OPTION_WORKERS,
     SM_OPTION_BROKER,
     SM_OPTION_KEYS,
+    SM_OPTION_STATE(
+        AT(state),
+        "folder in which `fit` has kept what ops learn; what is of this run is taken over"),
     {.param = {.name = "slice",
                .type = SM_T_STR,
                .offset = AT(slice),

@@ -22,6 +22,7 @@ enum { TEXT_BYTES_MAX = 64 << 20, BAR_COLUMNS = 40, CLASSES_SHOWN = 40, NAME_COL
 
 struct values {
     struct sm_common common;
+    const char *state;
     bool reindex;
 };
 
@@ -32,6 +33,7 @@ struct explanation {
     struct sm_index *index; /* NULL: the source is not there, or cannot be indexed */
     bool failed;            /* the second */
     bool kept;              /* the index is one that a serve has made */
+    const char *state;      /* where it, and what fits have learned, would be */
     struct sm_shape shape;
     bool compiled;            /* the file is all right by itself */
     struct sm_row_plan *rows; /* NULL: images leave the pipeline, or a table is not there */
@@ -48,6 +50,7 @@ static int rows_plan(struct explanation *x, const char *path, struct sm_err *err
 
 static int explain(struct explanation *x, const char *path, const struct values *v,
                    struct sm_err *err) {
+    x->state = v->state;
     if (sm_cli_load(&x->pipeline, path, &v->common, err) != 0) return -1;
     if (sm_cli_compile(&x->pipeline, path, &x->shape, &x->engine, err) != 0) return -1;
     sm_pipeline_digest(&x->pipeline, x->digest);
@@ -76,9 +79,11 @@ static int run(const void *values, int n, char **operands) {
     return rc == 0 ? SM_EXIT_DONE : sm_cli_fail(&err);
 }
 
-static const struct sm_option options[] = {SM_OPTION_SOURCE, SM_OPTION_SEED,
-                                           SM_OPTION_REINDEX(offsetof(struct values, reindex)),
-                                           SM_OPTION_JSON};
+static const struct sm_option options[] = {
+    SM_OPTION_SOURCE, SM_OPTION_SEED,
+    SM_OPTION_STATE(offsetof(struct values, state),
+                    "folder in which `fit` or `serve` keeps the index and what ops learn"),
+    SM_OPTION_REINDEX(offsetof(struct values, reindex)), SM_OPTION_JSON};
 static const char *const examples[] = {
     "shardmill explain pipelines/photos.yaml --source data/photos", NULL};
 
@@ -109,7 +114,7 @@ static int dataset_read(struct explanation *x, const char *path, bool fresh, str
     /* a pattern's braces: only the index knows the files */
     bool pattern = p->source.format == SM_SOURCE_WEBDATASET;
     if (!pattern && access(p->source.path, F_OK) != 0) return 0;
-    x->failed = sm_dataset_look(&x->data, &p->source, fresh, &x->kept, err) < 0;
+    x->failed = sm_dataset_look(&x->data, &p->source, x->state, fresh, &x->kept, err) < 0;
     x->index = x->data.index;
     if (x->failed && pattern && err->code == SM_E_MISSING) x->failed = false;
     if (x->index == NULL) return x->failed ? -1 : 0;
@@ -130,10 +135,11 @@ static int rows_plan(struct explanation *x, const char *path, struct sm_err *err
     struct sm_pipeline *p = &x->pipeline;
     const struct sm_strs none = p->artifacts; /* the file is shown without them */
     if (x->index == NULL && sm_source_is_table(&p->source)) return 0;
-    if (x->index != NULL) sm_fit_look(p, SM_STREAM_STATE, &x->data);
+    if (x->index != NULL) sm_fit_look(p, x->state, &x->data);
     const uint64_t rows = x->places != NULL ? sm_places_part_samples(x->places) : 0;
-    const int failed = sm_row_plan_new(&x->rows, p, path, &x->data, rows,
-                                       SM_STREAM_STATE "/" SM_ARTIFACTS_NAME, err);
+    char artifacts[PATH_MAX];
+    snprintf(artifacts, sizeof artifacts, "%s/" SM_ARTIFACTS_NAME, x->state);
+    const int failed = sm_row_plan_new(&x->rows, p, path, &x->data, rows, artifacts, err);
     p->artifacts = none;
     return failed;
 }

@@ -68,15 +68,10 @@ static const struct sm_option options[] = {
                .max = (double)UINT32_MAX,
                .doc = "epochs after which the job is complete, 0: without end"},
      .metavar = "N"},
-    {.param =
-         {.name = "state",
-          .type = SM_T_STR,
-          .offset = AT(state),
-          .dflt = SM_STREAM_STATE,
-          .doc =
-              "folder for the dataset's index and what the ops have learned; the broker keeps what workers "
-              "on other hosts need of it"},
-     .metavar = "DIR"},
+    SM_OPTION_STATE(
+        AT(state),
+        "folder for the dataset's index and what the ops have learned; the broker keeps what workers "
+        "on other hosts need of it"),
     SM_OPTION_REINDEX(AT(reindex)),
     SM_OPTION_WORKERS, /* of fits, which come first */
     SM_OPTION_SANDBOX,

@@ -22,10 +22,10 @@ int sm_dataset_open(struct sm_dataset *d, const struct sm_pipeline_source *sourc
     return sm_index_open(&d->index, d->index_path, err);
 }
 
-int sm_dataset_look(struct sm_dataset *d, const struct sm_pipeline_source *source, bool fresh,
-                    bool *kept, struct sm_err *err) {
+int sm_dataset_look(struct sm_dataset *d, const struct sm_pipeline_source *source,
+                    const char *state, bool fresh, bool *kept, struct sm_err *err) {
     char dir[SM_MAX_PATH_BYTES];
-    if (describe(d, source, SM_STREAM_STATE, err) < 0) return -1;
+    if (describe(d, source, state, err) < 0) return -1;
     *kept = !fresh && open_kept(d);
     if (*kept) return 0;
     struct sm_pipeline_source quick = *source;

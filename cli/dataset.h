@@ -17,8 +17,8 @@ struct sm_dataset {
  * does not verify, or when a fresh one is wanted. */
 int sm_dataset_open(struct sm_dataset *d, const struct sm_pipeline_source *source, const char *dir,
                     bool fresh, struct sm_err *err);
-/* The same for a command that only looks: the index that a serve in this folder keeps, else one
- * that leaves no file behind. *kept says which. */
-int sm_dataset_look(struct sm_dataset *d, const struct sm_pipeline_source *source, bool fresh,
-                    bool *kept, struct sm_err *err);
+/* The same for a command that only looks: the index that a serve keeps in the folder `state`, else
+ * one that leaves no file behind. *kept says which. */
+int sm_dataset_look(struct sm_dataset *d, const struct sm_pipeline_source *source,
+                    const char *state, bool fresh, bool *kept, struct sm_err *err);
 void sm_dataset_close(struct sm_dataset *d);

@@ -120,7 +120,7 @@ static int claim_folder(struct expansion *x, struct sm_err *err) {
 static int learn(struct expansion *x, struct sm_pipeline *p, struct sm_err *err) {
     const struct sm_expand_options *o = x->options;
     const struct sm_fit_options fit = {.state = x->state,
-                                       .borrow = SM_STREAM_STATE,
+                                       .borrow = o->learned,
                                        .lock = o->lock,
                                        .broker = o->broker,
                                        .workers = o->workers,

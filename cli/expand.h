@@ -16,6 +16,7 @@ struct sm_expand_options {
     bool no_sandbox, no_fuse, quiet; /* the first two: embedded only */
     uint32_t epoch, slice, slices;   /* slice K of N, counted from 0; 1 slice is the whole */
     int64_t lease_samples;           /* 0: chosen from the size of the run */
+    const char *learned;             /* folder where the same may have been fitted, or NULL */
     const char *lock;                /* file that pins what ops learn, or NULL */
     const volatile sig_atomic_t *stop;
 };

@@ -157,15 +157,9 @@ static bool remembered(const struct phase *f, const char *key, char sha256[SM_SH
     bool found = sm_fs_read_file(path, SM_SHA_HEX, &text, NULL) == 0 && text.len >= SM_SHA_HEX - 1;
     if (found) snprintf(sha256, SM_SHA_HEX, "%.64s", text.data);
     sm_buf_release(&text);
-    if (found && sm_artifact_open(&a, f->artifacts, sha256, NULL) == 0) {
-        sm_artifact_close(&a);
-        return true;
-    }
-    if (found) { /* damaged: what is fitted in its place has the same name */
-        snprintf(path, sizeof path, "%s/%s.npz", f->artifacts, sha256);
-        unlink(path);
-    }
-    return false;
+    found = found && sm_artifact_open(&a, f->artifacts, sha256, NULL) == 0;
+    if (found) sm_artifact_close(&a);
+    return found;
 }
 
 void sm_fit_look(struct sm_pipeline *p, const char *state, const struct sm_dataset *data) {
@@ -196,21 +190,15 @@ static int remember(const struct phase *f, const char *key, const char *sha256,
 
 /* Takes over what a fit of this key has learned in another state folder. */
 static bool borrowed(const struct phase *f, const char *key, char sha256[SM_SHA_HEX]) {
-    char path[PATH_MAX + 80];
+    char from[PATH_MAX + 80], to[PATH_MAX + 80];
     struct phase other = *f;
-    struct sm_buf bytes;
     const char *state = f->options->borrow;
     if (state == NULL || strlen(state) > sizeof other.artifacts - 128) return false;
     snprintf(other.artifacts, sizeof other.artifacts, "%s/" SM_ARTIFACTS_NAME, state);
     if (!remembered(&other, key, sha256)) return false;
-    snprintf(path, sizeof path, "%s/%s.npz", other.artifacts, sha256);
-    sm_buf_init(&bytes, SM_MAX_ARTIFACT_BYTES);
-    bool taken = sm_fs_read_file(path, SM_MAX_ARTIFACT_BYTES, &bytes, NULL) == 0;
-    snprintf(path, sizeof path, "%s/%s.npz", f->artifacts, sha256);
-    taken = taken && sm_fs_write_file(path, bytes.data, bytes.len, NULL) == 0 &&
-            remember(f, key, sha256, NULL) == 0;
-    sm_buf_release(&bytes);
-    return taken;
+    snprintf(from, sizeof from, "%s/%s.npz", other.artifacts, sha256);
+    snprintf(to, sizeof to, "%s/%s.npz", f->artifacts, sha256);
+    return sm_fs_copy_file(from, to, NULL) == 0 && remember(f, key, sha256, NULL) == 0;
 }
 
 /* A line about an artifact for people: its arrays, single numbers as such, and of a PCA how much of

@@ -64,7 +64,8 @@ static int open_dataset(struct preview *v, struct sm_err *err) {
         if (sm_dataset_open(&v->data, source, v->state, false, err) < 0) return -1;
     } else {
         bool kept;
-        if (sm_dataset_look(&v->data, source, true, &kept, err) < 0) return -1;
+        if (sm_dataset_look(&v->data, source, v->options->state_dir, true, &kept, err) < 0)
+            return -1;
     }
     v->reader = sm_reader_new(v->data.root);
     return v->reader == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;

@@ -38,5 +38,3 @@ int sm_stream_open(struct sm_stream *s, const char *file, const struct sm_stream
 void sm_stream_release(struct sm_stream *s);
 /* Steps of an epoch for one rank of a world. */
 uint64_t sm_stream_steps(const Shardmill__JobSpec *spec, uint32_t world_size);
-
-#define SM_STREAM_STATE "./shardmill-state"

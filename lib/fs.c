@@ -155,6 +155,23 @@ int sm_fs_write_file(const char *path, const void *bytes, size_t n, struct sm_er
     return sm_newfile_commit(&f, err);
 }
 
+int sm_fs_copy_file(const char *from, const char *to, struct sm_err *err) {
+    uint8_t piece[64 << 10];
+    struct sm_newfile *f = NULL;
+    ssize_t n = -1;
+    const int fd = open(from, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0) return sm_fail_errno(err, "cannot open '%s'", from);
+    int failed = sm_newfile_open(&f, to, err);
+    for (uint64_t at = 0; !failed && (n = sm_fs_pread(fd, piece, sizeof piece, at)) > 0;
+         at += (uint64_t)n)
+        failed = sm_newfile_add(f, piece, (size_t)n, err);
+    if (!failed && n < 0) failed = sm_fail_errno(err, "cannot read '%s'", from);
+    if (!failed) failed = sm_newfile_commit(&f, err);
+    sm_newfile_abandon(&f);
+    close(fd);
+    return failed;
+}
+
 int sm_fs_read_file(const char *path, size_t max, struct sm_buf *out, struct sm_err *err) {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0) return sm_fail_errno(err, "cannot open '%s'", path);

@@ -33,6 +33,9 @@ int sm_fs_write_file(const char *path, const void *bytes, size_t n, struct sm_er
 /* Appends the file's bytes; more than max: SM_E_TOO_LARGE. */
 int sm_fs_read_file(const char *path, size_t max, struct sm_buf *out, struct sm_err *err);
 
+/* A file of the same bytes under another name: complete, or not there. */
+int sm_fs_copy_file(const char *from, const char *to, struct sm_err *err);
+
 /* Reads until n bytes, the end of the file or an error: bytes read, or -1 with errno. */
 ssize_t sm_fs_pread(int fd, void *out, size_t n, uint64_t offset);
 /* Makes the folder and those above it. */
@@ -45,8 +48,8 @@ void sm_fs_dirname(const char *path, char *dir, size_t dir_max);
 /* Makes a folder under TMPDIR (without it /tmp) for files that nobody else needs; fills path. The
  * caller removes it. */
 int sm_fs_temp_folder(char path[SM_MAX_PATH_BYTES], struct sm_err *err);
-/* The same, one at a time. The end removes it with the files in it, and so do SIGINT, SIGTERM and SIGHUP, which then
- * end the process as they would have. */
+/* The same, one at a time. The end removes it with the files in it, and so do SIGINT, SIGTERM and
+ * SIGHUP, which then end the process as they would have. */
 int sm_fs_scratch_begin(char path[SM_MAX_PATH_BYTES], struct sm_err *err);
 void sm_fs_scratch_end(void);
 /* Removes the temporary files in a folder that nobody holds open any more. */

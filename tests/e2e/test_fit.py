@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from conftest import SHARDMILL, Started, good, pictures, run, wait_until
+from conftest import SHARDMILL, Started, digests, good, pictures, run, wait_until
 
 COLUMNS = 24
 
@@ -301,3 +301,17 @@ def test_explain_knows_what_an_earlier_fit_has_learned(tmp_path):
     fits = json.loads(good("fit", path, "--json", "--quiet", cwd=tmp_path).stdout)
     after = good("explain", path, cwd=tmp_path).stdout
     assert all(f"has learned {one['sha256'][:12]}" in after for one in fits["fits"])
+
+
+def test_expand_and_explain_find_what_fit_has_learned_in_its_folder(tmp_path):
+    table(tmp_path, 2000)
+    path = pipeline(tmp_path, "StandardScaler, PCA: {n_components: 4}", more="expand: {encode: npy}\n")
+    state = tmp_path / "state"
+    hashes = [f["sha256"] for f in fit(path, tmp_path)["fits"]]
+    text = good("explain", path, "--state", state).stdout
+    assert all(sha[:12] in text for sha in hashes)
+    assert hashes[0][:12] not in good("explain", path, "--state", tmp_path / "none").stdout
+    found = good("expand", path, "-o", tmp_path / "found", "--state", state).stderr
+    fitted = good("expand", path, "-o", tmp_path / "fitted", "--state", tmp_path / "none").stderr
+    assert "fits '" not in found and "fits 'PCA'" in fitted
+    assert digests(tmp_path / "found") == digests(tmp_path / "fitted")

@@ -232,7 +232,11 @@ int sm_artifact_write(struct sm_artifact *a, const char *dir, struct sm_err *err
     a->bytes = total;
     if (snprintf(path, sizeof path, "%s/%s.npz", dir, a->sha256) >= (int)sizeof path)
         return sm_fail(err, SM_E_USAGE, "the path of '%s' is too long", dir);
-    if (access(path, F_OK) == 0) return 0;
+    struct sm_artifact there; /* a damaged one is replaced */
+    if (sm_artifact_open(&there, dir, a->sha256, NULL) == 0) {
+        sm_artifact_close(&there);
+        return 0;
+    }
     if (sm_fs_mkdirs(dir, err) != 0) return -1;
     struct sm_newfile *file;
     if (sm_newfile_open(&file, path, err) != 0) return -1;
