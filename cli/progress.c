@@ -54,7 +54,9 @@ void sm_progress_show(struct sm_progress *p, uint64_t done, uint64_t total, uint
                       const char *waits_for) {
     int64_t now = sm_now_ms();
     bool end = done >= total;
-    if (p->quiet || (!end && now - p->last_ms < (p->terminal ? TERMINAL_MS : LINES_MS))) return;
+    if (p->quiet || (end && p->ended)) return; /* shards that are still joined add no line */
+    p->ended = end;
+    if ((!end && now - p->last_ms < (p->terminal ? TERMINAL_MS : LINES_MS))) return;
     if (!p->terminal && !end && p->last_ms == 0) { /* the first line comes after the first pause */
         p->last_ms = now;
         return;

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 struct sm_progress {
-    bool quiet, terminal, drawn;
+    bool quiet, terminal, drawn, ended;
     const char *unit; /* "samples" */
     int64_t start_ms, last_ms;
     uint64_t start_done;
