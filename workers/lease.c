@@ -94,7 +94,7 @@ uint32_t sm_lease_done(const struct sm_lease *l) {
 }
 
 uint64_t sm_lease_position(const struct sm_lease *l) {
-    return l->now.position;
+    return l->fit != NULL ? lease_fit_row(l) : l->now.position;
 }
 
 const struct sm_quarantined *sm_lease_quarantined(const struct sm_lease *l, size_t *n) {

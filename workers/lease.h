@@ -74,7 +74,8 @@ int sm_lease_wait_ms(const struct sm_lease *l);
 int sm_lease_step(struct sm_lease *l, struct sm_err *err);
 
 uint32_t sm_lease_done(const struct sm_lease *l);     /* samples finished */
-uint64_t sm_lease_position(const struct sm_lease *l); /* in work */
+/* In work; of a FIT job's lease the row, so that a long range shows that it moves. */
+uint64_t sm_lease_position(const struct sm_lease *l);
 
 /* Lends the quarantined ones, in order of position, until the lease is freed. */
 const struct sm_quarantined *sm_lease_quarantined(const struct sm_lease *l, size_t *n);

@@ -40,6 +40,10 @@ void lease_fit_free(struct sm_lease *l) {
     l->fit = NULL;
 }
 
+uint64_t lease_fit_row(const struct sm_lease *l) {
+    return l->fit->cursor.at;
+}
+
 void *sm_lease_take_partial(struct sm_lease *l, size_t *n) {
     struct lease_fit *f = l->fit;
     if (f == NULL || l->part != NULL) return NULL;

@@ -250,13 +250,14 @@ static void tell_ready(struct worker *w) {
 static void tell_progress(struct worker *w, int64_t now) {
     struct held *h = shell_find_state(w, HELD_MAKING);
     if (h == NULL || !w->welcome || now - w->progress_ms < PROGRESS_MS) return;
-    uint32_t done = sm_lease_done(h->lease);
-    if (done == w->progress_done) return;
+    const uint32_t done = sm_lease_done(h->lease);
+    const uint64_t position = sm_lease_position(h->lease);
+    if (done == w->progress_done && position == w->progress_position) return;
     Shardmill__Progress progress = SHARDMILL__PROGRESS__INIT;
     progress.job = h->m->job;
     progress.attempt = h->m->attempt;
     progress.done = w->progress_done = done;
-    progress.position = sm_lease_position(h->lease);
+    progress.position = w->progress_position = position;
     w->progress_ms = now;
     SEND(w, progress, PROGRESS, &progress);
 }

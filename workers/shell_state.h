@@ -78,6 +78,7 @@ struct worker {
     int64_t heard_ms, said_ms, connected_ms, progress_ms;
     int backoff_ms;
     uint32_t progress_done;
+    uint64_t progress_position;
     uint64_t cages_before; /* replaced cages that were reported already */
 };
 
