@@ -15,11 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 enum {
     CHUNK_BYTES = 256 << 10,
     SYNC_BYTES = 16 << 20, /* on the disk one after the other: no sync takes long */
+    RESERVE_BYTES = 64 << 20,
     TICK_MS = 60000,
     IDLE_MS = 600000,   /* a file that no job wants stays so long after it was last asked for */
     SILENT_MS = 120000, /* an upload without a new piece */
@@ -214,6 +216,18 @@ static struct upload *upload_find(struct sm_files *f, const char *digest) {
     return NULL;
 }
 
+/* The journal lies on the same disk: files never take the last of it. */
+static int disk_check(const struct sm_files *f, uint64_t total, struct sm_err *why) {
+    struct statvfs disk;
+    if (statvfs(f->dir, &disk) != 0) return 0;
+    const uint64_t free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
+    if (free_bytes >= RESERVE_BYTES && free_bytes - RESERVE_BYTES >= total) return 0;
+    return sm_fail(why, SM_E_DISK_FULL,
+                   "the broker's disk has room for %llu MiB, and %d of them are kept for its "
+                   "journal (hint: free some room in '%s')",
+                   (unsigned long long)(free_bytes >> 20), RESERVE_BYTES >> 20, f->dir);
+}
+
 /* The place that is free, or that of the upload which has not moved for longest: whoever it was
  * begins again. */
 static int upload_begin(struct sm_files *f, const struct sm_core *core, const char *digest,
@@ -232,7 +246,9 @@ static int upload_begin(struct sm_files *f, const struct sm_core *core, const ch
                        f->n, (unsigned long long)(f->bytes >> 20),
                        (unsigned long long)(total >> 20));
     path_of(f, digest, path);
-    if (sm_fs_mkdirs(f->dir, why) < 0 || sm_newfile_open(&u->file, path, why) < 0) return -1;
+    if (sm_fs_mkdirs(f->dir, why) < 0 || disk_check(f, total, why) < 0 ||
+        sm_newfile_open(&u->file, path, why) < 0)
+        return -1;
     snprintf(u->digest, sizeof u->digest, "%s", digest);
     u->total = total;
     u->hash = is_sha(digest) ? sm_hash_new_sha256() : sm_hash_new_xxh();
