@@ -160,7 +160,7 @@ $(CLIENT_TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(CLIE
 	$(CC) $(CFLAGS_ALL) -o $@ $^ $(CLIENT_LIBS) -lcmocka
 
 # The simulator drives the same core, compiled once more so that bugs can be planted in it.
-SIM_CORE = $(addprefix broker/,core.c actions.c records.c plan.c leases.c workers.c results.c jobs.c wants.c status.c \
+SIM_CORE = $(addprefix broker/,core.c actions.c records.c plan.c leases.c workers.c results.c jobs.c job_files.c status.c \
            sessions.c stream.c orphans.c runs.c waits.c)
 SIM_LIB  = $(addprefix lib/,err.c arena.c plan.c permutation.c rng.c steps.c)
 SIM_OBJ  = $(patsubst %.c,$(BUILD)/sim/%.o,$(SIM_CORE) $(wildcard tests/sim/*.c)) $(call obj,$(SIM_LIB)) $(PB_OBJ)

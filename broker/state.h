@@ -450,7 +450,7 @@ void core_on_submit(struct sm_core *core, const struct sm_peer *peer, const Shar
 void core_on_cancel(struct sm_core *core, const struct sm_peer *peer, const Shardmill__Cancel *m);
 void core_on_job_get(struct sm_core *core, const struct sm_peer *peer, const Shardmill__JobGet *m);
 
-/* wants.c */
+/* job_files.c */
 void core_on_file_get(struct sm_core *core, const struct sm_peer *peer,
                       const Shardmill__FileGet *m);
 

@@ -7,6 +7,7 @@
 #include "lib/limits.h"
 #include "lib/wire.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -481,6 +482,54 @@ static void a_file_that_is_not_what_its_name_says_is_not_kept(void **state) {
     assert_int_equal(access(path, R_OK), -1);
 }
 
+static unsigned files_in(const char *dir) {
+    unsigned n = 0;
+    DIR *d = opendir(dir);
+    while (readdir(d) != NULL)
+        n++;
+    closedir(d);
+    return n - 2;
+}
+
+static void a_full_store_makes_room_by_what_no_job_names(void **state) {
+    struct run *r = *state;
+    char dir[96], path[200], pipeline[128], first[SM_SHA_HEX] = "", sha256[SM_SHA_HEX];
+    static const uint8_t bytes[] = "one more";
+    uint32_t code;
+    snprintf(dir, sizeof dir, "%s/files", r->dir);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    for (unsigned i = 0; i < SM_MAX_KEPT_FILES; i++) {
+        char name[SM_SHA_HEX];
+        snprintf(name, sizeof name, "%064x", i);
+        snprintf(path, sizeof path, "%s/%s", dir, name);
+        FILE *f = fopen(path, "wb");
+        assert_true(f != NULL && fputc('x', f) == 'x');
+        fclose(f);
+    }
+    /* whichever the broker finds first is the oldest, were it not for the job */
+    DIR *d = opendir(dir);
+    for (const struct dirent *e; first[0] == 0 && (e = readdir(d)) != NULL;)
+        if (e->d_name[0] != '.') snprintf(first, sizeof first, "%.64s", e->d_name);
+    closedir(d);
+    struct sm_hash *hash = sm_hash_new_sha256();
+    sm_hash_add(hash, bytes, sizeof bytes);
+    sm_hash_end(&hash, sha256);
+    snprintf(pipeline, sizeof pipeline, "{\"artifacts\":[\"%s\"]}", first);
+    Shardmill__JobSpec spec = spec_of("/nowhere/index");
+    spec.pipeline = pipeline;
+    run_start(r);
+    void *s = dial(r);
+    submit(s, &spec);
+    assert_int_equal(put(s, sha256, bytes, sizeof bytes, 0, sizeof bytes, NULL, &code),
+                     sizeof bytes);
+    assert_int_equal(code, 0);
+    assert_int_equal(files_in(dir), SM_MAX_KEPT_FILES);
+    snprintf(path, sizeof path, "%s/%s", dir, first);
+    assert_int_equal(access(path, R_OK), 0);
+    zmq_close(s);
+    run_stop(r);
+}
+
 static void a_large_index_is_verified_a_slice_at_a_time(void **state) {
     struct run *r = *state;
     enum { N = 20 << 20 };
@@ -582,6 +631,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_file_that_was_put_is_kept_for_the_job_that_names_it,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_file_that_is_not_what_its_name_says_is_not_kept, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_full_store_makes_room_by_what_no_job_names, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_large_index_is_verified_a_slice_at_a_time, setup,
                                         teardown),
