@@ -220,6 +220,9 @@ int sm_command_unknown(const char *name, struct sm_err *err);
 /* From here on SIGTERM and SIGINT set the number that is lent, and end nothing by themselves; 0
  * until then. */
 const volatile sig_atomic_t *sm_cli_stop(void);
+/* While on, those signals end the process as it stands: for work that leaves nothing half and looks
+ * at no flag. */
+void sm_cli_stop_at_once(bool on);
 /* Prints an error to stderr and returns the exit code that belongs to it. */
 int sm_cli_fail(const struct sm_err *err);
 /* sm_pipeline_load with the common options --source, --seed and --part put over it. Whatever is

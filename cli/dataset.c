@@ -3,7 +3,7 @@
  * expand, serve and submit plan with it. */
 #include "cli/dataset.h"
 
-#include "cli/stream.h"
+#include "cli/cli.h"
 #include "lib/fs.h"
 
 #include <stdio.h>
@@ -17,9 +17,13 @@ static bool open_kept(struct sm_dataset *d);
 int sm_dataset_open(struct sm_dataset *d, const struct sm_pipeline_source *source, const char *dir,
                     bool fresh, struct sm_err *err) {
     if (describe(d, source, dir, err) < 0) return -1;
-    if (!fresh && open_kept(d)) return 0;
-    if (sm_index_build(source, d->index_path, err) < 0) return -1;
-    return sm_index_open(&d->index, d->index_path, err);
+    sm_cli_stop_at_once(true); /* an index has its name when it is whole */
+    const bool kept = !fresh && open_kept(d);
+    int failed = 0;
+    if (!kept) failed = sm_index_build(source, d->index_path, err);
+    if (!kept && !failed) failed = sm_index_open(&d->index, d->index_path, err);
+    sm_cli_stop_at_once(false);
+    return failed;
 }
 
 int sm_dataset_look(struct sm_dataset *d, const struct sm_pipeline_source *source,

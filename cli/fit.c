@@ -5,6 +5,7 @@
 
 #include "cli/fit_images.h"
 #include "cli/fit_rounds.h"
+#include "cli/fit_watch.h"
 #include "cli/lock.h"
 #include "lib/fs.h"
 #include "workers/engine.h"
@@ -287,13 +288,18 @@ static int place_ensure(struct phase *f, size_t op, struct sm_err *err) {
     return facts_fill(f, fitted, err);
 }
 
-/* The folder for what is needed while fits run; of images their features are made at once. */
+/* The folder for what is needed while fits run. */
 static int working_folder(struct phase *f, const char *key, struct sm_err *err) {
     if (f->dir[0] != 0) return 0;
     snprintf(f->dir, sizeof f->dir, "%.*s/fit/%s", (int)(sizeof f->dir - 64), f->options->state,
              key);
-    if (sm_fs_mkdirs(f->dir, err) < 0) return -1;
-    if (sm_source_is_table(&f->p->source)) return 0;
+    return sm_fs_mkdirs(f->dir, err);
+}
+
+/* Of images their features are made, once for all their fits. */
+static int images_features(struct phase *f, const char *key, struct sm_err *err) {
+    if (sm_source_is_table(&f->p->source) || f->features[0] != 0) return 0;
+    if (working_folder(f, key, err) < 0) return -1;
     snprintf(f->features, sizeof f->features, "%.*s/" SM_FIT_FEATURES_NAME,
              (int)(sizeof f->features - 32), f->dir);
     return sm_fit_images(f->p, f->options, f->dir, err);
@@ -310,7 +316,10 @@ static bool is_large(const struct phase *f, const struct sm_fit_context *c) {
 static int learn(struct phase *f, const struct sm_fit_source *source, struct sm_fit_input *in,
                  struct sm_fitted *fitted, struct sm_err *err) {
     const struct sm_fit_context *c = sm_fit_input_context(in);
-    const struct sm_fit_rows rows = sm_fit_input_rows(in);
+    const struct sm_fit_rows all = sm_fit_input_rows(in);
+    struct sm_fit_watch watch;
+    sm_fit_watch_begin(&watch, f->options->quiet);
+    const struct sm_fit_rows rows = sm_fit_watch_rows(&watch, &all, c->rows);
     struct sm_fit_crew *crew = NULL;
     struct sm_fit_executor executor = {0};
     struct sm_artifact artifact;
@@ -318,15 +327,21 @@ static int learn(struct phase *f, const struct sm_fit_source *source, struct sm_
     int failed = 0;
     sm_arena_init(&arena, ARENA_MAX);
     if (is_large(f, c)) {
-        failed = sm_fit_crew_start(&crew, f->options, source, f->data, f->dir, err);
+        failed = working_folder(f, fitted->key, err);
+        if (!failed)
+            failed = sm_fit_crew_start(&crew, f->options, source, f->data, f->dir, &watch, err);
         if (!failed) executor = sm_fit_crew_executor(crew);
     }
+    sm_cli_stop_at_once(true); /* but for the rounds of a crew, which looks at the flag */
     if (!failed)
         failed = sm_fit_run(sm_fit_input_fit(in), c, &rows, crew != NULL ? &executor : NULL,
                             &artifact, &arena, err);
+    sm_cli_stop_at_once(false);
     sm_fit_crew_stop(&crew);
+    sm_fit_watch_end(&watch);
     if (failed) {
-        if (strncmp(err->text, "line ", 5) != 0) fail_at(f, source->op, err);
+        if (err->code != SM_E_CANCELLED && strncmp(err->text, "line ", 5) != 0)
+            fail_at(f, source->op, err);
     } else {
         failed = sm_artifact_write(&artifact, f->artifacts, err);
     }
@@ -337,7 +352,7 @@ static int learn(struct phase *f, const struct sm_fit_source *source, struct sm_
 
 static int op_fit(struct phase *f, size_t op, struct sm_fitted *fitted, struct sm_err *err) {
     struct sm_fit_input *in = NULL;
-    if (working_folder(f, fitted->key, err) < 0) return -1;
+    if (images_features(f, fitted->key, err) < 0) return -1;
     const struct sm_fit_source source = {.pipeline = f->p,
                                          .op = op,
                                          .index = f->data->index,
@@ -357,8 +372,10 @@ static int rebalance_fit(struct phase *f, struct sm_fitted *fitted, struct sm_er
     struct sm_arena arena;
     sm_arena_init(&arena, ARENA_MAX);
     int failed = sm_places_new(&places, f->p, f->data->index, SM_PART_TRAIN, NULL, err);
+    sm_cli_stop_at_once(true);
     if (!failed && (failed = sm_neighbours_learn(places, f->data->root, &artifact, &arena, err)))
         fail_at(f, f->p->n_ops, err);
+    sm_cli_stop_at_once(false);
     if (!failed) failed = sm_artifact_write(&artifact, f->artifacts, err);
     if (!failed) snprintf(fitted->sha256, sizeof fitted->sha256, "%s", artifact.sha256);
     sm_places_free(&places);

@@ -26,6 +26,7 @@ struct sm_fit_crew {
     const struct sm_fit_source *source;
     const struct sm_dataset *data;
     const char *dir;
+    struct sm_fit_watch *watch;
     struct sm_embedded *embedded;
     struct sm_client *client;
     struct sm_buf pipeline; /* as JSON */
@@ -50,10 +51,11 @@ static int round_run(void *context, const struct sm_fit *fit, const struct sm_fi
 
 int sm_fit_crew_start(struct sm_fit_crew **gives, const struct sm_fit_options *options,
                       const struct sm_fit_source *source, const struct sm_dataset *data,
-                      const char *dir, struct sm_err *err) {
+                      const char *dir, struct sm_fit_watch *watch, struct sm_err *err) {
     struct sm_fit_crew *crew = *gives = calloc(1, sizeof *crew);
     if (crew == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    *crew = (struct sm_fit_crew){.options = options, .source = source, .data = data, .dir = dir};
+    *crew = (struct sm_fit_crew){
+        .options = options, .source = source, .data = data, .dir = dir, .watch = watch};
     sm_buf_init(&crew->pipeline, SM_MAX_MESSAGE_BYTES / 2);
     sm_pipeline_json(source->pipeline, &crew->pipeline);
     sm_pipeline_digest(source->pipeline, crew->pipeline_digest);
@@ -134,6 +136,7 @@ static int await_end(struct sm_fit_crew *crew, char *job, struct sm_err *err) {
         if (ask(crew, job, NULL, &answer, err) < 0) return -1;
         const Shardmill__JobStatus *s = answer->job_status;
         int r = s->state == SHARDMILL__JOB_STATE__COMPLETE ? 1 : 0;
+        sm_fit_watch_show(crew->watch, s->made, s->planned);
         if (s->state == SHARDMILL__JOB_STATE__FAILED)
             r = sm_fail(err, (enum sm_code)s->code, "%s", s->text);
         else if (s->state == SHARDMILL__JOB_STATE__CANCELLED)
@@ -172,10 +175,9 @@ static int take_partial(void *context, const Shardmill__ShardRecord *record, str
     return 0;
 }
 
-static int round_run(void *context, const struct sm_fit *fit, const struct sm_fit_context *c,
-                     const struct sm_buf *state, uint64_t ranges, size_t stride, void *partials,
-                     struct sm_err *err) {
-    struct sm_fit_crew *crew = context;
+static int round_spread(struct sm_fit_crew *crew, const struct sm_fit *fit,
+                        const struct sm_fit_context *c, const struct sm_buf *state, uint64_t ranges,
+                        size_t stride, void *partials, struct sm_err *err) {
     const struct sm_pipeline *p = crew->source->pipeline;
     char sha[SM_SHA_HEX], identity[PATH_MAX + 256], job[SM_XXH_HEX], name[160];
     if (state_write(crew, state, sha, err) < 0) return -1;
@@ -207,6 +209,7 @@ static int round_run(void *context, const struct sm_fit *fit, const struct sm_fi
                        .bytes = fit->partial_bytes(c, state),
                        .stride = stride,
                        .ranges = ranges};
+    sm_fit_watch_round(crew->watch, "ranges");
     if (is_carried(crew) && crew->round == 0 && sm_hand_over_job(crew->client, p, &spec, err) < 0)
         return -1;
     if (ask(crew, job, &spec, NULL, err) < 0 || await_end(crew, job, err) < 0) {
@@ -219,4 +222,13 @@ static int round_run(void *context, const struct sm_fit *fit, const struct sm_fi
     if (t.taken == ranges) return 0;
     return sm_fail(err, SM_E_INTERNAL, "the broker reports %llu partials of %llu",
                    (unsigned long long)t.taken, (unsigned long long)ranges);
+}
+
+static int round_run(void *context, const struct sm_fit *fit, const struct sm_fit_context *c,
+                     const struct sm_buf *state, uint64_t ranges, size_t stride, void *partials,
+                     struct sm_err *err) {
+    sm_cli_stop_at_once(false);
+    const int failed = round_spread(context, fit, c, state, ranges, stride, partials, err);
+    sm_cli_stop_at_once(!failed);
+    return failed;
 }

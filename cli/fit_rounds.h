@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cli/fit.h"
+#include "cli/fit_watch.h"
 #include "workers/fit_input.h"
 
 struct sm_fit_crew; /* a broker and its workers, of this fit alone or a running one's */
@@ -12,6 +13,6 @@ struct sm_fit_crew; /* a broker and its workers, of this fit alone or a running 
  * workers reach it by the same path. Keeps all. */
 int sm_fit_crew_start(struct sm_fit_crew **gives, const struct sm_fit_options *options,
                       const struct sm_fit_source *source, const struct sm_dataset *data,
-                      const char *dir, struct sm_err *err);
+                      const char *dir, struct sm_fit_watch *watch, struct sm_err *err);
 void sm_fit_crew_stop(struct sm_fit_crew **crew);
 struct sm_fit_executor sm_fit_crew_executor(struct sm_fit_crew *crew);

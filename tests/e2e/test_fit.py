@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -114,6 +115,26 @@ def test_a_fit_by_workers_that_see_nothing_of_its_folder_learns_the_same(tmp_pat
     assert job.returncode == 0, errors
     assert [f["sha256"] for f in json.loads(out)["fits"]] == expected
     assert list(private.iterdir()) == [] and not (tmp_path / "fit").exists()
+
+
+@pytest.mark.parametrize("ops,more,args", [
+    ("KMeans: {n_clusters: 24, n_init: 500, tol: 0}", "", ["--workers", 1]),
+    ("KMeans: {n_clusters: 24, n_init: 500, tol: 0}", "", ["--workers", 2, "--spread", 1]),
+    ("StandardScaler", "rebalance: {SMOTE: {k_neighbors: 5}}\n", ["--workers", 1]),
+], ids=["here", "by workers", "neighbours"])
+def test_a_fit_ends_at_once_when_it_is_interrupted_and_leaves_nothing_half(tmp_path, start, ops, more, args):
+    table(tmp_path, 150_000)
+    path = pipeline(tmp_path, ops, more)
+    job = start("fit", path, "--state", tmp_path / "state", *args)
+    assert "fits '" in job.process.stderr.readline()
+    time.sleep(0.3)
+    began = time.monotonic()
+    job.process.send_signal(signal.SIGINT)
+    _, errors = job.process.communicate(timeout=20)
+    assert job.process.returncode in (1, -signal.SIGINT) and "stopped on request" in errors and "Traceback" not in errors
+    assert time.monotonic() - began < 5
+    assert not path.with_suffix(".lock").exists() and list((tmp_path / "state" / "artifacts").iterdir()) == []
+    wait_until(lambda: job.family() == [], what="the end of all its processes")
 
 
 def test_a_second_run_fits_nothing_and_another_seed_or_parameter_fits_again(tmp_path):
