@@ -309,6 +309,7 @@ void core_on_fail(struct sm_core *core, struct worker *worker, const Shardmill__
         return;
     }
     struct work *work = lease->work;
+    work->deaths += PLANTED(failure_charged);
     char *text =
         core_clean(m->text[0] != 0 ? m->text : sm_code_doc((int)m->code), SM_MAX_TEXT_BYTES);
     switch (m->code) {

@@ -23,6 +23,7 @@
     X(part_missing_ignored)  \
     X(retry_lost)            \
     X(bystander_charged)     \
+    X(failure_charged)       \
     X(step_skipped)          \
     X(commit_before_journal) \
     X(old_session_accepted)  \

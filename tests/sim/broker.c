@@ -81,28 +81,41 @@ static void step(struct world *w, const struct sm_event *e) {
     happen(w, chance(w, 0.5) ? 0 : 1, BROKER_FLUSH, 0, w->broker_life, NULL);
 }
 
-/* A worker that the broker may now believe dead: whatever it held alone counts as an accusation. */
-static void died(struct world *w, struct actor *a) {
+void broker_accuse(struct world *w, struct actor *a) {
     for (unsigned i = 0; i < a->n_singles; i++)
-        w->accused[a->singles[i]]++;
+        w->accused[a->singles[i].position]++;
     a->n_singles = 0;
 }
 
-static void single_add(struct actor *a, uint64_t position) {
-    if (a->n_singles < sizeof a->singles / sizeof *a->singles)
-        a->singles[a->n_singles++] = position;
+/* A lease belongs to its attempt, not to its position: a worker may be given the position again
+ * that it has failed, and then the same Fail once more is no news of the lease that it now has. */
+static void single_add(struct world *w, struct actor *a, uint64_t attempt, uint64_t position) {
+    for (unsigned i = 0; i < a->n_singles; i++)
+        if (a->singles[i].attempt == attempt) return;
+    if (a->n_singles == sizeof a->singles / sizeof *a->singles)
+        w->accused[position]++; /* rather one too many than a false alarm */
+    else
+        a->singles[a->n_singles++] = (struct single){attempt, position};
 }
 
-static void single_remove(struct actor *a, uint64_t position) {
+static void single_remove(struct actor *a, uint64_t attempt) {
     unsigned n = 0;
     for (unsigned i = 0; i < a->n_singles; i++)
-        if (a->singles[i] != position) a->singles[n++] = a->singles[i];
+        if (a->singles[i].attempt != attempt) a->singles[n++] = a->singles[i];
     a->n_singles = n;
+}
+
+static void single_hold(struct world *w, struct actor *a, bool now, uint64_t attempt,
+                        uint64_t position) {
+    if (now)
+        single_add(w, a, attempt, position);
+    else
+        w->accused[position]++; /* of a life that has ended; the broker will find out */
 }
 
 void broker_tick(struct world *w) {
     for (int i = 0; i < WORKERS; i++)
-        if (w->now - w->actors[i].told > SM_LIVENESS * BEAT_MS) died(w, &w->actors[i]);
+        if (w->now - w->actors[i].told > SM_LIVENESS * BEAT_MS) broker_accuse(w, &w->actors[i]);
     step(w, &(struct sm_event){.kind = SM_EVENT_TICK});
     happen(w, BEAT_MS / 2, BROKER_TICK, 0, w->broker_life, NULL);
 }
@@ -150,7 +163,7 @@ void broker_flush(struct world *w) {
     }
     for (int i = 0; i < n_gone && w->core != NULL; i++) {
         struct sm_peer peer = peer_of((uint32_t)(gone[i] & 255), (uint32_t)(gone[i] >> 8));
-        died(w, &w->actors[gone[i] & 255]);
+        broker_accuse(w, &w->actors[gone[i] & 255]);
         step(w, &(struct sm_event){.kind = SM_EVENT_GONE, .peer = &peer});
     }
 }
@@ -240,6 +253,7 @@ void broker_receive(struct world *w, uint32_t slot, uint32_t life, const struct 
         shardmill__hello__init(&b.hello);
         b.hello.name = "w";
         b.hello.fingerprint = fingerprint_of(w, slot);
+        if (now) a->n_singles = 0; /* it says all that it holds: the rest goes back */
         if (!m->holding) break;
         holding.job = "j";
         holding.kind = m->kind, holding.attempt = m->attempt, holding.shard = m->shard;
@@ -248,17 +262,10 @@ void broker_receive(struct world *w, uint32_t slot, uint32_t life, const struct 
         b.hello.n_holding = 1;
         if (m->ahead_attempt != 0) holding_fill(holdings[b.hello.n_holding++], m);
         if (m->ahead_attempt != 0 && m->ahead_kind == SHARDMILL__LEASE_KIND__RANGE &&
-            m->ahead_count == 1) {
-            if (now)
-                single_add(a, m->ahead_first);
-            else
-                w->accused[m->ahead_first]++;
-        }
-        if (m->kind != SHARDMILL__LEASE_KIND__RANGE || m->count != 1) break;
-        if (now)
-            single_add(a, m->first);
-        else
-            w->accused[m->first]++; /* of a life that has ended; the broker will find out */
+            m->ahead_count == 1)
+            single_hold(w, a, now, m->ahead_attempt, m->ahead_first);
+        if (m->kind == SHARDMILL__LEASE_KIND__RANGE && m->count == 1)
+            single_hold(w, a, now, m->attempt, m->first);
         break;
     case SHARDMILL__ENVELOPE__BODY_HEARTBEAT:
         shardmill__heartbeat__init(&b.heartbeat);
@@ -288,7 +295,7 @@ void broker_receive(struct world *w, uint32_t slot, uint32_t life, const struct 
         }
         b.done.quarantined = pointers;
         b.done.n_quarantined = m->n;
-        if (now && m->count == 1) single_remove(a, m->first);
+        if (now) single_remove(a, m->attempt);
         break;
     case SHARDMILL__ENVELOPE__BODY_FAIL:
         shardmill__fail__init(&b.fail);
@@ -296,7 +303,7 @@ void broker_receive(struct world *w, uint32_t slot, uint32_t life, const struct 
         b.fail.kind = m->kind, b.fail.attempt = m->attempt, b.fail.code = m->code;
         b.fail.text = "it failed";
         given_at(w, m->attempt)->failed = true;
-        if (now && m->count == 1 && m->code != SM_E_BUSY) single_remove(a, m->first);
+        if (now) single_remove(a, m->attempt);
         break;
     case SHARDMILL__ENVELOPE__BODY_SUBMIT:
         shardmill__submit__init(&b.submit);
@@ -330,7 +337,7 @@ static void lease_note(struct world *w, struct actor *to, const Shardmill__Lease
         world_violation(w, "a lease of a job of '%s' is given to a worker with another fingerprint",
                         w->fingerprint);
     if (l->kind == SHARDMILL__LEASE_KIND__SEAL) return;
-    if (l->count == 1) single_add(to, l->first);
+    if (l->count == 1) single_add(w, to, l->attempt, l->first);
     for (uint64_t p = l->first; p < l->first + l->count; p++)
         if (w->acked[p])
             world_violation(w, "position %d was acknowledged and is given out again", (int)p);

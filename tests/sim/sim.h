@@ -114,8 +114,10 @@ struct actor {
         struct client_sim client;
     };
     /* what the broker must believe of this life: for the check of quarantines */
-    int64_t told;         /* when it last got a message of it */
-    uint64_t singles[16]; /* single-sample leases that it has given to it */
+    int64_t told; /* when it last got a message of it */
+    struct single {
+        uint64_t attempt, position;
+    } singles[16]; /* single-sample leases that it may hold, each once */
     unsigned n_singles;
 };
 
@@ -221,6 +223,8 @@ void broker_kill(struct world *w);
 void broker_flush(struct world *w);
 void broker_tick(struct world *w);
 void broker_receive(struct world *w, uint32_t slot, uint32_t life, const struct msg *m);
+/* Whatever it held alone counts as an accusation. */
+void broker_accuse(struct world *w, struct actor *a);
 
 /* worker.c, client.c */
 void worker_start(struct world *w, uint32_t slot);

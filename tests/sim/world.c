@@ -119,9 +119,7 @@ static void actor_start(struct world *w, uint32_t slot) {
     struct actor *a = &w->actors[slot];
     /* the broker may still hold the last life's leases: what it gave is remembered until it must
      * have noticed */
-    for (unsigned i = 0; i < a->n_singles; i++)
-        w->accused[a->singles[i]]++;
-    a->n_singles = 0;
+    broker_accuse(w, a);
     a->alive = true;
     a->life++;
     a->told = w->now;

@@ -113,6 +113,32 @@ two_deaths_split_a_range_and_three_more_quarantine_the_guilty_sample_alone(void 
     assert_int_equal(d->actions.list[0].record.quarantined[0]->code, SM_E_WORKER_DIED);
 }
 
+/* As where a Fail is said again, or comes twice, while its Ack and the next lease are under way. */
+static void
+a_fail_said_again_is_no_death_and_leaves_the_next_lease_of_the_same_sample(void **state) {
+    struct desk *d = *state;
+    Shardmill__JobSpec spec = desk_spec(1, 1, 1);
+    struct desk_lease failed, again;
+    desk_submit(d, "job", &spec);
+    for (int death = 0; death < 3; death++) {
+        desk_hello(d, 1, "f");
+        failed = desk_ready(d, 1);
+        assert_int_equal(failed.generation, 0); /* not quarantined yet */
+        desk_fail(d, 1, &failed, SM_E_CANCELLED, "");
+        again = desk_ready(d, 1);
+        assert_int_equal(again.first, failed.first);
+        assert_true(again.attempt > failed.attempt);
+        desk_fail(d, 1, &failed, SM_E_CANCELLED, "");
+        const sm_envelope *e = desk_sent(d, 1, SHARDMILL__ENVELOPE__BODY_ACK);
+        assert_non_null(e);
+        assert_false(e->ack->wanted);
+        assert_int_equal(desk_ready(d, 1).attempt, 0); /* it is still at it */
+        desk_gone(d, 1);                               /* and that is a death over it */
+    }
+    desk_hello(d, 1, "f");
+    assert_int_equal(desk_ready(d, 1).generation, 1);
+}
+
 static void a_bye_is_no_death(void **state) {
     struct desk *d = *state;
     Shardmill__JobSpec spec = desk_spec(4, 4, 4);
@@ -396,6 +422,7 @@ int main(void) {
         TEST(another_spec_under_the_same_id_is_refused_by_the_fields_name),
         TEST(specs_that_cannot_be_are_refused),
         TEST(two_deaths_split_a_range_and_three_more_quarantine_the_guilty_sample_alone),
+        TEST(a_fail_said_again_is_no_death_and_leaves_the_next_lease_of_the_same_sample),
         TEST(a_bye_is_no_death),
         TEST(a_silent_worker_is_dead_but_not_when_the_broker_itself_was_stopped),
         TEST(a_late_lease_is_given_to_another_and_its_result_still_taken),
