@@ -24,6 +24,7 @@ struct sm_placed {
     uint64_t parent;    /* number of the parent within its class */
     uint64_t chance;    /* with the epoch it names the stream of what is drawn for the row */
     uint32_t epoch;
+    float weight; /* importance weight (lib/rebalance.h); without rebalancing 1 */
 };
 
 /* Checks and plans: classes against `rebalance:` (targets, k + 1 rows, weights…: SM_E_PIPELINE
