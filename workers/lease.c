@@ -452,18 +452,15 @@ static void clear_gap(uint8_t *m, uint64_t from, uint64_t to) {
 
 void sm_lease_finish_batch(struct sm_lease *l, char digest[SM_XXH_HEX]) {
     const struct sm_batch_header *h = &l->batch.header;
-    const uint64_t n = h->count, word = sizeof(uint64_t);
+    struct sm_batch_array arrays[SM_BATCH_ARRAYS];
+    const int n = sm_batch_arrays(h, arrays);
     uint8_t *m = l->batch.memory;
     assert(l->done == l->range.count && m != NULL && l->hash != NULL);
-    clear_gap(m, h->tensor + n * sm_batch_sample_bytes(h), h->label);
-    clear_gap(m, h->label + n * word, h->index);
-    clear_gap(m, h->index + n * word, h->position);
-    clear_gap(m, h->position + n * word, h->flags);
-    clear_gap(m, h->flags + n, h->bytes);
-    sm_hash_add(l->hash, m + h->label, n * word);
-    sm_hash_add(l->hash, m + h->index, n * word);
-    sm_hash_add(l->hash, m + h->position, n * word);
-    sm_hash_add(l->hash, m + h->flags, n);
+    for (int i = 0; i < n; i++) {
+        const uint64_t end = arrays[i].offset + arrays[i].bytes;
+        if (i > 0) sm_hash_add(l->hash, m + arrays[i].offset, arrays[i].bytes);
+        clear_gap(m, end, i + 1 < n ? arrays[i + 1].offset : h->bytes);
+    }
     sm_hash_end(&l->hash, digest);
     memcpy(m, h, sizeof *h);
 }
