@@ -152,6 +152,7 @@ static void read_place(struct sm_lease *l, struct attempt *a, uint32_t i, int sl
                           .sample = place.sample,
                           .copy = place.copy,
                           .added = place.added,
+                          .weight = padding ? 0 : place.weight,
                           .slot = slot};
     a->skipped = lease_is_skipped(l, a->position);
     read_attempt(l, a);
@@ -359,9 +360,14 @@ static int describe(struct sm_lease *l, const struct attempt *a, const char *dra
     json_source(b, &e);
     sm_buf_text(b, ",\"class\":");
     sm_buf_json(b, sm_index_class(index, e.label));
-    sm_buf_printf(b, ",\"copy\":%u,\"epoch\":%u,\"position\":%llu,\"sample\":%llu,\"draws\":",
+    sm_buf_printf(b, ",\"copy\":%u,\"epoch\":%u,\"position\":%llu,\"sample\":%llu",
                   a->copy & ~SUBSTITUTE_COPY, l->job.plan.epoch, (unsigned long long)a->position,
                   (unsigned long long)a->sample);
+    if (l->job.pipeline->output.weights) {
+        sm_buf_text(b, ",\"weight\":");
+        sm_buf_float(b, a->weight);
+    }
+    sm_buf_text(b, ",\"draws\":");
     sm_buf_add(b, draws, draws_n);
     if (a->tries > 0) {
         uint64_t sample = planned_sample(l, a->position);
@@ -441,6 +447,7 @@ static void store_in_batch(struct sm_lease *l, const struct attempt *a, const ui
     ((int64_t *)(m + h->label))[a->i] = sm_index_label(l->job.index, a->sample);
     ((uint64_t *)(m + h->index))[a->i] = a->sample;
     ((uint64_t *)(m + h->position))[a->i] = a->position;
+    if (h->weight != 0) ((float *)(void *)(m + h->weight))[a->i] = a->weight;
     m[h->flags + a->i] =
         (uint8_t)((a->padding ? SM_BATCH_PADDING : 0) | (a->tries > 0 ? SM_BATCH_SUBSTITUTE : 0));
 }
