@@ -18,6 +18,7 @@ enum { STREAM_SYNTHETIC = 0x53590000, READ_ROWS = 4096 };
 /* Counts of epoch 0. */
 struct tally {
     uint64_t drawn, distinct;
+    double importance; /* sum over what is drawn */
 };
 
 struct sm_places {
@@ -197,6 +198,9 @@ static int rows_tally(struct sm_places *v, struct sm_err *err) {
         const uint64_t times = sm_rebalance_row_count(&v->rebalance, 0, i);
         t->drawn += times;
         t->distinct += times > 0;
+        if (times > 0)
+            t->importance +=
+                (double)times * sm_rebalance_importance(&v->rebalance, &(struct sm_drawn){.k = i});
     }
     return 0;
 }
@@ -366,6 +370,8 @@ struct sm_account sm_places_account(const struct sm_places *v, uint32_t label) {
                  drawn = (double)a.drawn / (double)r->total;
     a.log_prior_shift = a.drawn == 0 ? NAN : a.present == 0 ? -INFINITY : log(pi) - log(drawn);
     if (a.log_prior_shift == 0) a.log_prior_shift = 0; /* no -0 */
-    a.weight = a.drawn == 0 ? 0 : pi / drawn;
+    if (a.drawn > 0)
+        a.weight = r->method == SM_REBALANCE_ROWS ? v->tally[label].importance / (double)a.drawn
+                                                  : r->of[label].importance;
     return a;
 }

@@ -65,6 +65,7 @@ struct sm_account {
     uint64_t present, drawn, distinct, repeated, synthetic;
     double log_prior_shift; /* log pi - log pi'; 0 where both are the same, NaN when nothing is
                                drawn */
-    double weight;          /* pi / pi' */
+    double weight;          /* mean importance weight: pi / pi' where each sample has its class's; 0
+                               when nothing is drawn */
 };
 struct sm_account sm_places_account(const struct sm_places *p, uint32_t label);
