@@ -193,7 +193,7 @@ class Loader:
     def log_prior_shift(self) -> np.ndarray:
         """log(share in the dataset) - log(share in an epoch) of each class, float64: added to a model's logits it undoes what
         rebalancing did to the classes' priors. 0 without rebalancing, NaN for a class that is never drawn. Its exponential
-        is a class's importance weight (by a column of weights: the mean of it). A loss that is weighted with `batch["weight"]`
+        is the importance weight of a class's samples, unless they are drawn by a column of weights. A loss that is weighted with `batch["weight"]`
         estimates the loss over the dataset as it is."""
         return _log_prior_shift(self._opened())
 
