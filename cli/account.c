@@ -24,7 +24,7 @@ static void bar_text(const struct sm_account *a, uint64_t largest, struct sm_buf
         sm_buf_text(out, i < distinct ? "#" : i < repeated ? "+" : "~");
 }
 
-static void class_text(const struct sm_account *a, const char *name, uint64_t largest,
+static void class_text(const struct sm_account *a, const char *name, uint64_t largest, bool weights,
                        struct sm_buf *out) {
     int columns = 0;
     for (const char *at = name; *at; at++)
@@ -38,6 +38,7 @@ static void class_text(const struct sm_account *a, const char *name, uint64_t la
         sm_buf_printf(out, " %10s  ", "-");
     else
         sm_buf_printf(out, " %+10.4f  ", a->log_prior_shift);
+    if (weights) sm_buf_printf(out, "%10.4g  ", a->weight);
     bar_text(a, largest, out);
     sm_buf_text(out, "\n");
 }
@@ -45,21 +46,28 @@ static void class_text(const struct sm_account *a, const char *name, uint64_t la
 void sm_account_text(const struct sm_places *places, const struct sm_index *index,
                      struct sm_buf *out) {
     const uint32_t n = sm_index_classes(index), shown = n > CLASSES_SHOWN ? CLASSES_SHOWN : n;
+    const bool weights = sm_places_pipeline(places)->output.weights;
     uint64_t largest = 0;
     for (uint32_t i = 0; i < n; i++) {
         const uint64_t drawn = sm_places_account(places, i).drawn;
         if (drawn > largest) largest = drawn;
     }
-    sm_buf_printf(out, "  %-*s %9s %9s %9s %9s %9s %10s  %s\n", NAME_COLUMNS, "class", "samples",
+    sm_buf_printf(out, "  %-*s %9s %9s %9s %9s %9s %10s  %s%s\n", NAME_COLUMNS, "class", "samples",
                   "an epoch", "distinct", "repeated", "synthetic", "log prior",
-                  "# distinct, + repeated, ~ synthetic");
+                  weights ? "    weight  " : "", "# distinct, + repeated, ~ synthetic");
     for (uint32_t i = 0; i < shown; i++) {
         const struct sm_account a = sm_places_account(places, i);
-        class_text(&a, sm_index_class(index, i), largest, out);
+        class_text(&a, sm_index_class(index, i), largest, weights, out);
     }
     if (shown < n) sm_buf_printf(out, "  … and %" PRIu32 " more (--json lists all)\n", n - shown);
     sm_buf_text(out, "  log prior: log of the share before less that in an epoch; add it to a "
                      "model's log-probabilities\n");
+    if (weights && sm_places_rebalance(places)->method == SM_REBALANCE_ROWS)
+        sm_buf_text(out,
+                    "  weight: mean importance weight of the class in epoch 0; each row has its "
+                    "own, sum of the weights / (rows x its weight)\n");
+    else if (weights)
+        sm_buf_text(out, "  weight: importance weight of each sample of the class\n");
 }
 
 void sm_account_json(const struct sm_places *places, uint32_t label, struct sm_buf *out) {
@@ -72,4 +80,6 @@ void sm_account_json(const struct sm_places *places, uint32_t label, struct sm_b
         sm_buf_text(out, ", \"log_prior_shift\": null");
     else
         sm_buf_printf(out, ", \"log_prior_shift\": %.17g", a.log_prior_shift);
+    if (sm_places_pipeline(places)->output.weights)
+        sm_buf_printf(out, ", \"weight\": %.17g", a.weight);
 }

@@ -7,7 +7,7 @@
 
 /* A line and a bar for each class: samples in the part that is drawn from; of an epoch the distinct
  * ones, repeats and synthetic rows; log of the share before less log of the share after, which
- * corrects a model's output. */
+ * corrects a model's output; with output.weights also the weight, which corrects its loss. */
 void sm_account_text(const struct sm_places *places, const struct sm_index *index,
                      struct sm_buf *out);
 /* The same of one class: `"per_epoch": …, "distinct": …, …`. */

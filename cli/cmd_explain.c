@@ -221,6 +221,11 @@ static int64_t sample_bytes(const struct explanation *x) {
     return (int64_t)(columns * (x->pipeline.output.dtype == SM_DTYPE_FLOAT64 ? 8 : 4));
 }
 
+static int64_t batch_bytes(const struct explanation *x) {
+    const struct sm_pipeline_output *o = &x->pipeline.output;
+    return (sample_bytes(x) + (o->weights ? (int64_t)sizeof(float) : 0)) * o->batch_size;
+}
+
 static void out_text(const struct explanation *x, struct sm_buf *out) {
     const struct sm_pipeline *p = &x->pipeline;
     const int64_t bytes = sample_bytes(x);
@@ -237,7 +242,8 @@ static void out_text(const struct explanation *x, struct sm_buf *out) {
         sm_bytes_text((double)bytes, out);
         sm_buf_printf(out, " %s; a batch of %" PRId64 ": ",
                       sm_pipeline_is_rows(p) ? "a row" : "as a tensor", p->output.batch_size);
-        sm_bytes_text((double)bytes * (double)p->output.batch_size, out);
+        sm_bytes_text((double)batch_bytes(x), out);
+        if (p->output.weights) sm_buf_text(out, " with its weights");
     }
     sm_buf_text(out, "\n");
 }
@@ -289,8 +295,9 @@ static void out_json(const struct explanation *x, struct sm_buf *out) {
         sm_buf_printf(out, "\"columns\": %zu, ", sm_row_plan_columns(x->rows));
     else
         sm_buf_text(out, "\"columns\": null, ");
+    if (p->output.weights) sm_buf_text(out, "\"weights\": \"float32\", ");
     sm_buf_printf(out, "\"sample_bytes\": %" PRId64 ", \"batch_bytes\": %" PRId64 "}", bytes,
-                  bytes * p->output.batch_size);
+                  bytes > 0 ? batch_bytes(x) : 0);
 }
 
 static void as_json(const struct explanation *x, struct sm_buf *out) {

@@ -55,7 +55,7 @@ static uint64_t number(const json_t *audit, const char *key) {
 
 /* The audit line of an epoch: what was planned for this rank and what it got. */
 static void epoch_end(void *context, uint32_t epoch, uint64_t steps, const char chain[SM_XXH_HEX],
-                      const char *info, const char *drawn) {
+                      const char *info, const char *drawn, const struct sm_weights_seen *weights) {
     struct reading *r = context;
     json_t *root = json_loads(info, 0, NULL), *audit = json_object_get(root, "audit");
     uint64_t planned = number(audit, "planned"), delivered = number(audit, "delivered"),
@@ -65,9 +65,14 @@ static void epoch_end(void *context, uint32_t epoch, uint64_t steps, const char 
     sm_buf_printf(&r->epochs,
                   "%s{\"epoch\":%u,\"steps\":%" PRIu64 ",\"planned\":%" PRIu64
                   ",\"delivered\":%" PRIu64 ",\"padded\":%" PRIu64 ",\"dropped\":%" PRIu64
-                  ",\"quarantined\":%" PRIu64 ",\"digest\":\"%s\",\"classes\":%s}",
+                  ",\"quarantined\":%" PRIu64 ",\"digest\":\"%s\",\"classes\":%s",
                   r->epochs.len > 0 ? "," : "", epoch, steps, planned, delivered, padded, dropped,
                   quarantined, chain, drawn);
+    if (weights->n > 0)
+        sm_buf_printf(&r->epochs, ",\"weights\":{\"mean\":%.9g,\"min\":%.9g,\"max\":%.9g}",
+                      weights->sum / (double)weights->n, (double)weights->least,
+                      (double)weights->most);
+    sm_buf_text(&r->epochs, "}");
     if (r->v->common.json || r->v->common.quiet) return;
     FILE *to = r->v->digest ? stderr : stdout;
     fprintf(to,
@@ -75,6 +80,9 @@ static void epoch_end(void *context, uint32_t epoch, uint64_t steps, const char 
             " dropped, %" PRIu64 " quarantined, %" PRIu64 " steps, digest %s\n",
             epoch, planned, delivered, padded, dropped, quarantined, steps, chain);
     sm_drawn_print(drawn, to);
+    if (weights->n > 0)
+        fprintf(to, "  importance weights: mean %.6g, from %.4g to %.4g\n",
+                weights->sum / (double)weights->n, (double)weights->least, (double)weights->most);
     fflush(stdout);
 }
 
@@ -244,7 +252,8 @@ const struct sm_command sm_cmd_read = {
     .details =
         "JOB is a name or id at the broker (see `serve`, `submit`, `jobs`). Ends with an audit of each epoch, "
         "samples/s, GB/s, the waits, and a verdict: whether the trainer, the workers, the network or the disk was "
-        "the limit, and how many workers would do; --hold stands for the time of a training step.\n\n"
+        "the limit, and how many workers would do; --hold stands for the time of a training step. Of batches that carry "
+        "importance weights the audit has the mean, which is 1 where every class is drawn.\n\n"
         "With --digest one line a step: {\"epoch\":0,\"step\":7,\"samples\":256,\"padding\":0,\"digest\":\"…\"}. The "
         "digests are the same for any number of workers, any transport and after any crash; `replay` makes them "
         "again. With --ledger it checkpoints and commits like a training loop, and can be killed and started again.",

@@ -13,7 +13,7 @@
 
 struct values {
     struct sm_common common;
-    const char *sheet, *tensor;
+    const char *sheet, *tensor, *weights;
     int64_t epoch, step, rank, world_size, position;
 };
 
@@ -57,6 +57,7 @@ static int run(const void *values, int n, char **operands) {
                                         .position = (uint64_t)v->position};
     if (result == 0) result = sm_replay_make(&r, &step, &err);
     if (result == 0 && v->tensor != NULL) result = sm_replay_write_tensor(&r, v->tensor, &err);
+    if (result == 0 && v->weights != NULL) result = sm_replay_write_weights(&r, v->weights, &err);
     if (result == 0 && v->sheet != NULL) result = sm_replay_write_sheet(&r, v->sheet, &err);
     if (result == 0)
         printf("{\"epoch\":%u,\"step\":%" PRIu64
@@ -89,6 +90,11 @@ static const struct sm_option options[] = {
                .type = SM_T_STR,
                .offset = AT(tensor),
                .doc = "the batch's tensor, as numpy.load reads it"},
+     .metavar = "FILE.npy"},
+    {.param = {.name = "weights",
+               .type = SM_T_STR,
+               .offset = AT(weights),
+               .doc = "its importance weights likewise, of a pipeline with output.weights"},
      .metavar = "FILE.npy"},
     INT("epoch", epoch, "0", 0, (double)UINT32_MAX, "which epoch, from 0 on"),
     {.param = {.name = "step",

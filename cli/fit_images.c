@@ -38,6 +38,7 @@ int sm_fit_images(const struct sm_pipeline *p, const struct sm_fit_options *o, c
     images.artifacts.count = 0; /* an empty list, not none */
     images.output.shuffle = false;
     images.output.dtype = SM_DTYPE_FLOAT32;
+    images.output.weights = false; /* a record ends with its sample */
     images.expand = (struct sm_pipeline_expand){.copies = 1,
                                                 .encode = SM_ENCODE_NPY,
                                                 .quality = p->expand.quality,

@@ -14,7 +14,7 @@
 #include <strings.h>
 
 enum { COLUMNS_SHOWN = 40, BAD_SHOWN = 5, NAME_WIDTH = 28, CELL_WIDTH = 22, TEXT_MAX = 64 << 20 };
-enum { CELL_BYTES = 4 * CELL_WIDTH + 8, HEADER_LINES = 3 };
+enum { CELL_BYTES = 4 * CELL_WIDTH + 8, HEADER_LINES = 4 };
 
 struct table_preview {
     struct preview *v;
@@ -139,7 +139,8 @@ static bool labelled(const struct table_preview *t) {
     return t->v->pipeline->source.label != NULL;
 }
 
-/* The lines above the values: number of the row, its class, and how it came to be here. */
+/* The lines above the values: number of the row, its class, how it came to be here, its importance
+ * weight. */
 static int header_text(const struct table_preview *t, size_t line, size_t i, char *to) {
     const struct sm_placed *p = &t->placed[i];
     char text[96] = "";
@@ -148,6 +149,8 @@ static int header_text(const struct table_preview *t, size_t line, size_t i, cha
                  row_number(t, p->neighbour));
     else if (line == 0)
         snprintf(text, sizeof text, "%" PRIu64, row_number(t, p->sample));
+    else if (line == 3)
+        snprintf(text, sizeof text, "%.4g", (double)p->weight);
     else if (line == 1)
         return tidy(sm_index_class(t->v->data.index, p->label), CELL_WIDTH, to);
     else if (p->synthetic)
@@ -177,7 +180,7 @@ static void padded(struct sm_buf *out, const char *text, int columns, int width)
 
 static void line_text(const struct block *b, size_t line, int name_width, const int *widths,
                       struct sm_buf *out) {
-    static const char *const headers[HEADER_LINES] = {"row", "label", "drawn as"};
+    static const char *const headers[HEADER_LINES] = {"row", "label", "drawn as", "weight"};
     char name[4 * NAME_WIDTH + 8], kind[32] = "", cell[CELL_BYTES];
     const struct sm_column *column =
         line < HEADER_LINES ? NULL : &b->schema->columns[line - HEADER_LINES];
@@ -218,7 +221,8 @@ static int block_text(const struct block *b, const char *title, struct sm_buf *o
     sm_buf_printf(out, "%s: %zu column%s of %s\n", title, b->schema->n,
                   b->schema->n == 1 ? "" : "s", b->schema->is_double ? "float64" : "float32");
     for (size_t line = 0; line < HEADER_LINES + shown; line++)
-        if ((line != 1 || labelled(t)) && (line != 2 || t->v->pipeline->rebalance != NULL))
+        if ((line != 1 || labelled(t)) && (line != 2 || t->v->pipeline->rebalance != NULL) &&
+            (line != 3 || t->v->pipeline->output.weights))
             line_text(b, line, name_width, widths, out);
     if (shown < b->schema->n)
         sm_buf_printf(out, "  … and %zu more columns (-o rows.txt has all)\n",
@@ -285,7 +289,7 @@ static void as_csv(const struct table_preview *t, struct sm_buf *out) {
         sm_buf_text(out, ",");
         quoted(schema->columns[c].name, out);
     }
-    sm_buf_text(out, "\n");
+    sm_buf_text(out, t->v->pipeline->output.weights ? ",weight\n" : "\n");
     for (size_t i = 0; i < t->n; i++) {
         if (t->bad[i]) continue;
         const struct sm_placed *p = &t->placed[i];
@@ -303,6 +307,10 @@ static void as_csv(const struct table_preview *t, struct sm_buf *out) {
                 quoted(schema->columns[c].categories[(size_t)value], out);
             else
                 sm_buf_printf(out, schema->is_double ? "%.17g" : "%.9g", value);
+        }
+        if (t->v->pipeline->output.weights) {
+            sm_buf_text(out, ",");
+            sm_buf_float(out, p->weight);
         }
         sm_buf_text(out, "\n");
     }

@@ -26,6 +26,9 @@ int sm_replay_open_job(struct sm_replay *r, const char *endpoint, const char *na
 int sm_replay_make(struct sm_replay *r, const struct sm_replay_step *step, struct sm_err *err);
 /* The tensor as an .npy file. */
 int sm_replay_write_tensor(const struct sm_replay *r, const char *path, struct sm_err *err);
+/* The importance weights likewise: float32, one for each sample. SM_E_USAGE when the job's batches
+ * carry none. */
+int sm_replay_write_weights(const struct sm_replay *r, const char *path, struct sm_err *err);
 /* The samples as pictures, with class, file and position. Floats are stretched to 0..255. */
 int sm_replay_write_sheet(const struct sm_replay *r, const char *path, struct sm_err *err);
 void sm_replay_release(struct sm_replay *r);

@@ -1,5 +1,5 @@
-/* What a batch that was made again looks like: as an .npy file with the trainer's own tensor, or as
- * a contact sheet. Before: replay.c has made it. */
+/* What a batch that was made again looks like: as .npy files with the trainer's own tensor and
+ * importance weights, or as a contact sheet. Before: replay.c has made it. */
 #include "cli/replay.h"
 #include "cli/sheet.h"
 #include "lib/fs.h"
@@ -16,21 +16,13 @@ static size_t element_bytes(uint32_t dtype) {
     return dtype == SM_DTYPE_UINT8 ? 1 : dtype == SM_DTYPE_FLOAT32 ? 4 : 2;
 }
 
-int sm_replay_write_tensor(const struct sm_replay *r, const char *path, struct sm_err *err) {
-    static const char *const types[] = {"|u1", "<f4", "<f2", "<V2", "<f8"};
-    const struct sm_batch_header *h = &r->batch;
-    char head[NPY_HEAD + 1], shape[96];
-    if (h->layout == SM_LAYOUT_NCHW)
-        snprintf(shape, sizeof shape, "(%u, %u, %u, %u)", h->count, h->channels, h->height,
-                 h->width);
-    else if (h->layout == SM_LAYOUT_NHWC)
-        snprintf(shape, sizeof shape, "(%u, %u, %u, %u)", h->count, h->height, h->width,
-                 h->channels);
-    else
-        snprintf(shape, sizeof shape, "(%u, %u)", h->count, h->width);
+/* An array of the batch as numpy.save would write it. shape: as Python writes it. */
+static int npy_write(const char *path, const char *type, const char *shape, const void *bytes,
+                     size_t n_bytes, struct sm_err *err) {
+    char head[NPY_HEAD + 1];
     int n = snprintf(head, sizeof head,
                      "%.6s%c%c%c%c{'descr': '%s', 'fortran_order': False, 'shape': %s, }",
-                     "\x93NUMPY", 1, 1, 1, 1, types[h->dtype], shape);
+                     "\x93NUMPY", 1, 1, 1, 1, type, shape);
     memcpy(head + 6, "\1\0", 2);
     head[8] = (char)(NPY_HEAD - 10);
     head[9] = 0;
@@ -39,11 +31,40 @@ int sm_replay_write_tensor(const struct sm_replay *r, const char *path, struct s
     struct sm_newfile *file = NULL;
     if (sm_newfile_open(&file, path, err) < 0) return -1;
     if (sm_newfile_add(file, head, NPY_HEAD, err) < 0 ||
-        sm_newfile_add(file, r->memory + h->tensor, sm_batch_sample_bytes(h) * h->count, err) < 0) {
+        sm_newfile_add(file, bytes, n_bytes, err) < 0) {
         sm_newfile_abandon(&file);
         return -1;
     }
     return sm_newfile_commit(&file, err);
+}
+
+int sm_replay_write_tensor(const struct sm_replay *r, const char *path, struct sm_err *err) {
+    static const char *const types[] = {"|u1", "<f4", "<f2", "<V2", "<f8"};
+    const struct sm_batch_header *h = &r->batch;
+    char shape[96];
+    if (h->layout == SM_LAYOUT_NCHW)
+        snprintf(shape, sizeof shape, "(%u, %u, %u, %u)", h->count, h->channels, h->height,
+                 h->width);
+    else if (h->layout == SM_LAYOUT_NHWC)
+        snprintf(shape, sizeof shape, "(%u, %u, %u, %u)", h->count, h->height, h->width,
+                 h->channels);
+    else
+        snprintf(shape, sizeof shape, "(%u, %u)", h->count, h->width);
+    return npy_write(path, types[h->dtype], shape, r->memory + h->tensor,
+                     sm_batch_sample_bytes(h) * h->count, err);
+}
+
+int sm_replay_write_weights(const struct sm_replay *r, const char *path, struct sm_err *err) {
+    const struct sm_batch_header *h = &r->batch;
+    char shape[32];
+    if (h->weight == 0)
+        return sm_fail(
+            err, SM_E_USAGE,
+            "the batches of job '%s' carry no importance weights (hint: output: {weights: "
+            "true} in the pipeline file)",
+            r->job->spec->name);
+    snprintf(shape, sizeof shape, "(%u,)", h->count);
+    return npy_write(path, "<f4", shape, r->memory + h->weight, sizeof(float) * h->count, err);
 }
 
 /* ---- pictures ---- */
@@ -120,6 +141,11 @@ static int picture_add(const struct sm_replay *r, struct sm_sheet *sheet, uint32
                   e.member ? e.member : "", position, index,
                   flags & SM_BATCH_PADDING ? "\npadding" : "",
                   flags & SM_BATCH_SUBSTITUTE ? "\nstands in for one that cannot be read" : "");
+    if (h->weight != 0) {
+        float weight;
+        memcpy(&weight, r->memory + h->weight + i * sizeof weight, sizeof weight);
+        sm_buf_printf(&text, "\nweight %.4g", (double)weight);
+    }
     picture_fill(r, i, range, pixels);
     int result = sm_sheet_add(sheet, pixels, (int)h->width, (int)h->height, (int)h->channels,
                               text.data, err);

@@ -25,7 +25,7 @@ struct sm_run_class {
     uint64_t in_shards;   /* samples of this class in the shards, substitutes included */
     /* of a job that rebalances, for one copy of the epoch (workers/places.h) */
     uint64_t present, distinct, repeated, synthetic;
-    double log_prior_shift;
+    double log_prior_shift, weight;
 };
 
 struct sm_shard_record {
@@ -56,6 +56,7 @@ struct sm_run {
     char **classes;
     size_t n_classes;
     struct sm_run_class *counts; /* n_classes */
+    bool weights;                /* samples carry importance weights */
     char *part, *rebalance;      /* "train", "val", a method; NULL: no split, no rebalancing */
     char **columns;              /* of rows: names */
     size_t n_columns;

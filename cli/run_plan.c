@@ -23,6 +23,7 @@ int sm_run_plan(struct sm_run *r, const struct sm_run_source *s, struct sm_err *
                                .epoch = s->epoch,
                                .shard_samples = (uint64_t)p->expand.samples_per_shard};
     r->format = sm_shard_format(p->expand.encode);
+    r->weights = p->output.weights;
     r->slice = s->slice;
     r->slices = s->slices;
     sm_pipeline_digest(p, r->pipeline_digest);
@@ -76,7 +77,8 @@ static int classes_count(struct sm_run *r, const struct sm_run_source *s, struct
                                              .distinct = a.distinct,
                                              .repeated = a.repeated,
                                              .synthetic = a.synthetic,
-                                             .log_prior_shift = a.log_prior_shift};
+                                             .log_prior_shift = a.log_prior_shift,
+                                             .weight = a.weight};
     }
     if (r->slices > 1 || differs) positions_count(r, s);
     if (r->slices == 1 && sm_run_planned(r) != sm_plan_positions(&r->plan))

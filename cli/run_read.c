@@ -41,7 +41,8 @@ static int read_classes(struct sm_run *r, json_t *root, const char *path, struct
             .distinct = number(n, "distinct"),
             .repeated = number(n, "repeated"),
             .synthetic = number(n, "synthetic"),
-            .log_prior_shift = json_is_number(shift) ? json_number_value(shift) : NAN};
+            .log_prior_shift = json_is_number(shift) ? json_number_value(shift) : NAN,
+            .weight = json_number_value(json_object_get(n, "weight"))};
     }
     return 0;
 }
@@ -163,6 +164,7 @@ int sm_run_read(struct sm_run *r, const char *path, struct sm_err *err) {
     }
     snprintf(r->pipeline_digest, sizeof r->pipeline_digest, "%s", p);
     snprintf(r->dataset_digest, sizeof r->dataset_digest, "%s", d);
+    r->weights = json_is_true(json_object_get(root, "weights"));
     r->name = text(root, "name");
     r->fingerprint = text(root, "fingerprint");
     if (r->fingerprint != NULL && r->fingerprint[0] == 0) {

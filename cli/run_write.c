@@ -77,12 +77,13 @@ static void put_header(struct out *o, const struct sm_run *r) {
                   r->plan.shard_samples, sm_shard_words[r->format]);
     if (r->part != NULL) put_text(o, "part", r->part);
     if (r->rebalance != NULL) put_text(o, "rebalance", r->rebalance);
+    if (r->weights) sm_buf_text(b, ",\n\"weights\": true");
     if (r->n_columns > 0) put_texts(o, "columns", r->columns, r->n_columns);
     put_texts(o, "classes", r->classes, r->n_classes);
 }
 
 /* Of a job that rebalances: where its samples of the class come from. */
-static void put_account(struct out *o, const struct sm_run_class *n) {
+static void put_account(struct out *o, const struct sm_run_class *n, bool weights) {
     sm_buf_printf(&o->buf,
                   ", \"present\": %" PRIu64 ", \"distinct\": %" PRIu64 ", \"repeated\": %" PRIu64
                   ", \"synthetic\": %" PRIu64 ", \"log_prior_shift\": ",
@@ -91,6 +92,7 @@ static void put_account(struct out *o, const struct sm_run_class *n) {
         sm_buf_printf(&o->buf, "%.17g", n->log_prior_shift);
     else
         sm_buf_text(&o->buf, "null");
+    if (weights) sm_buf_printf(&o->buf, ", \"weight\": %.17g", n->weight);
 }
 
 static void put_counts(struct out *o, const struct sm_run *r) {
@@ -109,7 +111,7 @@ static void put_counts(struct out *o, const struct sm_run *r) {
                       ": {\"planned\": %" PRIu64 ", \"written\": %" PRIu64
                       ", \"quarantined\": %" PRIu64 ", \"in_shards\": %" PRIu64,
                       n->planned, n->planned - n->quarantined, n->quarantined, n->in_shards);
-        if (r->rebalance != NULL) put_account(o, n);
+        if (r->rebalance != NULL) put_account(o, n, r->weights);
         sm_buf_text(&o->buf, "}");
         out_flush(o, PIECE_BYTES);
     }

@@ -135,6 +135,13 @@ static int epoch_describe(struct sm_stream *s, const char *file, struct sm_err *
     return r;
 }
 
+static Shardmill__Weights weights_of(const struct sm_stream *s) {
+    const struct sm_rebalance *r = sm_places_rebalance(s->places);
+    if (s->pipeline.output.weights) return SHARDMILL__WEIGHTS__IN_BATCHES;
+    return r != NULL && r->method == SM_REBALANCE_ROWS ? SHARDMILL__WEIGHTS__BY_SAMPLE
+                                                       : SHARDMILL__WEIGHTS__BY_CLASS;
+}
+
 static int spec_describe(struct sm_stream *s, uint32_t epochs, struct sm_err *err) {
     const struct sm_pipeline *p = &s->pipeline;
     sm_pipeline_json(p, &s->json);
@@ -162,6 +169,7 @@ static int spec_describe(struct sm_stream *s, uint32_t epochs, struct sm_err *er
     s->spec.batch_bytes = s->batch.bytes;
     s->spec.drop_last = p->output.drop_last;
     s->spec.epochs = epochs;
+    s->spec.weights = weights_of(s);
     if (counts_describe(s, err) < 0) return -1;
     char identity[3 * SM_XXH_HEX + 64];
     int n = snprintf(identity, sizeof identity, "stream %s %s %" PRIu64, s->pipeline_digest,

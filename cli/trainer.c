@@ -26,6 +26,7 @@ struct trainer {
     char chain[SM_XXH_HEX];
     uint32_t epoch;
     uint64_t epoch_steps, unsaved;
+    struct sm_weights_seen weights;
     char info[INFO_BYTES];
     sm_trainer_epoch *epoch_end;
     void *context;
@@ -140,10 +141,25 @@ static void line_print(const struct sm_batch_view *v) {
     fflush(stdout); /* whoever reads the lines sees each when it is made */
 }
 
+static void weights_see(struct sm_weights_seen *seen, const struct sm_batch_view *v) {
+    for (uint32_t i = 0; i < v->count && v->weight != NULL; i++) {
+        const float w = v->weight[i];
+        if (v->flags[i] & SM_BATCH_PADDING) continue;
+        if (seen->n == 0 || w < seen->least) seen->least = w;
+        if (seen->n == 0 || w > seen->most) seen->most = w;
+        seen->sum += (double)w;
+        seen->n++;
+    }
+}
+
 static void batch_count(struct trainer *t, const struct sm_batch_view *v) {
     char digest[SM_XXH_HEX];
     snprintf(digest, sizeof digest, "%.32s", v->digest);
-    if (t->epoch_steps == 0) t->chain[0] = 0;
+    if (t->epoch_steps == 0) {
+        t->chain[0] = 0;
+        t->weights = (struct sm_weights_seen){0};
+    }
+    weights_see(&t->weights, v);
     sm_batch_chain(t->chain, digest);
     t->epoch = v->epoch;
     t->epoch_steps++;
@@ -183,7 +199,7 @@ static void epoch_close(struct trainer *t) {
     sm_buf_init(&drawn, DRAWN_BYTES);
     sm_drawn_json(t->loader, &drawn);
     t->epoch_end(t->context, t->epoch, t->epoch_steps, t->chain, t->info,
-                 drawn.full || drawn.data == NULL ? "[]" : drawn.data);
+                 drawn.full || drawn.data == NULL ? "[]" : drawn.data, &t->weights);
     sm_buf_release(&drawn);
     t->epoch_steps = 0;
 }

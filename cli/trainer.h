@@ -23,6 +23,13 @@ struct sm_trainer_options {
     const volatile sig_atomic_t *stop;
 };
 
+/* Importance weights of an epoch, padding left out; n 0: batches carry none. */
+struct sm_weights_seen {
+    uint64_t n;
+    double sum;
+    float least, most;
+};
+
 /* What was seen. The whole run but for the JSON text of the library takes this much memory. */
 struct sm_trainer_report {
     uint64_t steps, samples, padding, substitutes, bytes;
@@ -35,7 +42,8 @@ struct sm_trainer_report {
 /* Called at each end of an epoch with the chained digest of its steps, the library's facts, and how
  * often each class was delivered (drawn.h). */
 typedef void sm_trainer_epoch(void *context, uint32_t epoch, uint64_t steps,
-                              const char chain[SM_XXH_HEX], const char *info, const char *drawn);
+                              const char chain[SM_XXH_HEX], const char *info, const char *drawn,
+                              const struct sm_weights_seen *weights);
 
 /* Reads until epochs or steps are over, the job ends, or *stop. Before it returns, still attached,
  * it calls end once. Fills *report in any case. -1 with SM_E_CANCELLED after *stop. */

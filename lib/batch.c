@@ -17,12 +17,6 @@ static const uint8_t element_bytes[] = {1, 4, 2, 2, 8};
 /* Of enum sm_layout; this room knows no pipelines. */
 enum { DTYPES = sizeof element_bytes, LAYOUT_ROWS = 2, LAYOUTS };
 
-struct array {
-    uint64_t offset, bytes;
-};
-enum { ARRAYS = 5 };
-static void list_arrays(const struct sm_batch_header *h, struct array arrays[ARRAYS]);
-
 static uint64_t align(uint64_t n) {
     return (n + SM_BATCH_ALIGN - 1) & ~(uint64_t)(SM_BATCH_ALIGN - 1);
 }
@@ -55,13 +49,17 @@ int sm_batch_layout(struct sm_batch_header *h, struct sm_err *err) {
                        h->count, h->channels, h->height, h->width, SM_MAX_BATCH_BYTES,
                        SM_MAX_BATCH_SAMPLES);
     memcpy(h->magic, magic, sizeof magic);
-    h->version = SM_BATCH_VERSION;
+    h->version = h->weight != 0 ? SM_BATCH_VERSION : SM_BATCH_VERSION_PLAIN;
     h->tensor = SM_BATCH_HEADER;
     h->label = align(h->tensor + sample * h->count);
     h->index = align(h->label + sizeof(int64_t) * h->count);
     h->position = align(h->index + sizeof(uint64_t) * h->count);
     h->flags = align(h->position + sizeof(uint64_t) * h->count);
     h->bytes = align(h->flags + h->count);
+    if (h->weight != 0) {
+        h->weight = h->bytes;
+        h->bytes = align(h->weight + sizeof(float) * h->count);
+    }
     if (h->bytes > SM_MAX_BATCH_BYTES)
         return sm_fail(err, SM_E_TOO_LARGE, "a batch of %llu bytes is beyond the %d allowed",
                        (unsigned long long)h->bytes, SM_MAX_BATCH_BYTES);
@@ -83,8 +81,8 @@ int sm_batch_check(const void *bytes, uint64_t n, struct sm_batch_header *fills,
     memcpy(&h, bytes, sizeof h); /* once: the memory may be another's */
     if (memcmp(h.magic, magic, sizeof magic) != 0)
         return sm_fail(err, SM_E_PROTOCOL, "bytes that are not a batch");
-    if (h.version != SM_BATCH_VERSION)
-        return sm_fail(err, SM_E_DIFFERS, "a batch of version %u, and this reads version %d",
+    if (h.version < SM_BATCH_VERSION_PLAIN || h.version > SM_BATCH_VERSION)
+        return sm_fail(err, SM_E_DIFFERS, "a batch of version %u, and this reads versions up to %d",
                        h.version, SM_BATCH_VERSION);
     want = h;
     if (sm_batch_layout(&want, err) != 0) return -1;
@@ -97,24 +95,27 @@ int sm_batch_check(const void *bytes, uint64_t n, struct sm_batch_header *fills,
     return 0;
 }
 
-void sm_batch_digest(const void *batch, char hex[SM_XXH_HEX]) {
-    struct sm_batch_header h;
-    struct array arrays[ARRAYS];
-    memcpy(&h, batch, sizeof h);
-    list_arrays(&h, arrays);
-    struct sm_hash *hash = sm_hash_new_xxh();
-    for (int i = 0; i < ARRAYS; i++)
-        sm_hash_add(hash, (const uint8_t *)batch + arrays[i].offset, arrays[i].bytes);
-    sm_hash_end(&hash, hex);
+int sm_batch_arrays(const struct sm_batch_header *h,
+                    struct sm_batch_array arrays[SM_BATCH_ARRAYS]) {
+    const uint64_t n = h->count;
+    arrays[0] = (struct sm_batch_array){h->tensor, sm_batch_sample_bytes(h) * n};
+    arrays[1] = (struct sm_batch_array){h->label, sizeof(int64_t) * n};
+    arrays[2] = (struct sm_batch_array){h->index, sizeof(uint64_t) * n};
+    arrays[3] = (struct sm_batch_array){h->position, sizeof(uint64_t) * n};
+    arrays[4] = (struct sm_batch_array){h->flags, n};
+    arrays[5] = (struct sm_batch_array){h->weight, sizeof(float) * n};
+    return h->weight != 0 ? SM_BATCH_ARRAYS : SM_BATCH_ARRAYS - 1;
 }
 
-static void list_arrays(const struct sm_batch_header *h, struct array arrays[ARRAYS]) {
-    const uint64_t n = h->count;
-    arrays[0] = (struct array){h->tensor, sm_batch_sample_bytes(h) * n};
-    arrays[1] = (struct array){h->label, sizeof(int64_t) * n};
-    arrays[2] = (struct array){h->index, sizeof(uint64_t) * n};
-    arrays[3] = (struct array){h->position, sizeof(uint64_t) * n};
-    arrays[4] = (struct array){h->flags, n};
+void sm_batch_digest(const void *batch, char hex[SM_XXH_HEX]) {
+    struct sm_batch_header h;
+    struct sm_batch_array arrays[SM_BATCH_ARRAYS];
+    memcpy(&h, batch, sizeof h);
+    const int n = sm_batch_arrays(&h, arrays);
+    struct sm_hash *hash = sm_hash_new_xxh();
+    for (int i = 0; i < n; i++)
+        sm_hash_add(hash, (const uint8_t *)batch + arrays[i].offset, arrays[i].bytes);
+    sm_hash_end(&hash, hex);
 }
 
 void sm_batch_chain(char chain[SM_XXH_HEX], const char digest[SM_XXH_HEX]) {

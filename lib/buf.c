@@ -74,6 +74,15 @@ bool sm_buf_printf(struct sm_buf *b, const char *fmt, ...) {
     return true;
 }
 
+bool sm_buf_float(struct sm_buf *b, float x) {
+    char text[32];
+    for (int digits = 1; digits <= 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)x);
+        if (strtof(text, NULL) == x) break;
+    }
+    return sm_buf_text(b, text);
+}
+
 /* Length of the UTF-8 sequence at s (1 to 4), or 0 where there is none. */
 static int utf8_len(const unsigned char *s) {
     if (s[0] < 0x80) return 1;

@@ -20,6 +20,8 @@ bool sm_buf_text(struct sm_buf *b, const char *text);
 bool sm_buf_printf(struct sm_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Appends text as a JSON string, quotes included; bytes that are not UTF-8 become U+FFFD. */
 bool sm_buf_json(struct sm_buf *b, const char *text);
+/* Appends a finite number in the fewest digits that read back as the same float; JSON reads it. */
+bool sm_buf_float(struct sm_buf *b, float x);
 /* Whether all of text is UTF-8. */
 bool sm_utf8(const char *text);
 /* Appends text with every byte that a URL's path may not hold as %XX (RFC 3986; '/' stays). */

@@ -62,6 +62,8 @@ struct sm_param {
     bool map_ok;              /* SM_T_ANY: a map may be written */
     bool whole_ok;            /* SM_T_STR: a whole number is its text, also without quotes */
     bool hidden;              /* set by programs: in the JSON for workers, in no document */
+    bool later; /* younger than digests that are kept: in the JSON only when it is not its default,
+                   so that those stay, and workers from before it take what does not use it */
     const char *const *choices; /* SM_T_ENUM, SM_T_ANY: words, ended by NULL */
     const char *doc;            /* one line */
 };

@@ -17,6 +17,7 @@ static struct sm_drawn of_class(const struct sm_rebalance *r, uint32_t epoch, ui
 static struct sm_drawn of_batch(const struct sm_rebalance *r, uint32_t epoch, uint64_t v);
 static struct sm_drawn of_sums(const struct sm_rebalance *r, uint32_t epoch, uint64_t v);
 static int lay_batches(struct sm_rebalance *r, uint64_t present, struct sm_err *err);
+static void importance_lay(struct sm_rebalance *r, uint64_t present);
 
 struct sm_drawn sm_rebalance_at(const struct sm_rebalance *r, uint32_t epoch, uint64_t v) {
     assert(v < r->total);
@@ -51,10 +52,22 @@ int sm_rebalance_lay(struct sm_rebalance *r, struct sm_err *err) {
         if (first > SM_REBALANCE_TOTAL_MAX) break;
     }
     if (r->method != SM_REBALANCE_ROWS) r->total = first;
-    if (r->total > 0 && r->total <= SM_REBALANCE_TOTAL_MAX) return 0;
+    if (r->total > 0 && r->total <= SM_REBALANCE_TOTAL_MAX) {
+        importance_lay(r, present);
+        return 0;
+    }
     return sm_fail(err, SM_E_PIPELINE,
                    r->total == 0 ? "rebalance: an epoch has no sample at all"
                                  : "rebalance: an epoch has more than 2^40 samples");
+}
+
+static void importance_lay(struct sm_rebalance *r, uint64_t present) {
+    for (uint32_t c = 0; c < r->classes; c++) {
+        struct sm_rebalance_class *of = &r->of[c];
+        const double natural = (double)of->present / (double)present,
+                     drawn = (double)of->drawn / (double)r->total;
+        of->importance = of->drawn > 0 ? natural / drawn : 0;
+    }
 }
 
 static uint64_t common_divisor(uint64_t a, uint64_t b) {
@@ -196,6 +209,12 @@ static struct sm_drawn of_sums(const struct sm_rebalance *r, uint32_t epoch, uin
     struct sm_drawn d = {.k = low, .copy = (uint32_t)(v > first ? v - first : 0)};
     d.added = d.copy > 0;
     return d;
+}
+
+double sm_rebalance_importance(const struct sm_rebalance *r, const struct sm_drawn *d) {
+    if (r->method != SM_REBALANCE_ROWS) return r->of[d->label].importance;
+    const double weight = r->sums[d->k] - sum_before(r, d->k);
+    return r->sums[r->sums_n - 1] / weight / (double)r->sums_n;
 }
 
 uint64_t sm_rebalance_row_count(const struct sm_rebalance *r, uint32_t epoch, uint64_t k) {

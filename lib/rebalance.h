@@ -25,6 +25,7 @@ struct sm_rebalance_class {
     uint64_t drawn;   /* positions of it in one epoch */
     uint64_t first;   /* running sum of drawn */
     double weight;
+    double importance; /* share among the samples / share of an epoch; 0: nothing is drawn */
 };
 
 struct sm_rebalance {
@@ -57,6 +58,12 @@ struct sm_drawn {
 int sm_rebalance_lay(struct sm_rebalance *r, struct sm_err *err);
 /* What stands at a virtual sample v < total of an epoch. */
 struct sm_drawn sm_rebalance_at(const struct sm_rebalance *r, uint32_t epoch, uint64_t v);
+/* The importance weight of what was drawn: its natural probability / that with which it is drawn.
+ * By counts it is that of the class, for repeats and synthetic rows too; so the weights of an epoch
+ * have the mean 1, less the share of classes of which nothing is drawn. ROWS: (1 / n) / (w / sum of
+ * w), where w is the distance of the running sums, by which it is drawn; the mean is that in
+ * expectation over epochs. Always above 0. */
+double sm_rebalance_importance(const struct sm_rebalance *r, const struct sm_drawn *drawn);
 /* ROWS: how often row k of the part comes in an epoch. */
 uint64_t sm_rebalance_row_count(const struct sm_rebalance *r, uint32_t epoch, uint64_t k);
 void sm_rebalance_release(struct sm_rebalance *r);

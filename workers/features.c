@@ -221,7 +221,8 @@ static int piece_apply(struct sm_features *f, const struct sm_rows *from, struct
 
 int sm_features_layout(const struct sm_pipeline *p, const struct sm_features *f, uint32_t count,
                        struct sm_batch_header *h, struct sm_err *err) {
-    *h = (struct sm_batch_header){.count = count, .dtype = (uint32_t)p->output.dtype};
+    *h = (struct sm_batch_header){
+        .count = count, .dtype = (uint32_t)p->output.dtype, .weight = p->output.weights};
     if (f != NULL) {
         h->layout = SM_LAYOUT_ROWS;
         h->channels = h->height = 1;

@@ -224,6 +224,7 @@ static int describe_rows(struct sm_job *job) {
                                .row_name = sm_source_is_table(&p->source) ? "row" : "sample",
                                .copy = r != NULL || p->expand.copies > 1,
                                .parents = r != NULL && r->method == SM_REBALANCE_SMOTE,
+                               .weight = p->output.weights,
                                .plan = job->lease.plan};
     job->lease.row_format = &job->row_format;
     return 0;

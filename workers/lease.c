@@ -153,6 +153,7 @@ static void read_place(struct sm_lease *l, struct attempt *a, uint32_t i, int sl
                           .sample = place.sample,
                           .copy = place.copy,
                           .added = place.added,
+                          .weight = padding ? 0 : place.weight,
                           .slot = slot};
     a->skipped = lease_is_skipped(l, a->position);
     read_attempt(l, a);
@@ -360,9 +361,14 @@ static int describe(struct sm_lease *l, const struct attempt *a, const char *dra
     json_source(b, &e);
     sm_buf_text(b, ",\"class\":");
     sm_buf_json(b, sm_index_class(index, e.label));
-    sm_buf_printf(b, ",\"copy\":%u,\"epoch\":%u,\"position\":%llu,\"sample\":%llu,\"draws\":",
+    sm_buf_printf(b, ",\"copy\":%u,\"epoch\":%u,\"position\":%llu,\"sample\":%llu",
                   a->copy & ~SUBSTITUTE_COPY, l->job.plan.epoch, (unsigned long long)a->position,
                   (unsigned long long)a->sample);
+    if (l->job.pipeline->output.weights) {
+        sm_buf_text(b, ",\"weight\":");
+        sm_buf_float(b, a->weight);
+    }
+    sm_buf_text(b, ",\"draws\":");
     sm_buf_add(b, draws, draws_n);
     if (a->tries > 0) {
         uint64_t sample = planned_sample(l, a->position);
@@ -442,6 +448,7 @@ static void store_in_batch(struct sm_lease *l, const struct attempt *a, const ui
     ((int64_t *)(m + h->label))[a->i] = sm_index_label(l->job.index, a->sample);
     ((uint64_t *)(m + h->index))[a->i] = a->sample;
     ((uint64_t *)(m + h->position))[a->i] = a->position;
+    if (h->weight != 0) ((float *)(void *)(m + h->weight))[a->i] = a->weight;
     m[h->flags + a->i] =
         (uint8_t)((a->padding ? SM_BATCH_PADDING : 0) | (a->tries > 0 ? SM_BATCH_SUBSTITUTE : 0));
 }
@@ -453,18 +460,15 @@ static void clear_gap(uint8_t *m, uint64_t from, uint64_t to) {
 
 void sm_lease_finish_batch(struct sm_lease *l, char digest[SM_XXH_HEX]) {
     const struct sm_batch_header *h = &l->batch.header;
-    const uint64_t n = h->count, word = sizeof(uint64_t);
+    struct sm_batch_array arrays[SM_BATCH_ARRAYS];
+    const int n = sm_batch_arrays(h, arrays);
     uint8_t *m = l->batch.memory;
     assert(l->done == l->range.count && m != NULL && l->hash != NULL);
-    clear_gap(m, h->tensor + n * sm_batch_sample_bytes(h), h->label);
-    clear_gap(m, h->label + n * word, h->index);
-    clear_gap(m, h->index + n * word, h->position);
-    clear_gap(m, h->position + n * word, h->flags);
-    clear_gap(m, h->flags + n, h->bytes);
-    sm_hash_add(l->hash, m + h->label, n * word);
-    sm_hash_add(l->hash, m + h->index, n * word);
-    sm_hash_add(l->hash, m + h->position, n * word);
-    sm_hash_add(l->hash, m + h->flags, n);
+    for (int i = 0; i < n; i++) {
+        const uint64_t end = arrays[i].offset + arrays[i].bytes;
+        if (i > 0) sm_hash_add(l->hash, m + arrays[i].offset, arrays[i].bytes);
+        clear_gap(m, end, i + 1 < n ? arrays[i + 1].offset : h->bytes);
+    }
     sm_hash_end(&l->hash, digest);
     memcpy(m, h, sizeof *h);
 }

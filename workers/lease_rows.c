@@ -14,7 +14,8 @@
 
 enum { BLOCK_ROWS = 1024, IMAGE_BLOCK_ROWS = 256 };
 
-/* What fills a place of the block. */
+/* What fills a place of the block. A substitute keeps the place's weight: it stands for the row
+ * that was planned there, so an epoch's weights add up to the same. Padding has none. */
 struct row_place {
     struct sm_placed placed;
     uint64_t position;
@@ -95,8 +96,10 @@ static void places_read(const struct sm_lease *l) {
         r->samples[i] = at % positions;
     }
     sm_places_many(l->job.places, &l->job.plan, r->samples, r->n, r->placed);
-    for (size_t i = 0; i < r->n; i++)
+    for (size_t i = 0; i < r->n; i++) {
         r->places[i].placed = r->placed[i];
+        if (r->places[i].padding) r->places[i].placed.weight = 0;
+    }
 }
 
 /* Fills in with the rows of the places from first on; synthetic ones are mixed. */
@@ -212,7 +215,8 @@ int lease_rows_collect(struct sm_lease *l, const struct attempt *a, const uint8_
     p->placed = (struct sm_placed){.sample = a->sample,
                                    .copy = a->copy,
                                    .label = sm_index_label(l->job.index, a->sample),
-                                   .added = a->added};
+                                   .added = a->added,
+                                   .weight = a->weight};
     memcpy((uint8_t *)r->in.data + r->n * bytes, npy + n - bytes, bytes);
     r->n++;
     if (r->n < r->block && a->i + 1 < l->range.count) return 0;
@@ -257,6 +261,7 @@ static void store_in_batch(struct sm_lease *l, size_t first) {
         ((int64_t *)(m + h->label))[first + i] = p->placed.label;
         ((uint64_t *)(m + h->index))[first + i] = p->placed.sample;
         ((uint64_t *)(m + h->position))[first + i] = p->position;
+        if (h->weight != 0) ((float *)(void *)(m + h->weight))[first + i] = p->placed.weight;
         m[h->flags + first + i] = (uint8_t)((p->padding ? SM_BATCH_PADDING : 0) |
                                             (p->tries > 0 ? SM_BATCH_SUBSTITUTE : 0));
     }
@@ -277,6 +282,7 @@ static int store_in_part(struct sm_lease *l, struct sm_err *err) {
         *record = (struct sm_row_record){.row = row_number(l, p->sample),
                                          .label = p->label,
                                          .copy = p->copy & ~SUBSTITUTE_COPY,
+                                         .weight = p->weight,
                                          .parent = -1,
                                          .neighbour = -1,
                                          .gap = NAN};

@@ -12,6 +12,7 @@ struct attempt {
     uint64_t position, sample;
     uint32_t copy; /* that chance is drawn for */
     bool added;    /* by rebalancing */
+    float weight;  /* of the place: what fills it in the end has the same; 0 of padding */
     int tries;     /* substitutes tried so far; 0: the plan's own sample */
     int slot;
     bool skipped; /* the broker says that it kills workers */

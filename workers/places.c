@@ -7,6 +7,7 @@
 #include "workers/view.h"
 
 #include <assert.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@ enum { STREAM_SYNTHETIC = 0x53590000, READ_ROWS = 4096 };
 /* Counts of epoch 0. */
 struct tally {
     uint64_t drawn, distinct;
+    double importance; /* sum over what is drawn */
 };
 
 struct sm_places {
@@ -182,6 +184,8 @@ static int weights_read(struct sm_places *v, const char *column, struct sm_err *
     v->rebalance.sums_n = n;
     if (!failed && !(v->sums[n - 1] > 0))
         failed = sm_fail(err, SM_E_PIPELINE, "the weights in column '%.60s' are all 0", column);
+    if (!failed && isinf(v->sums[n - 1]))
+        failed = sm_fail(err, SM_E_PIPELINE, "the weights in column '%.60s' add up to inf", column);
     return failed;
 }
 
@@ -194,6 +198,9 @@ static int rows_tally(struct sm_places *v, struct sm_err *err) {
         const uint64_t times = sm_rebalance_row_count(&v->rebalance, 0, i);
         t->drawn += times;
         t->distinct += times > 0;
+        if (times > 0)
+            t->importance +=
+                (double)times * sm_rebalance_importance(&v->rebalance, &(struct sm_drawn){.k = i});
     }
     return 0;
 }
@@ -271,7 +278,7 @@ static struct sm_place place_in_order(const struct sm_plan *plan, uint64_t posit
 
 static struct sm_placed placed_at(const struct sm_places *v, const struct sm_plan *plan,
                                   struct sm_place place) {
-    struct sm_placed placed = {.copy = place.copy, .epoch = plan->epoch};
+    struct sm_placed placed = {.copy = place.copy, .epoch = plan->epoch, .weight = 1};
     if (!v->rebalanced) {
         placed.sample = placed.neighbour = sm_view_sample(v->view, place.sample);
         placed.label = sm_index_label(v->index, placed.sample);
@@ -279,6 +286,7 @@ static struct sm_placed placed_at(const struct sm_places *v, const struct sm_pla
     }
     const struct sm_drawn d = sm_rebalance_at(&v->rebalance, plan->epoch, place.sample);
     placed.label = d.label;
+    placed.weight = (float)fmin(sm_rebalance_importance(&v->rebalance, &d), (double)FLT_MAX);
     placed.added = d.added;
     placed.synthetic = d.synthetic;
     placed.chance = place.sample * plan->copies + place.copy;
@@ -338,7 +346,6 @@ static uint64_t distinct_draws(const struct sm_places *v, uint32_t label) {
 struct sm_account sm_places_account(const struct sm_places *v, uint32_t label) {
     const struct sm_rebalance *r = &v->rebalance;
     struct sm_account a = {.present = sm_view_class_samples(v->view, label)};
-    const double pi = (double)a.present / (double)sm_view_samples(v->view);
     if (!v->rebalanced) {
         a.drawn = a.distinct = a.present;
         a.weight = 1;
@@ -359,9 +366,12 @@ struct sm_account sm_places_account(const struct sm_places *v, uint32_t label) {
         a.synthetic = a.repeated;
         a.repeated = 0;
     }
-    const double drawn = (double)a.drawn / (double)r->total;
+    const double pi = (double)a.present / (double)sm_view_samples(v->view),
+                 drawn = (double)a.drawn / (double)r->total;
     a.log_prior_shift = a.drawn == 0 ? NAN : a.present == 0 ? -INFINITY : log(pi) - log(drawn);
     if (a.log_prior_shift == 0) a.log_prior_shift = 0; /* no -0 */
-    a.weight = a.drawn == 0 ? 0 : pi / drawn;
+    if (a.drawn > 0)
+        a.weight = r->method == SM_REBALANCE_ROWS ? v->tally[label].importance / (double)a.drawn
+                                                  : r->of[label].importance;
     return a;
 }

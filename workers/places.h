@@ -24,6 +24,7 @@ struct sm_placed {
     uint64_t parent;    /* number of the parent within its class */
     uint64_t chance;    /* with the epoch it names the stream of what is drawn for the row */
     uint32_t epoch;
+    float weight; /* importance weight (lib/rebalance.h); without rebalancing 1 */
 };
 
 /* Checks and plans: classes against `rebalance:` (targets, k + 1 rows, weights…: SM_E_PIPELINE
@@ -64,6 +65,7 @@ struct sm_account {
     uint64_t present, drawn, distinct, repeated, synthetic;
     double log_prior_shift; /* log pi - log pi'; 0 where both are the same, NaN when nothing is
                                drawn */
-    double weight;          /* pi / pi' */
+    double weight;          /* mean importance weight: pi / pi' where each sample has its class's; 0
+                               when nothing is drawn */
 };
 struct sm_account sm_places_account(const struct sm_places *p, uint32_t label);

@@ -116,6 +116,7 @@ static int hand_out(struct sm_loader *l, struct sm_batch_view *v) {
     v->index = (const uint64_t *)(const void *)(b->base + h->index);
     v->position = (const uint64_t *)(const void *)(b->base + h->position);
     v->flags = b->base + h->flags;
+    if (h->weight != 0) v->weight = (const float *)(const void *)(b->base + h->weight);
     memcpy(v->digest, b->digest, sizeof b->digest);
     v->handle = b;
 

@@ -34,6 +34,7 @@ static uint64_t window(const struct sm_loader *l) {
 
 int sm_loader_info(struct sm_loader *l, char *json, size_t n) {
     static const char *const types[] = {"uint8", "float32", "float16", "bfloat16", "float64"};
+    static const char *const weights[] = {"by_class", "by_sample", "in_batches"};
     static const char *const layouts[LAYOUTS] = {"NCHW", "NHWC", "ROWS"};
     const struct loader_counts *c = &l->counts;
     struct sm_buf b;
@@ -60,6 +61,7 @@ int sm_loader_info(struct sm_loader *l, char *json, size_t n) {
         sm_buf_printf(&b, "],\"dtype\":\"%s\",\"layout\":\"%s\"", types[l->dtype],
                       layouts[l->layout]);
     }
+    if (l->weights < sizeof weights / sizeof *weights) add_text(&b, "weights", weights[l->weights]);
     add_text(&b, "transport",
              l->used_shm && l->used_tcp ? "shm+tcp"
              : l->used_shm              ? "shm"

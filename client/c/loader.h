@@ -117,6 +117,7 @@ struct sm_loader {
     uint32_t serial; /* of what it asks for by Attach */
     uint64_t positions, steps, seed, batch_bytes;
     uint32_t batch_size, epochs;
+    uint32_t weights;      /* enum Weights of the protocol */
     bool drop_last, known; /* known: attached at least once */
     char job_id[256], pipeline_digest[65], dataset_digest[65];
     uint32_t heartbeat_ms, liveness;

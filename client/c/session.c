@@ -290,6 +290,7 @@ static bool take_job(struct sm_loader *l, const Shardmill__Attached *m) {
     l->batch_size = s->batch_size;
     l->batch_bytes = s->batch_bytes;
     l->drop_last = s->drop_last;
+    l->weights = (uint32_t)s->weights;
     l->epochs = s->epochs;
     l->heartbeat_ms = m->heartbeat_ms;
     l->liveness = m->liveness;

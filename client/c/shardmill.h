@@ -29,7 +29,7 @@ extern "C" {
 #define SM_API
 #endif
 
-enum { SM_API_VERSION = 1 };
+enum { SM_API_VERSION = 2 }; /* 2: sm_batch_view.weight */
 enum sm_tensor_type {
     SM_UINT8 = 0,
     SM_FLOAT32 = 1,
@@ -69,8 +69,11 @@ struct sm_batch_view {
     const uint64_t *index;    /* count: the sample's index in the dataset */
     const uint64_t *position; /* count: in the epoch's order */
     const uint8_t *flags; /* count: 1 padding, 2 stands in for a sample that could not be read */
-    char digest[40];      /* XXH3-128 of the batch, in hex */
-    void *handle;         /* ours */
+    const float *weight; /* count: importance weights, natural probability / that of being drawn, of
+                            what was planned there; 0 of padding. NULL unless the pipeline says
+                            output: {weights: true} */
+    char digest[40];     /* XXH3-128 of the batch, in hex */
+    void *handle;        /* ours */
 };
 
 /* What sm_next says. */
@@ -113,8 +116,10 @@ struct sm_class_count {
  * there are; 0 when the job does not say (beyond 32768 classes). counts may be NULL when n is 0. */
 SM_API int sm_class_counts(struct sm_loader *loader, struct sm_class_count *counts, size_t n);
 /* Facts as JSON text, at most 16384 bytes: job, steps_per_epoch, shape (after the first batch),
- * transport ("shm", "tcp" or "shm+tcp"), waits, counts of what was dropped, the last epoch's audit.
- * Returns its length. */
+ * transport ("shm", "tcp" or "shm+tcp"), waits, counts of what was dropped, the last epoch's audit;
+ * weights: where importance weights are found, "in_batches" (sm_batch_view.weight), "by_class" (not
+ * there, but (share of present) / (share of drawn) of a sample's class) or "by_sample" (not there,
+ * as samples are drawn by weights of their own). Returns its length. */
 SM_API int sm_info(struct sm_loader *loader, char *json, size_t n);
 /* Interrupts a waiting sm_next from another thread or a signal handler: it returns -1 at once.
  * When none waits, the next one does. */

@@ -71,7 +71,7 @@ static bool digest_ignores(const struct sm_section *section, const char *key) {
     return strcmp(section->name, "source") == 0 && strcmp(key, "path") == 0;
 }
 
-/* What only programs set is written when it was set. */
+/* What only programs set, and what is younger than kept digests, is written when it was set. */
 static bool is_default(const struct sm_param *param, const struct sm_pipeline *p) {
     struct sm_pipeline blank = {0};
     struct sm_buf now, then;
@@ -91,7 +91,7 @@ static void rows_write(const struct sm_pipeline *p, const struct sm_section *sec
     for (size_t i = 0; i < section->n_params; i++) {
         const struct sm_param *param = &section->params[i];
         if (for_digest && digest_ignores(section, param->name)) continue;
-        if (param->hidden && is_default(param, p)) continue;
+        if ((param->hidden || param->later) && is_default(param, p)) continue;
         key_write(param->name, first, out);
         if (param->type == SM_T_OPS)
             ops_write(p->ops, p->n_ops, out);

@@ -97,6 +97,7 @@ struct sm_pipeline_output {
     int64_t batch_size; /* per rank */
     bool shuffle, drop_last;
     int layout, dtype;
+    bool weights; /* each sample's importance weight, in batches and in what is expanded */
 };
 
 struct sm_pipeline_expand {
@@ -154,9 +155,9 @@ int sm_pipeline_load(struct sm_pipeline *p, const char *path, const struct sm_op
                      struct sm_err *err);
 void sm_pipeline_release(struct sm_pipeline *p);
 
-/* The resolved pipeline as canonical JSON: every default filled in, keys in the order of the
- * tables, no white space. It is itself a valid pipeline file that parses to the same structs;
- * workers and cages get this text. */
+/* The resolved pipeline as canonical JSON: every default filled in (but for `later` rows), keys in
+ * the order of the tables, no white space. It is itself a valid pipeline file that parses to the
+ * same structs; workers and cages get this text. */
 void sm_pipeline_json(const struct sm_pipeline *p, struct sm_buf *out);
 /* XXH3-128 over that JSON without name, seed and source.path: what, with dataset and seed, decides
  * every byte. */

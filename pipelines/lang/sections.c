@@ -218,6 +218,13 @@ static const struct sm_param output[] = {
      .dflt = "auto",
      .choices = dtypes,
      .doc = "type of a tensor's elements; auto: uint8, of rows float32"},
+    {.name = "weights",
+     .type = SM_T_BOOL,
+     .offset = OUTPUT(weights),
+     .dflt = "false",
+     .later = true,
+     .doc = "each sample with its importance weight, natural / drawn probability: in every batch "
+            "and in shards; 1 without 'rebalance'"},
 };
 
 #define EXPAND(member) offsetof(struct sm_pipeline, expand.member)

@@ -1,7 +1,7 @@
 /* A library with the calls of client/c/shardmill.h whose batches come from nowhere: the Python package is tested against it
  * where a real server cannot be made to do what the test needs (wait for ever, fail, run out of credit).
  * The job's name is a list of words that say how it behaves: "slow" never has a batch, "broken" fails, "bf16" has that type,
- * "rows" has features. */
+ * "rows" has features, "weights" carries importance weights, "column" draws by weights that it does not carry. */
 #include "client/c/shardmill.h"
 
 #include <inttypes.h>
@@ -101,6 +101,14 @@ int sm_next(struct sm_loader *l, struct sm_batch_view *v, int timeout_ms) {
                                 .type = wide == 2 ? SM_BFLOAT16 : SM_UINT8, .ndim = 4, .shape = {N, 3, 8, 8}, .data = at,
                                 .data_bytes = (size_t)(N * PIXELS * wide), .label = label, .index = index,
                                 .position = position, .flags = flags, .digest = "00112233", .handle = at};
+    if (strstr(l->job, "weights") != NULL) {
+        float *weight = (float *)(void *)(at + 2304);
+        mprotect(l->memory, CREDIT * SLOT, PROT_READ | PROT_WRITE);
+        for (int i = 0; i < N; i++)
+            weight[i] = flags[i] & 1 ? 0 : 1 / (float)(position[i] + 1);
+        mprotect(l->memory, CREDIT * SLOT, PROT_READ);
+        v->weight = weight;
+    }
     if (strstr(l->job, "rows") != NULL) {
         v->type = SM_FLOAT64;
         v->ndim = 2;
@@ -151,7 +159,11 @@ int sm_classes(struct sm_loader *l, char *json, size_t n, int timeout_ms) {
 }
 
 int sm_info(struct sm_loader *l, char *json, size_t n) {
-    return snprintf(json, n, "{\"job\":\"%s\",\"steps_per_epoch\":%d,\"held\":%d}", l->job, STEPS, l->held);
+    const char *weights = strstr(l->job, "weights") != NULL ? "in_batches"
+                          : strstr(l->job, "column") != NULL ? "by_sample"
+                                                             : "by_class";
+    return snprintf(json, n, "{\"job\":\"%s\",\"steps_per_epoch\":%d,\"held\":%d,\"weights\":\"%s\"}", l->job, STEPS,
+                    l->held, weights);
 }
 
 void sm_interrupt(struct sm_loader *l) {

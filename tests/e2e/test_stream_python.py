@@ -334,6 +334,46 @@ def test_importance_weights_undo_what_rebalancing_did(fake):
     assert said_lines == ["held"]
 
 
+def test_weights_of_batches_are_views_of_their_memory_and_need_no_option(fake):
+    assert said("""
+        import numpy as np, shardmill, shardmill.torch, torch
+        for options in ({}, {"weights": True}):
+            loader = shardmill.Loader("weights", broker="ipc://x", **options)
+            assert loader.info()["weights"] == "in_batches"
+            for batch in loader:
+                w = batch["weight"]
+                assert list(batch)[-1] == "weight" and w.dtype == np.float32 and w.shape == (4,) and not w.flags.writeable
+                assert not w.flags.owndata and w.ctypes.data % 64 == 0
+                want = np.where(batch["padding"], 0, 1 / (batch.position.astype("f4") + 1)).astype("f4")
+                assert np.array_equal(w, want)
+                assert np.array_equal(np.from_dlpack(batch.dlpack("weight")), want)
+            assert want[-1] == 0
+            batch = next(iter(shardmill.torch.Loader("weights", broker="ipc://x", **options)))
+            assert batch["weight"].dtype == torch.float32
+            loss = torch.ones(4, dtype=torch.float32) * batch["weight"]
+            assert loss.dtype == torch.float32 and torch.allclose(loss.sum(), torch.tensor(1 + 1/2 + 1/3 + 1/4))
+            batch["weight"].zero_()  # a copy
+        batch.release()
+        try:
+            batch["weight"]
+        except shardmill.ReleasedError:
+            print("released")
+    """, fake) == ["released"]
+
+
+def test_weights_by_class_are_refused_where_each_sample_has_its_own(fake):
+    assert said("""
+        import shardmill, shardmill.torch
+        assert "weight" not in next(iter(shardmill.Loader("column", broker="ipc://x")))
+        for kind in (shardmill.Loader, shardmill.torch.Loader):
+            for use in (len, iter, lambda loader: loader.classes):
+                try:
+                    use(kind("column", broker="ipc://x", weights=True))
+                except shardmill.ShardmillError as error:
+                    print(error.code, "output: {weights: true}" in str(error))
+    """, fake) == ["usage True"] * 6
+
+
 def test_errors_are_caught_by_kind_and_told_by_code(fake):
     assert said("""
         import pickle, shardmill

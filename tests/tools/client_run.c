@@ -1,6 +1,7 @@
 /* A trainer for the end-to-end tests: reads a job through the client library's header alone and
- * prints one line a step, `EPOCH STEP PADDING DIGEST POSITION…`, flushed, then `end EPOCH` and
- * `info JSON`. It holds the last HOLD views, so that memory is still read when its maker is gone.
+ * prints one line a step, `EPOCH STEP PADDING DIGEST POSITION…`, flushed, and behind it `weight W…`
+ * of batches that carry weights; then `end EPOCH` and `info JSON`. It holds the last HOLD views, so
+ * that memory is still read when its maker is gone.
  *
  * client_run BROKER JOB [rank=R] [world=W] [transport=shm|tcp] [token=T] [credit=BYTES] [hold=N]
  *            [epochs=N] [steps=N] [pause_ms=N] [commit=1] [timeout_ms=N] [keys=DIR] */
@@ -36,6 +37,9 @@ static void print_step(const struct sm_batch_view *v) {
     for (uint32_t i = 0; i < v->count; i++)
         printf(" %llu", (unsigned long long)v->position[i]);
     putchar('\n');
+    for (uint32_t i = 0; i < v->count && v->weight != NULL; i++)
+        printf("%s%.9g%s", i > 0 ? " " : "weight ", (double)v->weight[i],
+               i + 1 < v->count ? "" : "\n");
     fflush(stdout);
 }
 

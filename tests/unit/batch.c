@@ -49,6 +49,42 @@ static void arrays_do_not_overlap_and_are_aligned(void **state) {
         }
 }
 
+static void weights_lie_behind_all_that_was_there_before(void **state) {
+    (void)state;
+    for (uint32_t count = 1; count < 130; count += 3) {
+        struct sm_batch_header without = shape(count, 1, 3, 5, 7), with = without;
+        with.weight = 1; /* wanted */
+        assert_int_equal(sm_batch_layout(&without, NULL), 0);
+        assert_int_equal(sm_batch_layout(&with, NULL), 0);
+        assert_int_equal(without.weight, 0);
+        assert_int_equal(with.weight, without.bytes);
+        assert_int_equal(with.weight % SM_BATCH_ALIGN, 0);
+        assert_int_equal(with.bytes % SM_BATCH_ALIGN, 0);
+        assert_in_range(with.bytes, with.weight + 4ull * count, with.weight + 4ull * count + 63);
+        assert_int_equal(with.flags, without.flags);
+        struct sm_batch_array arrays[SM_BATCH_ARRAYS];
+        assert_int_equal(sm_batch_arrays(&without, arrays), 5);
+        assert_int_equal(sm_batch_arrays(&with, arrays), 6);
+        assert_int_equal(arrays[5].offset, with.weight);
+        assert_int_equal(arrays[5].bytes, 4 * count);
+    }
+}
+
+/* Both digests are of the version that knew no weights: whoever kept digests finds them again. */
+static void a_batch_without_weights_is_the_one_of_before(void **state) {
+    (void)state;
+    struct sm_batch_header h = shape(5, 0, 3, 3, 3);
+    uint8_t *b = make(&h);
+    char digest[SM_XXH_HEX];
+    assert_int_equal(h.bytes, 576);
+    assert_int_equal(h.version, 1);
+    sm_batch_digest(b, digest);
+    assert_string_equal(digest, "8480354f1054267509616b044ccd123e");
+    sm_xxh(b, SM_BATCH_HEADER, digest);
+    assert_string_equal(digest, "58eea2940574df5c4dee7ff2323937a8");
+    free(b);
+}
+
 static void rows_have_one_side_and_nothing_else(void **state) {
     (void)state;
     struct sm_batch_header h = shape(9, 4, 1, 1, 30);
@@ -91,9 +127,8 @@ static void sizes_without_end_are_refused_before_they_overflow(void **state) {
     }
 }
 
-static void a_header_that_lies_is_not_believed(void **state) {
-    (void)state;
-    struct sm_batch_header h = shape(6, 1, 3, 4, 5), got;
+static void expect_no_lie(struct sm_batch_header h) {
+    struct sm_batch_header got;
     uint8_t *b = make(&h);
     assert_int_equal(sm_batch_check(b, h.bytes, &got, NULL), 0);
     assert_memory_equal(&got, &h, sizeof h);
@@ -114,17 +149,37 @@ static void a_header_that_lies_is_not_believed(void **state) {
     free(b);
 }
 
-static void the_digest_is_of_what_trainers_read_and_of_nothing_else(void **state) {
+static void a_header_that_lies_is_not_believed(void **state) {
     (void)state;
-    struct sm_batch_header h = shape(5, 0, 3, 3, 3);
+    struct sm_batch_header h = shape(6, 1, 3, 4, 5);
+    expect_no_lie(h);
+    h.weight = 1;
+    expect_no_lie(h);
+}
+
+static void a_version_that_is_not_known_is_told(void **state) {
+    (void)state;
+    struct sm_batch_header h = shape(6, 1, 3, 4, 5), got;
+    struct sm_err err = {0};
+    h.weight = 1;
+    uint8_t *b = make(&h);
+    assert_int_equal(h.version, SM_BATCH_VERSION);
+    ((struct sm_batch_header *)b)->version++;
+    assert_int_equal(sm_batch_check(b, h.bytes, &got, &err), -1);
+    assert_int_equal(err.code, SM_E_DIFFERS);
+    assert_non_null(strstr(err.text, "version 3"));
+    free(b);
+}
+
+static void expect_digested(struct sm_batch_header h) {
     uint8_t *b = make(&h);
     char before[SM_XXH_HEX], after[SM_XXH_HEX];
     sm_batch_digest(b, before);
-    const uint64_t arrays[][2] = {
-        {h.tensor, 27 * 5}, {h.label, 40}, {h.index, 40}, {h.position, 40}, {h.flags, 5}};
+    const uint64_t arrays[][2] = {{h.tensor, 27 * 5}, {h.label, 40}, {h.index, 40},
+                                  {h.position, 40},   {h.flags, 5},  {h.weight, 20}};
     for (uint64_t i = SM_BATCH_HEADER; i < h.bytes; i++) {
         bool inside = false;
-        for (int k = 0; k < 5; k++)
+        for (int k = 0; k < (h.weight != 0 ? 6 : 5); k++)
             inside |= i >= arrays[k][0] && i < arrays[k][0] + arrays[k][1];
         b[i] ^= 0x40;
         sm_batch_digest(b, after);
@@ -135,6 +190,14 @@ static void the_digest_is_of_what_trainers_read_and_of_nothing_else(void **state
     sm_batch_digest(b, after);
     assert_string_equal(before, after);
     free(b);
+}
+
+static void the_digest_is_of_what_trainers_read_and_of_nothing_else(void **state) {
+    (void)state;
+    struct sm_batch_header h = shape(5, 0, 3, 3, 3);
+    expect_digested(h);
+    h.weight = 1;
+    expect_digested(h);
 }
 
 static void the_chain_depends_on_order_and_on_every_step(void **state) {
@@ -162,9 +225,12 @@ static void the_chain_depends_on_order_and_on_every_step(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(arrays_do_not_overlap_and_are_aligned),
+        cmocka_unit_test(weights_lie_behind_all_that_was_there_before),
+        cmocka_unit_test(a_batch_without_weights_is_the_one_of_before),
         cmocka_unit_test(rows_have_one_side_and_nothing_else),
         cmocka_unit_test(sizes_without_end_are_refused_before_they_overflow),
         cmocka_unit_test(a_header_that_lies_is_not_believed),
+        cmocka_unit_test(a_version_that_is_not_known_is_told),
         cmocka_unit_test(the_digest_is_of_what_trainers_read_and_of_nothing_else),
         cmocka_unit_test(the_chain_depends_on_order_and_on_every_step),
     };

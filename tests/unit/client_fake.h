@@ -58,6 +58,7 @@ struct fake {
     uint32_t batch_size, epochs, height;
     _Atomic uint32_t world_size;
     uint32_t columns; /* of batches of rows, float64; 0: of pictures */
+    Shardmill__Weights weights;
     uint64_t *counts; /* of three classes, as the spec says: present, then drawn; may be NULL */
     bool drop_last;
     int faults;
@@ -107,6 +108,7 @@ static inline uint64_t fake_slot(const struct fake *f, uint64_t k) {
 static inline struct sm_batch_header fake_header(const struct fake *f) {
     struct sm_batch_header h = {
         .count = f->batch_size, .channels = 3, .height = f->height, .width = 32};
+    h.weight = f->weights == SHARDMILL__WEIGHTS__IN_BATCHES;
     if (f->columns > 0) {
         h.dtype = SM_FLOAT64;
         h.layout = 2;
@@ -165,6 +167,8 @@ static inline void fake_fill(const struct fake *f, struct fake_step s, uint8_t *
         ((uint64_t *)(void *)(out + h.index))[i] = p * 2;
         ((uint64_t *)(void *)(out + h.position))[i] = p;
         out[h.flags + i] = g >= f->positions ? SM_BATCH_PADDING : 0;
+        if (h.weight != 0)
+            ((float *)(void *)(out + h.weight))[i] = g >= f->positions ? 0 : 1 / (float)(p + 1);
     }
 }
 
@@ -261,6 +265,7 @@ static inline void fake_attach(struct fake *f, const Shardmill__Attach *m) {
     spec.batch_bytes = h.bytes;
     spec.epochs = f->epochs;
     spec.seed = 42;
+    spec.weights = f->weights;
     if (f->counts != NULL) {
         spec.n_present = spec.n_drawn = 3;
         spec.present = f->counts;

@@ -25,6 +25,55 @@ static void a_batch_of_rows_is_a_matrix(void **state) {
     fake_stop(f);
 }
 
+static void expect_info(struct sm_loader *l, const char *has) {
+    char info[16384];
+    assert_true(sm_info(l, info, sizeof info) > 0);
+    if (strstr(info, has) == NULL) fail_msg("%s\nhas not\n%s", info, has);
+}
+
+/* By shared memory and in pieces; 100 positions in batches of 8, so the last one has padding. */
+static void weights_come_with_the_batches_of_a_job_that_has_them(void **state) {
+    (void)state;
+    for (int far = 0; far < 2; far++) {
+        struct fake *f = fake_new();
+        f->weights = SHARDMILL__WEIGHTS__IN_BATCHES;
+        f->columns = far ? 30 : 0;
+        fake_start(f);
+        struct sm_open_options o = fake_options(f);
+        o.transport = far ? "tcp" : "shm";
+        struct sm_loader *l = fake_open(f, o);
+        struct sm_batch_view v;
+        expect_info(l, "\"weights\":\"in_batches\"");
+        for (uint64_t first = 0; first < 100; first += 8) {
+            assert_int_equal(sm_next(l, &v, 10000), SM_NEXT_BATCH);
+            assert_non_null(v.weight);
+            assert_int_equal((uintptr_t)v.weight % 64, 0);
+            for (uint64_t i = 0; i < 8; i++)
+                assert_true(v.weight[i] == (first + i >= 100 ? 0 : 1 / (float)(first + i + 1)));
+            assert_int_equal(sm_release(l, &v), 0);
+        }
+        sm_close(&l);
+        fake_stop(f);
+    }
+}
+
+static void a_job_without_weights_says_where_they_are(void **state) {
+    (void)state;
+    static const char *const words[] = {"\"weights\":\"by_class\"", "\"weights\":\"by_sample\""};
+    for (int k = 0; k < 2; k++) {
+        struct fake *f = fake_new();
+        f->weights = k ? SHARDMILL__WEIGHTS__BY_SAMPLE : SHARDMILL__WEIGHTS__BY_CLASS;
+        fake_start(f);
+        struct sm_loader *l = fake_open(f, fake_options(f));
+        struct sm_batch_view v;
+        expect_info(l, words[k]);
+        assert_int_equal(sm_next(l, &v, 10000), SM_NEXT_BATCH);
+        assert_null(v.weight);
+        sm_close(&l);
+        fake_stop(f);
+    }
+}
+
 /* Reads n batches; the token behind them. */
 static void read_batches(struct sm_loader *l, int n, char token[256]) {
     struct sm_batch_view v;
@@ -92,6 +141,8 @@ static void a_job_that_does_not_tell_counts_is_read_all_the_same(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_batch_of_rows_is_a_matrix),
+        cmocka_unit_test(weights_come_with_the_batches_of_a_job_that_has_them),
+        cmocka_unit_test(a_job_without_weights_says_where_they_are),
         cmocka_unit_test(classes_are_counted_as_they_are_handed_out),
         cmocka_unit_test(a_job_that_does_not_tell_counts_is_read_all_the_same),
     };

@@ -22,7 +22,7 @@ static void options_are_checked(void **state) {
     struct sm_open_options o = {.api_version = SM_API_VERSION + 1};
     assert_int_equal(sm_open(&l, &o), -1);
     assert_null(l);
-    assert_says(NULL, "api_version is 2");
+    assert_says(NULL, "api_version is 3");
     assert_code(NULL, "usage");
     o = (struct sm_open_options){.api_version = SM_API_VERSION};
     assert_int_equal(sm_open(&l, &o), -1);

@@ -45,6 +45,7 @@ static void another_spec_under_the_same_id_is_refused_by_the_fields_name(void **
     assert_non_null(strstr(e->refused->text, "'seed'"));
     spec.seed = 0;
     spec.name = "the name is for people";
+    spec.weights = SHARDMILL__WEIGHTS__BY_SAMPLE; /* an older submitter does not tell it */
     desk_submit(d, "job", &spec);
     assert_non_null(desk_sent(d, 99, SHARDMILL__ENVELOPE__BODY_ACCEPTED));
 }

@@ -55,6 +55,7 @@ static void build_index(struct rig *r) {
     if (sm_places_new(&r->places, &r->pipeline, r->index, SM_PART_TRAIN, NULL, &err) != 0)
         fail_msg("%s", err.text);
     r->job.places = r->places;
+    r->job.plan.samples = sm_places_samples(r->places);
     r->job.reader = sm_reader_new(r->root);
 }
 
@@ -73,11 +74,14 @@ static struct rig *rig_new(const char *more) {
     }
     snprintf(
         text, sizeof text,
-        "{\"version\":1,\"source\":{\"path\":\"%s\"%s},\"ops\":[{\"RandomCrop\":{\"size\":[16,16]}},"
+        "{\"version\":1,%s\"source\":{\"path\":\"%s\"%s},\"ops\":[{\"RandomCrop\":{\"size\":[16,16]}},"
         "{\"RandomHorizontalFlip\":{\"p\":0.5}}%s],\"output\":{%s},\"expand\":{\"encode\":\"%s\",\"copies\":3,\"originals\":%s}}",
-        r->root, strstr(more, "fail") ? ",\"on_error\":\"fail\"" : "",
+        strstr(more, "balanced") ? "\"rebalance\":{\"RandomOverSampler\":{}}," : "", r->root,
+        strstr(more, "fail") ? ",\"on_error\":\"fail\"" : "",
         strstr(more, "float") ? ",{\"Normalize\":{\"mean\":[0.5],\"std\":[0.2]}}" : "",
-        strstr(more, "float") ? "\"dtype\":\"float32\",\"layout\":\"NHWC\"" : "",
+        strstr(more, "float")     ? "\"dtype\":\"float32\",\"layout\":\"NHWC\""
+        : strstr(more, "weights") ? "\"weights\":true"
+                                  : "",
         strstr(more, "tensor") ? "tensor" : "png", strstr(more, "originals") ? "true" : "false");
     if (sm_pipeline_parse(&r->pipeline, "p", text, strlen(text), sm_op_table(), &err) != 0)
         fail_msg("%s", err.text);
@@ -443,7 +447,8 @@ static struct sm_batch_header header_of(const struct rig *r, uint32_t epoch, uin
                                 .width = 16,
                                 .epoch = epoch,
                                 .step = first / 5,
-                                .first = first};
+                                .first = first,
+                                .weight = r->pipeline.output.weights};
     assert_int_equal(sm_batch_layout(&h, NULL), 0);
     return h;
 }
@@ -622,6 +627,62 @@ static void a_sample_of_another_shape_never_enters_a_batch(void **state) {
     rig_free(r);
 }
 
+/* Six cats, six dogs and one fish of 13 become six of each of 18. Dog and fish cannot be read; what
+ * stands in for the fish is of another class, and still has the fish's weight: it is the place's.
+ */
+static void a_weight_is_of_the_place_whatever_fills_it(void **state) {
+    (void)state;
+    struct rig *r = rig_of_stream("tensor weights balanced");
+    const uint32_t n = 18, padded = 7;
+    double sum = 0;
+    uint32_t strange = 0;
+    scratch_text(&r->s, "d/fish/12.jpg", "text");
+    build_index(r);
+    assert_int_equal(r->job.plan.samples, n);
+    r->job.plan.epoch = 2;
+    struct part *p = run_range(r, 0, n, NULL, 0, NULL);
+    if (p->failed) fail_msg("%s", p->err.text);
+    struct batch *b = run_step(r, 2, 0, n + padded);
+    const float *weight = (const float *)(const void *)(b->memory + b->h.weight);
+    const int64_t *label = (const int64_t *)(const void *)(b->memory + b->h.label);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct sm_placed place = sm_places_at(r->places, &r->job.plan, i);
+        const double want = place.label == 2 ? (1 / 13.0) / (6 / 18.0) : (6 / 13.0) / (6 / 18.0);
+        assert_true(weight[i] == (float)want);
+        strange += label[i] != place.label;
+        sum += (double)weight[i];
+        json_t *d = description(p, i);
+        assert_true((float)json_number_value(json_object_get(d, "weight")) == weight[i]);
+        json_decref(d);
+    }
+    assert_int_equal(strange, 6);
+    assert_true(sum > n - 1e-5 && sum < n + 1e-5);
+    for (uint32_t i = n; i < n + padded; i++) {
+        assert_true(weight[i] == 0);
+        assert_true(b->memory[b->h.flags + i] & SM_BATCH_PADDING);
+    }
+    part_free(p);
+    batch_free(b);
+    rig_free(r);
+}
+
+static void without_rebalancing_every_weight_is_1(void **state) {
+    (void)state;
+    struct rig *r = rig_of_stream("tensor weights"), *plain = rig_of_stream("tensor");
+    struct batch *b = run_step(r, 1, 0, SAMPLES), *without = run_step(plain, 1, 0, SAMPLES);
+    for (uint32_t i = 0; i < SAMPLES; i++)
+        assert_true(((const float *)(const void *)(b->memory + b->h.weight))[i] == 1);
+    /* nothing else is another */
+    assert_int_equal(b->h.weight, without->h.bytes);
+    assert_memory_equal(b->memory + SM_BATCH_HEADER, without->memory + SM_BATCH_HEADER,
+                        without->h.bytes - SM_BATCH_HEADER);
+    assert_string_not_equal(b->digest, without->digest);
+    batch_free(without);
+    batch_free(b);
+    rig_free(plain);
+    rig_free(r);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "cage") == 0) return sm_cage_main(argc - 1, argv + 1);
     const struct CMUnitTest tests[] = {
@@ -640,6 +701,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_bad_sample_is_told_once_by_the_batch_of_its_position),
         cmocka_unit_test(a_skipped_position_of_a_batch_is_filled_and_told),
         cmocka_unit_test(a_sample_of_another_shape_never_enters_a_batch),
+        cmocka_unit_test(a_weight_is_of_the_place_whatever_fills_it),
+        cmocka_unit_test(without_rebalancing_every_weight_is_1),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -214,6 +214,23 @@ static void a_buffer_never_grows_beyond_its_maximum(void **state) {
     sm_buf_release(&b);
 }
 
+static void a_float_is_written_in_the_fewest_digits_that_read_back(void **state) {
+    (void)state;
+    static const struct {
+        float x;
+        const char *text;
+    } cases[] = {{0, "0"},           {1, "1"},         {0.25f, "0.25"}, {0.1f, "0.1"},
+                 {1.0f / 3, "0.33333334"}, {1e20f, "1e+20"}, {6.0f / 13, "0.46153846"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sm_buf b;
+        sm_buf_init(&b, 100);
+        assert_true(sm_buf_float(&b, cases[i].x));
+        assert_string_equal(b.data, cases[i].text);
+        assert_true(strtof(b.data, NULL) == cases[i].x);
+        sm_buf_release(&b);
+    }
+}
+
 static void an_arena_gives_zeroed_memory_up_to_its_maximum(void **state) {
     (void)state;
     struct sm_arena a;
@@ -319,6 +336,7 @@ int main(void) {
         cmocka_unit_test(a_billion_positions_cost_no_more_than_ten),
         cmocka_unit_test(digests_are_those_of_standard_tools),
         cmocka_unit_test(a_buffer_never_grows_beyond_its_maximum),
+        cmocka_unit_test(a_float_is_written_in_the_fewest_digits_that_read_back),
         cmocka_unit_test(an_arena_gives_zeroed_memory_up_to_its_maximum),
         cmocka_unit_test(errors_keep_code_cause_and_context),
         cmocka_unit_test(a_page_that_is_no_longer_there_is_told_and_not_a_death),

@@ -246,6 +246,8 @@ static void the_digest_ignores_name_seed_and_path_and_nothing_else(void **state)
         {HEAD "ops: [RandomVerticalFlip]\n", false},
         {HEAD "ops: [RandomHorizontalFlip]\nexpand: {copies: 2}\n", false},
         {HEAD "ops: [RandomHorizontalFlip]\noutput: {shuffle: false}\n", false},
+        {HEAD "ops: [RandomHorizontalFlip]\noutput: {weights: false}\n", true},
+        {HEAD "ops: [RandomHorizontalFlip]\noutput: {weights: true}\n", false},
         {"version: 1\nsource: {path: data, exif: false}\nops: [RandomHorizontalFlip]\n", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -254,6 +256,23 @@ static void the_digest_ignores_name_seed_and_path_and_nothing_else(void **state)
         assert_int_equal(strcmp(base, other) == 0, cases[i].same);
         sm_pipeline_release(&p);
     }
+}
+
+/* The digest is the one of before there was `weights`: jobs, tokens and manifests keep theirs. */
+static void a_key_that_came_later_changes_nothing_until_it_is_used(void **state) {
+    (void)state;
+    struct sm_pipeline p;
+    char digest[SM_XXH_HEX];
+    parse_ok(&p, HEAD "ops: [RandomHorizontalFlip]\n");
+    sm_pipeline_digest(&p, digest);
+    assert_string_equal(digest, "868790ba0c02599c147ce943aea96811");
+    sm_pipeline_release(&p);
+    parse_ok(&p, HEAD "output: {weights: true}\n");
+    assert_true(p.output.weights);
+    char *json = json_of(&p); /* workers read it back */
+    assert_non_null(strstr(json, "\"dtype\":\"uint8\",\"weights\":true}"));
+    free(json);
+    sm_pipeline_release(&p);
 }
 
 /* Recipes are loaded from the source tree, where `make test` runs. */
@@ -719,6 +738,7 @@ int main(void) {
         cmocka_unit_test(a_column_is_told_by_its_number_without_quotes),
         cmocka_unit_test(ops_nest_and_know_their_places),
         cmocka_unit_test(the_digest_ignores_name_seed_and_path_and_nothing_else),
+        cmocka_unit_test(a_key_that_came_later_changes_nothing_until_it_is_used),
         cmocka_unit_test(every_recipe_parses_and_round_trips),
         cmocka_unit_test(generated_pipelines_round_trip),
         cmocka_unit_test(each_mistake_is_shown_at_its_place),

@@ -146,6 +146,7 @@ static void expect_account(struct data *d, uint32_t epoch, uint32_t copies) {
     const struct sm_plan plan = plan_of(d, epoch, copies);
     static uint8_t seen[ROWS][4096];
     uint64_t drawn[3] = {0}, distinct[3] = {0}, total = 0;
+    double weights[3] = {0};
     memset(seen, 0, sizeof seen);
     for (uint64_t i = 0; i < sm_plan_positions(&plan); i++) {
         const struct sm_placed at = sm_places_at(d->places, &plan, i);
@@ -153,6 +154,7 @@ static void expect_account(struct data *d, uint32_t epoch, uint32_t copies) {
         assert_true(at.copy < 4096);
         assert_int_equal(seen[at.sample][at.copy]++, 0);
         drawn[at.label]++;
+        weights[at.label] += (double)at.weight;
     }
     for (int i = 0; i < ROWS; i++)
         for (int k = 0; k < 4096; k++)
@@ -171,7 +173,9 @@ static void expect_account(struct data *d, uint32_t epoch, uint32_t copies) {
             continue;
         }
         assert_true(fabs(a.log_prior_shift - log(share / now)) < 1e-12);
-        assert_true(fabs(a.weight - share / now) < 1e-12);
+        assert_true(fabs(a.weight - weights[c] / (double)drawn[c]) < 1e-6 * a.weight);
+        if (sm_places_rebalance(d->places)->method != SM_REBALANCE_ROWS)
+            assert_true(fabs(a.weight - share / now) < 1e-12);
     }
     assert_int_equal(total, sm_places_samples(d->places));
 }
@@ -202,6 +206,81 @@ static void an_epoch_is_what_its_account_says(void **state) {
             for (uint32_t copies = 1; copies <= 3; copies += 2)
                 expect_account(&d, epoch, copies);
     }
+    data_done(&d);
+}
+
+/* The weight of each position of an epoch is natural / drawn probability of its class; their mean
+ * is `mean`. */
+static void expect_weights(struct data *d, uint32_t epoch, double mean) {
+    const struct sm_plan plan = plan_of(d, epoch, 2);
+    double sum = 0;
+    for (uint64_t i = 0; i < sm_plan_positions(&plan); i++) {
+        const struct sm_placed at = sm_places_at(d->places, &plan, i);
+        assert_true(at.weight == (float)sm_places_account(d->places, at.label).weight);
+        sum += (double)at.weight;
+    }
+    assert_true(fabs(sum / (double)sm_plan_positions(&plan) - mean) < 1e-6);
+}
+
+/* a: 80, b: 30, c: 10 of 120. */
+static void weights_of_classes_are_natural_over_drawn_probability(void **state) {
+    (void)state;
+    static const struct {
+        const char *method;
+        double mean;
+    } cases[] = {
+        {"RandomOverSampler: {}", 1},
+        {"RandomUnderSampler: {}", 1},
+        {"RandomUnderSampler: {replacement: true}", 1},
+        {"WeightedSampler: {num_samples: 500}", 1},
+        {"WeightedSampler: {weights: {a: 0.1, c: 7}}", 1},
+        {"RepeatFactor: {threshold: 0.5}", 1},
+        {"ClassBalancedBatches: {n_classes: 2, n_samples: 4}", 1},
+        /* of what is not drawn nothing stands for the share: the mean is that of the others */
+        {"RandomUnderSampler: {sampling_strategy: {b: 0}}", 90 / 120.0},
+        {"WeightedSampler: {weights: {a: 0}}", 40 / 120.0},
+    };
+    struct data d = data_make();
+    write_table(&d);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char rest[200];
+        snprintf(rest, sizeof rest, "rebalance: {%s}\noutput: {batch_size: 8}\n", cases[i].method);
+        open_as(&d, rest);
+        if (data_place(&d, SM_PART_TRAIN, NULL) != 0) fail_msg("%s", d.err.text);
+        for (uint32_t epoch = 0; epoch < 2; epoch++)
+            expect_weights(&d, epoch, cases[i].mean);
+    }
+    open_as(&d, "rebalance: {WeightedSampler: {weights: {a: 0}}}\n");
+    assert_int_equal(data_place(&d, SM_PART_TRAIN, NULL), 0);
+    assert_true(sm_places_account(d.places, 0).weight == 0);
+    open_as(&d, "rebalance: {RandomOverSampler: {}}\nsplit: {val: 0.2}\n");
+    assert_int_equal(data_place(&d, SM_PART_VAL, NULL), 0); /* not rebalanced */
+    expect_weights(&d, 0, 1);
+    open_as(&d, "");
+    assert_int_equal(data_place(&d, SM_PART_TRAIN, NULL), 0);
+    expect_weights(&d, 0, 1);
+    data_done(&d);
+}
+
+/* Column w is i % 5 / 2: 0, 0.5, 1, 1.5, 2. */
+static void weights_of_rows_undo_the_column_by_which_they_are_drawn(void **state) {
+    (void)state;
+    struct data d = data_make();
+    write_table(&d);
+    open_as(&d, "rebalance: {WeightedSampler: {weights: w, num_samples: 3000}}\n");
+    if (data_place(&d, SM_PART_TRAIN, NULL) != 0) fail_msg("%s", d.err.text);
+    double sum = 0;
+    for (uint32_t epoch = 0; epoch < 20; epoch++) {
+        const struct sm_plan plan = plan_of(&d, epoch, 1);
+        for (uint64_t i = 0; i < 3000; i++) {
+            const struct sm_placed at = sm_places_at(d.places, &plan, i);
+            const double w = (double)(at.sample % 5) * 0.5, want = (1.0 / ROWS) / (w / ROWS);
+            assert_true(w > 0 && fabs((double)at.weight / want - 1) < 1e-6);
+            sum += (double)at.weight;
+        }
+    }
+    /* a fifth of the rows has weight 0 and is never drawn */
+    assert_true(fabs(sum / (20 * 3000) - 0.8) < 0.002);
     data_done(&d);
 }
 
@@ -244,13 +323,15 @@ static void a_column_of_weights_that_is_none_is_refused_by_row(void **state) {
         {"x,w,y\n1,1,a\n2,-3,b\n", "row 1 in column 'w' is -3"},
         {"x,w,y\n1,,a\n2,3,b\n", "row 0 in column 'w' is "},
         {"x,w,y\n1,0,a\n2,0,b\n", "the weights in column 'w' are all 0"},
+        {"x,w,y\n1,1e308,a\n2,1e308,b\n", "the weights in column 'w' add up to inf"},
         {"x,w,y\n1,u,a\n2,v,b\n", "'w', which is no column of numbers"},
         {"x,v,y\n1,1,a\n2,2,b\n", "'w', which is no column of numbers"},
     };
     struct data d = data_make();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         scratch_text(&d.s, "t.csv", cases[i].table);
-        open_as(&d, "rebalance: {WeightedSampler: {weights: w}}\n");
+        data_open(&d, "t.csv", ", format: csv, label: y, float64: true",
+                  "rebalance: {WeightedSampler: {weights: w}}\n");
         assert_int_equal(data_place(&d, SM_PART_TRAIN, NULL), -1);
         if (strstr(d.err.text, cases[i].says) == NULL)
             fail_msg("'%s' is not in: %s", cases[i].says, d.err.text);
@@ -266,6 +347,8 @@ int main(void) {
         cmocka_unit_test(a_class_that_a_split_would_empty_is_named),
         cmocka_unit_test(an_epoch_holds_each_sample_of_its_part_once_for_each_copy),
         cmocka_unit_test(an_epoch_is_what_its_account_says),
+        cmocka_unit_test(weights_of_classes_are_natural_over_drawn_probability),
+        cmocka_unit_test(weights_of_rows_undo_the_column_by_which_they_are_drawn),
         cmocka_unit_test(the_held_out_part_is_never_rebalanced),
         cmocka_unit_test(batches_stand_together_whatever_the_order_and_the_copies),
         cmocka_unit_test(a_column_of_weights_that_is_none_is_refused_by_row),

@@ -53,7 +53,8 @@ static struct sm_row_record record(size_t i) {
                                   .copy = (uint32_t)(i / 30),
                                   .parent = synthetic ? (int64_t)i : -1,
                                   .neighbour = synthetic ? (int64_t)i + 7 : -1,
-                                  .gap = synthetic ? (double)i / 41 : NAN};
+                                  .gap = synthetic ? (double)i / 41 : NAN,
+                                  .weight = (float)(i + 1) / 7};
 }
 
 static struct sm_part_name write_part(const char *dir, const struct sm_row_format *f,
@@ -289,6 +290,30 @@ static void every_number_reads_back_in_the_fewest_digits(void **state) {
     }
 }
 
+static void weights_are_the_last_column_and_read_back_equal(void **state) {
+    (void)state;
+    static const char script[] =
+        "import numpy as np, csv\n"
+        "a = np.load('shard-000000.npy')\n"
+        "assert a.dtype.names[-2:] == ('gap', 'weight') and a.dtype['weight'] == np.float32\n"
+        "want = (np.arange(25) + 1).astype('f4') / np.float32(7)\n"
+        "assert np.array_equal(a['weight'], want) and a['row'][3] == 1003\n"
+        "lines = list(csv.reader(open('shard-000000.csv', newline='')))\n"
+        "assert lines[0][-2:] == ['gap', 'weight'] and lines[7][-1] == '1', lines[7]\n"
+        "assert [np.float32(line[-1]) for line in lines[1:]] == list(want)\n";
+    struct scratch s = scratch_make();
+    for (int format = SM_SHARD_CSV; format <= SM_SHARD_NPY; format++) {
+        struct sm_row_format f = format_of((enum sm_shard_format)format, true);
+        f.weight = true;
+        write_shards(s.dir, &f, 10);
+    }
+    scratch_text(&s, "check.py", script);
+    char command[1024];
+    snprintf(command, sizeof command, "cd %s && /usr/bin/python3 -B check.py", s.dir);
+    assert_int_equal(system(command), 0);
+    scratch_remove(&s);
+}
+
 /* A pipeline of float64 columns may leave as float32, and the other way round. */
 static void elements_are_converted_to_what_leaves(void **state) {
     (void)state;
@@ -333,6 +358,7 @@ int main(void) {
         cmocka_unit_test(pythons_csv_module_reads_the_same_numbers_and_words),
         cmocka_unit_test(numpy_loads_a_shard_as_one_array_of_records),
         cmocka_unit_test(every_number_reads_back_in_the_fewest_digits),
+        cmocka_unit_test(weights_are_the_last_column_and_read_back_equal),
         cmocka_unit_test(elements_are_converted_to_what_leaves),
         cmocka_unit_test(a_plain_job_has_no_columns_of_rebalancing),
     };

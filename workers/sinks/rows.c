@@ -95,6 +95,7 @@ static void csv_header(struct sm_buf *b, const struct sm_row_format *f) {
     csv_text(b, f->row_name);
     if (f->copy) sm_buf_text(b, ",copy");
     if (f->parents) sm_buf_text(b, ",parent,neighbour,gap");
+    if (f->weight) sm_buf_text(b, ",weight");
     sm_buf_add(b, "\n", 1);
 }
 
@@ -202,6 +203,10 @@ static void csv_row(struct sm_buf *b, const struct sm_row_format *f, const struc
         sm_buf_add(b, ",", 1);
         csv_number(b, record->gap, true);
     }
+    if (f->weight) {
+        sm_buf_add(b, ",", 1);
+        csv_number(b, (double)record->weight, false);
+    }
     sm_buf_add(b, "\n", 1);
 }
 
@@ -212,10 +217,11 @@ static void npy_header(struct sm_buf *b, const struct sm_row_format *f, uint64_t
     sm_buf_init(&text, PIECE_BYTES);
     sm_buf_printf(
         &text,
-        "{'descr': [('features', '<f%d', (%zu,)), ('label', '<i8'), ('%s', '<i8')%s%s], "
+        "{'descr': [('features', '<f%d', (%zu,)), ('label', '<i8'), ('%s', '<i8')%s%s%s], "
         "'fortran_order': False, 'shape': (%" PRIu64 ",), }",
         f->is_double ? 8 : 4, f->schema->n, f->row_name, f->copy ? ", ('copy', '<i8')" : "",
-        f->parents ? ", ('parent', '<i8'), ('neighbour', '<i8'), ('gap', '<f8')" : "", rows);
+        f->parents ? ", ('parent', '<i8'), ('neighbour', '<i8'), ('gap', '<f8')" : "",
+        f->weight ? ", ('weight', '<f4')" : "", rows);
     while ((NPY_START + text.len + 1) % NPY_ALIGN != 0)
         sm_buf_add(&text, " ", 1);
     sm_buf_add(&text, "\n", 1);
@@ -251,8 +257,10 @@ static void npy_row(struct sm_buf *b, const struct sm_row_format *f, const struc
     sm_buf_add(b, &label, sizeof label);
     sm_buf_add(b, &r->row, sizeof r->row);
     if (f->copy) sm_buf_add(b, &copy, sizeof copy);
-    if (!f->parents) return;
-    sm_buf_add(b, &r->parent, sizeof r->parent);
-    sm_buf_add(b, &r->neighbour, sizeof r->neighbour);
-    sm_buf_add(b, &r->gap, sizeof r->gap);
+    if (f->parents) {
+        sm_buf_add(b, &r->parent, sizeof r->parent);
+        sm_buf_add(b, &r->neighbour, sizeof r->neighbour);
+        sm_buf_add(b, &r->gap, sizeof r->gap);
+    }
+    if (f->weight) sm_buf_add(b, &r->weight, sizeof r->weight);
 }

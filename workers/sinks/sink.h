@@ -49,6 +49,7 @@ struct sm_row_format {
     const char *row_name; /* the column of sm_row_record.row: "row"; of images "sample" */
     bool copy;            /* samples come more than once: a column says which copy it is */
     bool parents;         /* rows may be synthetic: parent, neighbour and gap */
+    bool weight;          /* importance weights */
     struct sm_plan plan;  /* says where shards begin and how long they are */
 };
 /* Where a row comes from. */
@@ -57,15 +58,17 @@ struct sm_row_record {
     uint32_t label, copy;
     int64_t parent, neighbour; /* rows in the source; -1: not synthetic */
     double gap;                /* row = parent + gap x (neighbour - parent); NaN: not synthetic */
+    float weight;
 };
 /* A part of rows. Of csv the first part of a shard starts with the names of its columns; of npy
  * with the array's header, so that parts joined are one array of records:
  *
- *   csv  the schema's columns, label, row[, copy][, parent, neighbour, gap]
+ *   csv  the schema's columns, label, row[, copy][, parent, neighbour, gap][, weight]
  *        RFC 4180, lines end in LF; numbers in the shortest form that reads back equal, categories
  *        and classes as their words, missing cells empty
  *   npy  features float[columns] (a category is its index, a missing cell NaN), label int64 (the
- *        class's index), row int64[, copy int64][, parent int64, neighbour int64, gap float64] */
+ *        class's index), row int64[, copy int64][, parent int64, neighbour int64, gap float64]
+ *        [, weight float32] */
 int sm_part_open_rows(struct sm_part **gives, const char *dir, const struct sm_part_name *name,
                       const struct sm_row_format *format, struct sm_err *err);
 /* Appends rows->n rows; records has as many. The rows' columns are the schema's. */

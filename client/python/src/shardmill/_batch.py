@@ -78,7 +78,9 @@ class Batch(Mapping[str, Any]):
     label     (N,) int64              the class, an index into `Loader.classes`
     index     (N,) uint64             which sample of the dataset it is
     padding   (N,) bool               True: repeated from the start of the epoch's order, to fill the last batch
-    weight    (N,) float32            with `Loader(weights=True)` alone: see `Loader.log_prior_shift`
+    weight    (N,) float32            each sample's importance weight, natural probability / that of being drawn:
+                                      when the pipeline says `output: {weights: true}`, then 0 of padding, or with
+                                      `Loader(weights=True)`
     ========= ======================= ================================================================
 
     Arrays are read-only and lie in shared memory or in a receive buffer, on 64-byte boundaries. The next iteration, or
@@ -111,7 +113,9 @@ class Batch(Mapping[str, Any]):
             "index": array(lease, view.index, (n,), np.dtype(np.uint64)),
             "padding": (flags & _library.FLAG_PADDING) != 0,
         }
-        if weights is not None:  # of each class
+        if view.weight:
+            self._arrays["weight"] = array(lease, view.weight, (n,), np.dtype(np.float32))
+        elif weights is not None:  # of each class
             self._arrays["weight"] = weights[self._arrays["label"]]
             self._arrays["weight"].flags.writeable = False
         self._keys = tuple(self._arrays)
@@ -153,8 +157,8 @@ class Batch(Mapping[str, Any]):
         if key is None or key == self.tensor:
             address, shape, dtype, size = self._place
             return Exported(np.frombuffer(buffer(self._lease, address, size), dtype).reshape(shape))
-        if key in ("label", "index"):
-            return Exported(self._arrays[key].copy())
+        if key in ("label", "index", "weight") and key in self._keys:
+            return Exported(np.array(self._arrays[key]))
         raise KeyError(key)
 
     def __dlpack__(self, **options: Any) -> Any:

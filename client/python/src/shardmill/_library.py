@@ -12,7 +12,7 @@ import shutil
 from ctypes import POINTER, c_char, c_char_p, c_int, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
 from typing import Iterator, Optional
 
-API_VERSION = 1
+API_VERSION = 2
 NEXT_BATCH, NEXT_EPOCH_END, NEXT_JOB_END = 1, 2, 3
 UINT8, FLOAT32, FLOAT16, BFLOAT16, FLOAT64 = 0, 1, 2, 3, 4
 FLAG_PADDING, FLAG_SUBSTITUTE = 1, 2
@@ -111,6 +111,7 @@ class BatchView(ctypes.Structure):
         ("index", c_void_p),
         ("position", c_void_p),
         ("flags", c_void_p),
+        ("weight", c_void_p),
         ("digest", c_char * 40),
         ("handle", c_void_p),
     ]

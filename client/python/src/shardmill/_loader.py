@@ -65,7 +65,10 @@ class Loader:
             a warning in the log after 10 s, 20 s, 40 s…
         open_timeout: Seconds to find the broker.
         verbose: Embedded: let the server's messages through to stderr.
-        weights: Batches have `weight`, each sample's importance weight, which is its class's: see `log_prior_shift`.
+        weights: Batches must have `weight`, each sample's importance weight. They have it, whatever this says, when the
+            pipeline says `output: {weights: true}`. Else it is the weight of the sample's class, from counts: see
+            `log_prior_shift`. By a column of weights (WeightedSampler) each sample has its own, and without that key of the
+            pipeline the first use fails and says so.
 
     Raises (here or at the first use):
         ShardmillError: what broker or library said. `code` tells the kind; of these kinds it is a class of its own: TimedOutError
@@ -189,9 +192,9 @@ class Loader:
 
     def log_prior_shift(self) -> np.ndarray:
         """log(share in the dataset) - log(share in an epoch) of each class, float64: added to a model's logits it undoes what
-        rebalancing did to the classes' priors. 0 without rebalancing, NaN for a class that is never drawn. With
-        `weights=True` every batch has `weight`, its exponential for each sample: a loss that is weighted with it estimates the
-        loss over the dataset as it is."""
+        rebalancing did to the classes' priors. 0 without rebalancing, NaN for a class that is never drawn. Its exponential
+        is the importance weight of a class's samples, unless they are drawn by a column of weights. A loss that is weighted with `batch["weight"]`
+        estimates the loss over the dataset as it is."""
         return _log_prior_shift(self._opened())
 
     # ---- checkpoints ----
@@ -266,6 +269,8 @@ class Loader:
     # ---- inside ----
 
     def _class_weights(self, session: Session) -> Optional[np.ndarray]:
+        if self._info.get("weights") == "in_batches":
+            return None
         if self._weights_wanted and self._weights is None:
             self._weights = np.exp(_log_prior_shift(session)).astype(np.float32)
         return self._weights
@@ -313,6 +318,9 @@ class Loader:
                           transport=self._transport)
         try:
             self._info = session.info()
+            if self._weights_wanted and self._info.get("weights") == "by_sample":
+                raise ShardmillError(f"job '{job}' draws each sample by a weight of its own, so the counts of classes do not tell "
+                                     "its importance weight (hint: output: {weights: true} in the pipeline file)")
             self._token = session.state()
             self._session = session
         except BaseException:  # Ctrl-C: else this rank would be taken

@@ -29,7 +29,7 @@ class Batch(_batch.Batch):
     label     (N,) int64              a copy
     index     (N,) int64              a copy
     padding   (N,) bool               a copy: loss[~padding] leaves out what only fills the last batch
-    weight    (N,) float32            with `Loader(weights=True)` alone: (loss * weight).mean()
+    weight    (N,) float32            a copy, where shardmill.Batch has it: (loss * weight).mean()
     ========= ======================= ====================================================================
 
     PyTorch has no read-only tensors, but the image's memory is read-only: an in-place operation on it ends the process with
