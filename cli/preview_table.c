@@ -91,9 +91,8 @@ static int make(struct table_preview *t, struct sm_err *err) {
     for (size_t i = 0; i < t->n; i++) {
         struct sm_rows from = row_of(&t->in, i), to = row_of(&t->out, i);
         t->faults[i].bad = &t->bad[i];
-        if (sm_table_read(t->table, &t->placed[i].sample, 0, 1, &from, err) < 0) return -1;
-        if (t->placed[i].synthetic && sm_synthesize(t->v->places, t->table, &t->v->neighbours,
-                                                    &t->placed[i], &from, 0, err) < 0)
+        if (sm_placed_rows(t->v->places, t->table, &t->v->neighbours, &t->placed[i], &from, err) <
+            0)
             return -1;
         if (sm_features_apply(t->features, &from, &to, &t->faults[i], err) < 0) return -1;
     }

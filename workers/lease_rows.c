@@ -30,7 +30,7 @@ struct lease_rows {
     struct sm_rows in, out; /* of `block` rows */
     struct row_place *places;
     struct sm_placed *placed; /* of them, as they are found */
-    uint64_t *samples;        /* before that: positions */
+    uint64_t *positions;      /* before that */
     struct sm_row_record *records;
     uint8_t *bad;
 };
@@ -49,10 +49,10 @@ int lease_rows_start(struct sm_lease *l, struct sm_err *err) {
     if (r->block > l->range.count) r->block = l->range.count;
     r->places = calloc(r->block, sizeof *r->places);
     r->placed = calloc(r->block, sizeof *r->placed);
-    r->samples = calloc(r->block, sizeof *r->samples);
+    r->positions = calloc(r->block, sizeof *r->positions);
     r->records = calloc(r->block, sizeof *r->records);
     r->bad = calloc(r->block, 1);
-    if (r->places == NULL || r->placed == NULL || r->samples == NULL || r->records == NULL ||
+    if (r->places == NULL || r->placed == NULL || r->positions == NULL || r->records == NULL ||
         r->bad == NULL)
         return sm_fail(err, SM_E_MEMORY, "out of memory");
     if (sm_rows_alloc(&r->in, r->block, in->n, in->is_double, err) != 0) return -1;
@@ -66,7 +66,7 @@ void lease_rows_free(struct sm_lease *l) {
     sm_rows_free(&r->out);
     free(r->places);
     free(r->placed);
-    free(r->samples);
+    free(r->positions);
     free(r->records);
     free(r->bad);
     free(r);
@@ -93,30 +93,13 @@ static void places_read(const struct sm_lease *l) {
     for (size_t i = 0; i < r->n; i++) {
         const uint64_t at = l->range.first + l->done + i;
         r->places[i] = (struct row_place){.position = at % positions, .padding = at >= positions};
-        r->samples[i] = at % positions;
+        r->positions[i] = at % positions;
     }
-    sm_places_many(l->job.places, &l->job.plan, r->samples, r->n, r->placed);
+    sm_places_many(l->job.places, &l->job.plan, r->positions, r->n, r->placed);
     for (size_t i = 0; i < r->n; i++) {
         r->places[i].placed = r->placed[i];
         if (r->places[i].padding) r->places[i].placed.weight = 0;
     }
-}
-
-/* Fills in with the rows of the places from first on; synthetic ones are mixed. */
-static int rows_read(struct sm_lease *l, size_t n, struct sm_err *err) {
-    struct lease_rows *r = l->rows;
-    struct sm_rows in = r->in;
-    in.n = n;
-    for (size_t i = 0; i < n; i++)
-        r->samples[i] = r->places[i].placed.sample;
-    if (sm_table_read(l->job.table, r->samples, 0, n, &in, err) != 0) return -1;
-    for (size_t i = 0; i < n; i++) {
-        struct sm_placed *p = &r->places[i].placed;
-        if (!p->synthetic || r->places[i].tries > 0) continue;
-        if (sm_synthesize(l->job.places, l->job.table, l->job.neighbours, p, &in, i, err) != 0)
-            return -1;
-    }
-    return 0;
 }
 
 static int block_make(struct sm_lease *l, struct sm_err *err) {
@@ -125,7 +108,7 @@ static int block_make(struct sm_lease *l, struct sm_err *err) {
     struct sm_row_faults faults = {.bad = r->bad};
     in.n = out.n = r->n;
     memset(r->bad, 0, r->n);
-    if (rows_read(l, r->n, err) != 0 ||
+    if (sm_placed_rows(l->job.places, l->job.table, l->job.neighbours, r->placed, &in, err) != 0 ||
         sm_features_apply(l->job.features, &in, &out, &faults, err) != 0)
         return -1;
     for (size_t i = 0; i < r->n && l->n_skip > 0; i++)
@@ -148,9 +131,7 @@ static int row_make(struct sm_lease *l, size_t i, struct sm_row_faults *faults,
     int failed = sm_rows_alloc(&out, 1, out_schema->n, out_schema->is_double, err);
     if (!failed) {
         struct sm_placed *p = &r->places[i].placed;
-        failed = sm_table_read(l->job.table, &p->sample, 0, 1, &in, err);
-        if (!failed && p->synthetic && r->places[i].tries == 0)
-            failed = sm_synthesize(l->job.places, l->job.table, l->job.neighbours, p, &in, 0, err);
+        failed = sm_placed_rows(l->job.places, l->job.table, l->job.neighbours, p, &in, err);
         if (!failed) failed = sm_features_apply(l->job.features, &in, &out, faults, err);
         if (!failed && faults->n_bad == 0)
             memcpy((uint8_t *)r->out.data + i * out_schema->n * sm_rows_element(&out), out.data,

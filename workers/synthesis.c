@@ -1,4 +1,4 @@
-/* The arithmetic of synthetic rows. */
+/* Rows of an epoch as they stand in the table, and the arithmetic of synthetic ones. */
 #include "workers/synthesis.h"
 
 #include "lib/rng.h"
@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STREAM_NOISE = 0x53590001, SHORT_ROW_BYTES = 16 << 10 };
+enum { STREAM_NOISE = 0x53590001, SHORT_ROW_BYTES = 16 << 10, PIECE_ROWS = 1024 };
+/* How many rows ahead memory is asked for, and how much of each; the processor guesses the rest. */
+enum { AHEAD = 2, FETCH_BYTES = 1024, LINE_BYTES = 64 };
 
 /* scikit-learn contrib's smoothed bootstrap: normal noise, as wide as the class spreads in each
  * column (the array "scales", classes x columns). */
@@ -63,35 +65,43 @@ static int rows_near(const struct sm_places *places, struct sm_table *table,
     return failed;
 }
 
-/* Numbers go the way from the parent towards the neighbour; categories are voted on when there is
- * `near`. */
-static void row_mix(const struct sm_schema *schema, double gap, const struct sm_rows *to,
-                    const struct sm_rows *near, struct sm_rows *rows, size_t i) {
-    const size_t n = schema->n;
-    if (near != NULL) {
-        for (size_t k = 0; k < n; k++) {
-            const double from = sm_rows_cell(rows, i, k);
-            sm_rows_put(rows, i, k,
-                        schema->columns[k].kind == SM_COLUMN_CATEGORY
-                            ? voted(near, k, schema->columns[k].n_categories)
-                            : from + gap * (sm_rows_cell(to, 0, k) - from));
-        }
-    } else if (rows->is_double) {
-        double *row = rows->f64 + i * n;
-        for (size_t k = 0; k < n; k++)
-            row[k] += gap * (to->f64[k] - row[k]);
-    } else {
-        sm_rows_mix(rows->f32 + i * n, to->f32, n, gap);
+/* Row i of rows lies on the way from one row to another. */
+static void row_mix(const void *from, const void *to, double gap, struct sm_rows *rows, size_t i) {
+    const size_t n = rows->columns;
+    if (!rows->is_double) {
+        sm_rows_mix(from, to, n, gap, rows->f32 + i * n);
+        return;
+    }
+    const double *x = from, *y = to;
+    double *row = rows->f64 + i * n;
+    for (size_t k = 0; k < n; k++)
+        row[k] = x[k] + gap * (y[k] - x[k]);
+}
+
+/* The same of a row whose categories are voted on. */
+static void row_mix_vote(const struct sm_schema *schema, double gap, const struct sm_rows *to,
+                         const struct sm_rows *near, struct sm_rows *rows, size_t i) {
+    for (size_t k = 0; k < schema->n; k++) {
+        const double from = sm_rows_cell(rows, i, k);
+        sm_rows_put(rows, i, k,
+                    schema->columns[k].kind == SM_COLUMN_CATEGORY
+                        ? voted(near, k, schema->columns[k].n_categories)
+                        : from + gap * (sm_rows_cell(to, 0, k) - from));
     }
 }
 
-int sm_synthesize(const struct sm_places *places, struct sm_table *table,
-                  const struct sm_artifact *neighbours, const struct sm_placed *p,
-                  struct sm_rows *rows, size_t i, struct sm_err *err) {
+static bool are_known(const struct sm_artifact *learned) {
+    return learned != NULL && sm_artifact_find(learned, "neighbours") != NULL;
+}
+
+/* Row i of rows holds the parent already. */
+static int synthesize(const struct sm_places *places, struct sm_table *table,
+                      const struct sm_artifact *learned, const struct sm_placed *p,
+                      struct sm_rows *rows, size_t i, struct sm_err *err) {
     const struct sm_schema *schema = sm_index_schema(sm_places_index(places));
     const struct sm_method *method = sm_method_of(sm_places_pipeline(places)->rebalance);
-    if (method->neighbours == NULL) return noise_add(places, neighbours, p, rows, i, err);
-    if (neighbours == NULL || sm_artifact_find(neighbours, "neighbours") == NULL)
+    if (method->neighbours == NULL) return noise_add(places, learned, p, rows, i, err);
+    if (!are_known(learned))
         return sm_fail(err, SM_E_MISSING, "neighbours are not known (hint: shardmill fit)");
     /* most rows are short, and a row is made for each of many */
     _Alignas(64) char shorter[SHORT_ROW_BYTES];
@@ -100,10 +110,66 @@ int sm_synthesize(const struct sm_places *places, struct sm_table *table,
     to.data = shorter;
     int failed = is_short ? 0 : sm_rows_alloc(&to, 1, schema->n, schema->is_double, err);
     if (!failed) failed = sm_table_read(table, &p->neighbour, 0, 1, &to, err);
+    if (!failed && method->mixed) failed = rows_near(places, table, learned, p, schema, &near, err);
     if (!failed && method->mixed)
-        failed = rows_near(places, table, neighbours, p, schema, &near, err);
-    if (!failed) row_mix(schema, p->gap, &to, method->mixed ? &near : NULL, rows, i);
+        row_mix_vote(schema, p->gap, &to, &near, rows, i);
+    else if (!failed)
+        row_mix((const char *)rows->data + i * schema->n * sm_rows_element(rows), to.data, p->gap,
+                rows, i);
     if (!is_short) sm_rows_free(&to);
     sm_rows_free(&near);
     return failed;
+}
+
+/* Reads the rows of places, parents of synthetic ones too, and makes those of them. */
+static int rows_read(const struct sm_places *places, struct sm_table *table,
+                     const struct sm_artifact *learned, const struct sm_placed *placed,
+                     struct sm_rows *rows, struct sm_err *err) {
+    uint64_t samples[PIECE_ROWS];
+    for (size_t i = 0; i < rows->n; i++)
+        samples[i] = placed[i].sample;
+    int failed = sm_table_read(table, samples, 0, rows->n, rows, err);
+    for (size_t i = 0; !failed && i < rows->n; i++)
+        if (placed[i].synthetic)
+            failed = synthesize(places, table, learned, &placed[i], rows, i, err);
+    return failed;
+}
+
+/* Asks for both ends of a row that is soon to be made: they lie anywhere in the table, and waiting
+ * for them takes longer than the arithmetic. */
+static void ends_fetch(struct sm_table *table, const struct sm_placed *p, size_t row_bytes) {
+    const char *from = sm_table_lend(table, p->sample), *to = sm_table_lend(table, p->neighbour);
+    for (size_t at = 0; at < row_bytes && at < FETCH_BYTES; at += LINE_BYTES) {
+        __builtin_prefetch(from + at);
+        __builtin_prefetch(to + at);
+    }
+}
+
+int sm_placed_rows(const struct sm_places *places, struct sm_table *table,
+                   const struct sm_artifact *learned, const struct sm_placed *placed,
+                   struct sm_rows *rows, struct sm_err *err) {
+    const struct sm_op_node *node = sm_places_pipeline(places)->rebalance;
+    const struct sm_method *method = node != NULL ? sm_method_of(node) : NULL;
+    const size_t row_bytes = rows->columns * sm_rows_element(rows);
+    /* what lies between two rows that are in memory is made without a copy of either */
+    const bool mixes = method != NULL && method->neighbours != NULL && !method->mixed &&
+                       are_known(learned) && rows->n > 0 &&
+                       sm_table_lend(table, placed->sample) != NULL;
+    for (size_t i = 0, k; i < rows->n; i += k) {
+        const struct sm_placed *p = placed + i;
+        k = 1;
+        if (mixes && p->synthetic) {
+            if (i + AHEAD < rows->n && p[AHEAD].synthetic) ends_fetch(table, p + AHEAD, row_bytes);
+            row_mix(sm_table_lend(table, p->sample), sm_table_lend(table, p->neighbour), p->gap,
+                    rows, i);
+            continue;
+        }
+        while (i + k < rows->n && k < PIECE_ROWS && !(mixes && p[k].synthetic))
+            k++;
+        struct sm_rows part = *rows;
+        part.n = k;
+        part.data = (char *)rows->data + i * row_bytes;
+        if (rows_read(places, table, learned, p, &part, err) != 0) return -1;
+    }
+    return 0;
 }

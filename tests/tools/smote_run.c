@@ -64,21 +64,16 @@ static int epoch_make(const struct sm_places *places, struct sm_table *table,
                                  .seed = (uint64_t)sm_places_pipeline(places)->seed,
                                  .shard_samples = 1000};
     struct sm_placed placed[BLOCK];
-    uint64_t samples[BLOCK];
+    uint64_t positions[BLOCK];
     struct sm_rows block;
     if (sm_rows_alloc(&block, BLOCK, s->n, s->is_double, err) != 0) return -1;
     *sum = 0;
     for (uint64_t first = 0; first < n; first += BLOCK) {
         block.n = n - first < BLOCK ? (size_t)(n - first) : BLOCK;
-        for (size_t i = 0; i < block.n; i++) {
-            placed[i] = sm_places_at(places, &plan, first + i);
-            samples[i] = placed[i].sample;
-        }
-        if (sm_table_read(table, samples, 0, block.n, &block, err) != 0) return -1;
         for (size_t i = 0; i < block.n; i++)
-            if (placed[i].synthetic &&
-                sm_synthesize(places, table, learned, &placed[i], &block, i, err) != 0)
-                return -1;
+            positions[i] = first + i;
+        sm_places_many(places, &plan, positions, block.n, placed);
+        if (sm_placed_rows(places, table, learned, placed, &block, err) != 0) return -1;
         for (size_t i = 0; i < block.n * s->n; i += 97)
             *sum += s->is_double ? block.f64[i] : (double)block.f32[i];
     }

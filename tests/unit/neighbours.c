@@ -115,6 +115,15 @@ static double next_to_nothing(uint64_t *state) {
 static double beyond_float(uint64_t *state) {
     return random_unit(state) * 1e100;
 }
+static double in_two_heaps(uint64_t *state) {
+    return (random_unit(state) < 0.5 ? 1e6 : -1e6) + random_unit(state);
+}
+static double beside_an_outlier(uint64_t *state) {
+    return random_unit(state) < 0.002 ? 1e8 : random_unit(state);
+}
+static double at_the_ends_of_float(uint64_t *state) {
+    return random_unit(state) < 0.5 ? random_unit(state) * 3e19 : random_unit(state) * 1e-19;
+}
 static double of_all_sizes(uint64_t *state) {
     return ldexp(random_unit(state) - 0.5, (int)(random_unit(state) * 60) - 30);
 }
@@ -125,9 +134,11 @@ static void neighbours_equal_those_of_a_plain_search(void **state) {
         double (*make)(uint64_t *);
         size_t columns;
         bool wide_only; /* not a number in float32 */
-    } cases[] = {{spread_out, 7, false},    {spread_out, 1, false},      {on_a_grid, 2, false},
-                 {far_from_zero, 5, false}, {next_to_nothing, 4, false}, {beyond_float, 4, true},
-                 {of_all_sizes, 3, false}};
+    } cases[] = {
+        {spread_out, 7, false},    {spread_out, 1, false},          {on_a_grid, 2, false},
+        {far_from_zero, 5, false}, {next_to_nothing, 4, false},     {beyond_float, 4, true},
+        {of_all_sizes, 3, false},  {in_two_heaps, 1, false},        {beside_an_outlier, 5, false},
+        {spread_out, 70, false},   {at_the_ends_of_float, 2, false}};
     struct data d = data_make();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         write_numbers(&d, 610, 600, cases[i].columns, cases[i].make);
@@ -245,9 +256,7 @@ static struct sm_plan plan_of(const struct data *d, uint32_t epoch, uint32_t cop
 /* The row at a position, made. */
 static void row_make(struct data *d, const struct sm_artifact *a, const struct sm_placed *at,
                      struct sm_rows *row) {
-    if (sm_table_read(d->table, &at->sample, 0, 1, row, &d->err) != 0 ||
-        (at->synthetic && sm_synthesize(d->places, d->table, a, at, row, 0, &d->err) != 0))
-        fail_msg("%s", d->err.text);
+    if (sm_placed_rows(d->places, d->table, a, at, row, &d->err) != 0) fail_msg("%s", d->err.text);
 }
 
 static struct sm_rows row_alloc(struct data *d) {
@@ -294,6 +303,51 @@ static void a_synthetic_row_lies_between_its_parent_and_a_neighbour(void **state
         sm_rows_free(&ends[i]);
     sm_rows_free(&row);
     sm_arena_release(&l.arena);
+    data_done(&d);
+}
+
+/* Blocks of all sizes, of rows that lie in memory and of rows that do not. */
+static void a_block_of_places_is_its_rows_one_by_one(void **state) {
+    (void)state;
+    static const char *const methods[] = {"rebalance: {SMOTE: {}}\n", "rebalance: {SMOTENC: {}}\n",
+                                          "rebalance: {RandomOverSampler: {shrinkage: 1}}\n", ""};
+    enum { MOST = 150 };
+    static struct sm_placed places[MOST];
+    static uint64_t positions[MOST];
+    struct data d = data_make();
+    for (int m = 0; m < 8; m++) {
+        struct learned l = {0};
+        struct sm_rows row, rows;
+        if (m % 4 == 1)
+            write_mixed(&d);
+        else
+            write_numbers(&d, 200, 50, 3, spread_out);
+        data_open(&d, "t.csv",
+                  m < 4 ? ", format: csv, label: y" : ", format: csv, label: y, float64: true",
+                  methods[m % 4]);
+        if (m % 4 != 3) assert_int_equal(learn(&d, &l), 0);
+        assert_int_equal(data_place(&d, SM_PART_TRAIN, m % 4 != 3 ? &l.artifact : NULL), 0);
+        const struct sm_schema *s = sm_index_schema(d.index);
+        const struct sm_plan plan = plan_of(&d, 3, 1);
+        const size_t bytes = s->n * (s->is_double ? sizeof(double) : sizeof(float));
+        row = row_alloc(&d);
+        assert_int_equal(sm_rows_alloc(&rows, MOST, s->n, s->is_double, &d.err), 0);
+        for (size_t n = 0; n <= MOST; n += 1 + n / 5) {
+            for (size_t i = 0; i < n; i++)
+                positions[i] = (i * 7 + n) % sm_plan_positions(&plan);
+            sm_places_many(d.places, &plan, positions, n, places);
+            rows.n = n;
+            assert_int_equal(sm_placed_rows(d.places, d.table, &l.artifact, places, &rows, &d.err),
+                             0);
+            for (size_t i = 0; i < n; i++) {
+                row_make(&d, &l.artifact, &places[i], &row);
+                assert_memory_equal(row.data, (const char *)rows.data + i * bytes, bytes);
+            }
+        }
+        sm_rows_free(&row);
+        sm_rows_free(&rows);
+        if (m % 4 != 3) sm_arena_release(&l.arena);
+    }
     data_done(&d);
 }
 
@@ -442,6 +496,7 @@ int main(void) {
         cmocka_unit_test(categories_count_in_distances_as_the_paper_says),
         cmocka_unit_test(a_missing_cell_is_refused_by_column_and_count),
         cmocka_unit_test(a_synthetic_row_lies_between_its_parent_and_a_neighbour),
+        cmocka_unit_test(a_block_of_places_is_its_rows_one_by_one),
         cmocka_unit_test(added_rows_differ_by_copy_and_epoch_and_are_made_alike_again),
         cmocka_unit_test(noise_is_as_wide_as_the_smoothed_bootstraps),
         cmocka_unit_test(categories_of_a_synthetic_row_are_the_neighbours_most_frequent),

@@ -84,11 +84,13 @@ static void cells_are_the_formulas(void **state) {
         for (size_t i = 0; i < ROWS * d; i++)
             same(centred[i], (float)((double)x[i] - a[i % d]));
         sm_rows_narrow(b, d, 1 / 3.0, narrow);
-        memcpy(mixed, x, d * sizeof *x);
-        sm_rows_mix(mixed, x + d, d, 0.3);
+        sm_rows_mix(x, x + d, d, 0.3, mixed);
+        memcpy(centred, x, d * sizeof *x);
+        sm_rows_mix(centred, x + d, d, 0.3, centred); /* in its place */
         for (size_t k = 0; k < d; k++) {
             same(narrow[k], (float)(b[k] * (1 / 3.0)));
             same(mixed[k], (float)((double)x[k] + 0.3 * ((double)x[d + k] - (double)x[k])));
+            same(centred[k], mixed[k]);
         }
     }
 }

@@ -71,7 +71,7 @@ void sm_rows_scatter(double *into, const float *more, size_t n, double factor, c
         into[k] += (double)more[k] + factor * d[k];
 }
 
-void sm_rows_mix(float *row, const float *to, size_t n, double gap) {
-    for (size_t k = has_avx2() ? sm_row_mix_avx2(row, to, n, gap) : 0; k < n; k++)
-        row[k] = (float)((double)row[k] + gap * ((double)to[k] - (double)row[k]));
+void sm_rows_mix(const float *from, const float *to, size_t n, double gap, float *row) {
+    for (size_t k = has_avx2() ? sm_row_mix_avx2(from, to, n, gap, row) : 0; k < n; k++)
+        row[k] = (float)((double)from[k] + gap * ((double)to[k] - (double)from[k]));
 }

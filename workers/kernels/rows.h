@@ -21,7 +21,7 @@ void sm_rows_centre(const float *x, size_t rows, size_t columns, const double *m
 bool sm_rows_finite(const float *x, size_t n);
 /* to = from * factor. */
 void sm_rows_narrow(const double *from, size_t n, double factor, float *to);
-/* row += gap * (to - row), cell by cell. */
-void sm_rows_mix(float *row, const float *to, size_t n, double gap);
+/* row = from + gap * (to - from), cell by cell; row may be from. */
+void sm_rows_mix(const float *from, const float *to, size_t n, double gap, float *row);
 /* into += more + factor * d: a row of a scatter matrix in Chan's merge. */
 void sm_rows_scatter(double *into, const float *more, size_t n, double factor, const double *d);

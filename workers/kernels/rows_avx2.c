@@ -89,12 +89,12 @@ AVX2 size_t sm_row_scatter_avx2(double *into, const float *more, size_t n, doubl
     return k;
 }
 
-AVX2 size_t sm_row_mix_avx2(float *row, const float *to, size_t n, double gap) {
+AVX2 size_t sm_row_mix_avx2(const float *from, const float *to, size_t n, double gap, float *row) {
     const __m256d g = _mm256_set1_pd(gap);
     size_t k = 0;
     for (; k + FOUR <= n; k += FOUR) {
-        const __m256d from = four(row + k), d = _mm256_sub_pd(four(to + k), from);
-        _mm_storeu_ps(row + k, _mm256_cvtpd_ps(_mm256_add_pd(from, _mm256_mul_pd(g, d))));
+        const __m256d f = four(from + k), d = _mm256_sub_pd(four(to + k), f);
+        _mm_storeu_ps(row + k, _mm256_cvtpd_ps(_mm256_add_pd(f, _mm256_mul_pd(g, d))));
     }
     return k;
 }
@@ -132,8 +132,8 @@ size_t sm_row_scatter_avx2(double *into, const float *more, size_t n, double fac
     (void)into, (void)more, (void)n, (void)factor, (void)d;
     return 0;
 }
-size_t sm_row_mix_avx2(float *row, const float *to, size_t n, double gap) {
-    (void)row, (void)to, (void)n, (void)gap;
+size_t sm_row_mix_avx2(const float *from, const float *to, size_t n, double gap, float *row) {
+    (void)from, (void)to, (void)n, (void)gap, (void)row;
     return 0;
 }
 #endif

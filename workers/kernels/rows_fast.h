@@ -14,6 +14,6 @@ size_t sm_row_centre_avx2(const float *x, size_t columns, const double *mean, fl
 /* *all becomes false when one of those cells is not finite. */
 size_t sm_row_finite_avx2(const float *x, size_t n, bool *all);
 size_t sm_row_narrow_avx2(const double *from, size_t n, double factor, float *to);
-size_t sm_row_mix_avx2(float *row, const float *to, size_t n, double gap);
+size_t sm_row_mix_avx2(const float *from, const float *to, size_t n, double gap, float *row);
 size_t sm_row_scatter_avx2(double *into, const float *more, size_t n, double factor,
                            const double *d);

@@ -111,6 +111,10 @@ void sm_table_close(struct sm_table **t);
  * order, NULL: first, first + 1, … . SM_E_IO, SM_E_CHANGED as sm_reader_read. */
 int sm_table_read(struct sm_table *t, const uint64_t *samples, uint64_t first, size_t n,
                   struct sm_rows *out, struct sm_err *err);
+/* A row where it lies, as elements of the schema's type: what is made of rows needs no copy of
+ * them. Lends until the table is closed. NULL: the table lies in no memory, and its rows must be
+ * read. */
+const void *sm_table_lend(struct sm_table *t, uint64_t sample);
 
 /* Reads a sample's bytes into the caller's memory (out_max >= entry.length, else SM_E_TOO_LARGE).
  * EIO, ESTALE and the like are tried again with growing pauses, then SM_E_IO; a file whose size or

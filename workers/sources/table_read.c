@@ -85,6 +85,12 @@ int sm_table_read(struct sm_table *t, const uint64_t *samples, uint64_t first, s
                                 : sm_arrays_read(t->arrays, samples, first, n, out, err);
 }
 
+const void *sm_table_lend(struct sm_table *t, uint64_t sample) {
+    assert(sample < t->index->header->samples);
+    if (t->matrix == NULL) map_matrix(t);
+    return t->matrix == NULL ? NULL : t->matrix + sample * row_bytes(t->index);
+}
+
 static uint64_t sample_at(const uint64_t *samples, uint64_t first, size_t i) {
     return samples == NULL ? first + i : samples[i];
 }
