@@ -55,10 +55,16 @@ int sm_open(struct sm_loader **loader, const struct sm_open_options *options) {
     return 0;
 }
 
+/* What a program of that version holds. */
+static size_t view_bytes(const struct sm_loader *l) {
+    return l->api_version < 2 ? offsetof(struct sm_batch_view, weight)
+                              : sizeof(struct sm_batch_view);
+}
+
 int sm_next(struct sm_loader *l, struct sm_batch_view *view, int timeout_ms) {
     struct sm_err err = {0};
-    assert(view != NULL);
-    *view = (struct sm_batch_view){0};
+    assert(l != NULL && view != NULL);
+    memset(view, 0, view_bytes(l));
     if (enter(l, &err) != 0) return fail(l, &err);
     int64_t began = sm_now_ns(), deadline = deadline_of(timeout_ms);
     int rc = 0;
@@ -116,7 +122,8 @@ static int hand_out(struct sm_loader *l, struct sm_batch_view *v) {
     v->index = (const uint64_t *)(const void *)(b->base + h->index);
     v->position = (const uint64_t *)(const void *)(b->base + h->position);
     v->flags = b->base + h->flags;
-    if (h->weight != 0) v->weight = (const float *)(const void *)(b->base + h->weight);
+    if (h->weight != 0 && l->api_version >= 2)
+        v->weight = (const float *)(const void *)(b->base + h->weight);
     memcpy(v->digest, b->digest, sizeof b->digest);
     v->handle = b;
 
@@ -362,7 +369,7 @@ static int fail(struct sm_loader *l, const struct sm_err *err) {
 }
 
 static int options_check(const struct sm_open_options *o, struct sm_err *err) {
-    if (o->api_version != SM_API_VERSION)
+    if (o->api_version < 1 || o->api_version > SM_API_VERSION)
         return sm_fail(err, SM_E_USAGE, "api_version is %u, and this library has %d",
                        o->api_version, SM_API_VERSION);
     if (o->broker == NULL || o->broker[0] == 0 || strlen(o->broker) >= LOADER_ENDPOINT)
@@ -414,6 +421,7 @@ static struct sm_loader *loader_new(const struct sm_open_options *o, struct sm_e
     snprintf(l->broker, sizeof l->broker, "%s", o->broker);
     snprintf(l->job, sizeof l->job, "%s", o->job);
     snprintf(l->client, sizeof l->client, "%016" PRIx64 "%016" PRIx64, random[0], random[1]);
+    l->api_version = o->api_version;
     l->rank = o->rank;
     l->world_size = o->world_size != 0 ? o->world_size : 1;
     l->only_shm = o->transport != NULL && strcmp(o->transport, "shm") == 0;

@@ -106,7 +106,7 @@ struct sm_loader {
     /* of sm_open, constant from then on */
     char broker[LOADER_ENDPOINT], job[256], host[64], client[33];
     struct sm_keys *keys; /* NULL: none */
-    uint32_t rank, world_size;
+    uint32_t api_version, rank, world_size;
     bool only_shm, only_tcp, has_start;
 
     /* what the broker says */

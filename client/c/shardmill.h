@@ -29,7 +29,7 @@ extern "C" {
 #define SM_API
 #endif
 
-enum { SM_API_VERSION = 2 }; /* 2: sm_batch_view.weight */
+enum { SM_API_VERSION = 2 };
 enum sm_tensor_type {
     SM_UINT8 = 0,
     SM_FLOAT32 = 1,
@@ -41,7 +41,7 @@ enum sm_tensor_type {
 struct sm_loader; /* opaque */
 
 struct sm_open_options {
-    uint32_t api_version;      /* SM_API_VERSION */
+    uint32_t api_version;      /* SM_API_VERSION; a program of version 1 goes on as it was */
     const char *broker;        /* "tcp://127.0.0.1:5570", "ipc://…" */
     const char *job;           /* its name or id */
     uint32_t rank, world_size; /* as in torch.distributed; world_size 0 means 1 */
@@ -69,11 +69,12 @@ struct sm_batch_view {
     const uint64_t *index;    /* count: the sample's index in the dataset */
     const uint64_t *position; /* count: in the epoch's order */
     const uint8_t *flags; /* count: 1 padding, 2 stands in for a sample that could not be read */
+    char digest[40];      /* XXH3-128 of the batch, in hex */
+    void *handle;         /* ours */
+    /* since api_version 2: a loader that was opened with 1 does not touch it */
     const float *weight; /* count: importance weights, natural probability / that of being drawn, of
                             what was planned there; 0 of padding. NULL unless the pipeline says
                             output: {weights: true} */
-    char digest[40];     /* XXH3-128 of the batch, in hex */
-    void *handle;        /* ours */
 };
 
 /* What sm_next says. */

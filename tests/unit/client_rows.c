@@ -57,6 +57,29 @@ static void weights_come_with_the_batches_of_a_job_that_has_them(void **state) {
     }
 }
 
+/* A view of version 1 ends where weight begins. */
+static void a_program_of_version_1_is_read_to_as_before(void **state) {
+    (void)state;
+    struct fake *f = fake_new();
+    f->weights = SHARDMILL__WEIGHTS__IN_BATCHES;
+    fake_start(f);
+    struct sm_open_options o = fake_options(f);
+    o.api_version = 1;
+    struct sm_loader *l = fake_open(f, o);
+    struct sm_batch_view v;
+    memset(&v, 0xa5, sizeof v);
+    for (uint64_t step = 0; step < 13; step++) {
+        assert_int_equal(sm_next(l, &v, 10000), SM_NEXT_BATCH);
+        fake_check(f, &v, 0, step * 8);
+        assert_int_equal(sm_release(l, &v), 0);
+    }
+    assert_int_equal(sm_next(l, &v, 10000), SM_NEXT_EPOCH_END);
+    for (size_t i = offsetof(struct sm_batch_view, weight); i < sizeof v; i++)
+        assert_int_equal(((const uint8_t *)&v)[i], 0xa5);
+    sm_close(&l);
+    fake_stop(f);
+}
+
 static void a_job_without_weights_says_where_they_are(void **state) {
     (void)state;
     static const char *const words[] = {"\"weights\":\"by_class\"", "\"weights\":\"by_sample\""};
@@ -142,6 +165,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_batch_of_rows_is_a_matrix),
         cmocka_unit_test(weights_come_with_the_batches_of_a_job_that_has_them),
+        cmocka_unit_test(a_program_of_version_1_is_read_to_as_before),
         cmocka_unit_test(a_job_without_weights_says_where_they_are),
         cmocka_unit_test(classes_are_counted_as_they_are_handed_out),
         cmocka_unit_test(a_job_that_does_not_tell_counts_is_read_all_the_same),

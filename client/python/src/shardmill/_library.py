@@ -111,9 +111,9 @@ class BatchView(ctypes.Structure):
         ("index", c_void_p),
         ("position", c_void_p),
         ("flags", c_void_p),
-        ("weight", c_void_p),
         ("digest", c_char * 40),
         ("handle", c_void_p),
+        ("weight", c_void_p),
     ]
 
 
