@@ -119,8 +119,7 @@ static int file_look(struct sm_arrays *a, struct opened *o, struct sm_err *err) 
     return 0;
 }
 
-/* A fit of a large table under a limit of memory shall not lose it to a mapping. */
-static bool may_map(uint64_t bytes) {
+bool sm_table_may_map(uint64_t bytes) {
     struct rlimit limit;
     return bytes <= LIMITED_MAP_BYTES ||
            (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY);
@@ -129,7 +128,7 @@ static bool may_map(uint64_t bytes) {
 /* A mapping that cannot be had is no failure: rows are then read one by one. */
 static void file_map(struct opened *o) {
     if (o->map != NULL || o->no_map) return;
-    void *map = may_map(o->file->file_bytes)
+    void *map = sm_table_may_map(o->file->file_bytes)
                     ? mmap(NULL, o->file->file_bytes, PROT_READ, MAP_SHARED, o->fd, 0)
                     : MAP_FAILED;
     o->no_map = map == MAP_FAILED;

@@ -5,6 +5,10 @@
 
 struct sm_arrays;
 
+/* Whether a file may be mapped whole: a fit of a large table under a limit of memory shall not lose
+ * it to a mapping. */
+bool sm_table_may_map(uint64_t bytes);
+
 /* root: the dataset's folder; kept as it is. */
 struct sm_arrays *sm_arrays_new(const struct sm_index *index, const char *root);
 void sm_arrays_free(struct sm_arrays *a);

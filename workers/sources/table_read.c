@@ -1,10 +1,10 @@
 /* Rows out of an index: of a csv from its matrix, of npy from the arrays where they lie
- * (table_arrays.c). Runs of rows that follow each other are read at once; the matrix of a small csv
- * is mapped, because a lease gathers its rows one by one. Before: index.c. After: fits and leases.
- */
+ * (table_arrays.c). Runs of rows that follow each other are read at once; a csv's matrix is mapped
+ * when a lease gathers its rows one by one. Before: index.c. After: fits and leases. */
 #include "workers/sources/index_open.h"
 
 #include "lib/fs.h"
+#include "lib/guard.h"
 #include "workers/sources/table_arrays.h"
 
 #include <assert.h>
@@ -12,7 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { MAP_BYTES = 256 << 20 };
+enum { LONG_RUN_BYTES = 64 << 10 }; /* for which the system reads ahead better than a mapping */
 
 struct sm_table {
     const struct sm_index *index;
@@ -65,14 +65,14 @@ void sm_table_close(struct sm_table **tp) {
  */
 static void map_matrix(struct sm_table *t) {
     const struct sm_index *x = t->index;
-    uint64_t bytes = x->header->samples * row_bytes(x);
-    if (t->matrix != NULL || !x->table->has_matrix || bytes > MAP_BYTES) return;
-    t->map_n = (size_t)(SM_INDEX_MATRIX + bytes);
+    const uint64_t bytes = SM_INDEX_MATRIX + x->header->samples * row_bytes(x);
+    if (t->matrix != NULL || !x->table->has_matrix || !sm_table_may_map(bytes)) return;
+    t->map_n = (size_t)bytes;
     t->map = mmap(NULL, t->map_n, PROT_READ, MAP_SHARED, x->fd, 0);
-    if (t->map == MAP_FAILED)
-        t->map = NULL;
-    else
-        t->matrix = (const uint8_t *)t->map + SM_INDEX_MATRIX;
+    if (t->map == MAP_FAILED) t->map = NULL;
+    if (t->map == NULL) return;
+    madvise(t->map, t->map_n, MADV_RANDOM); /* or each row would read many pages ahead */
+    t->matrix = (const uint8_t *)t->map + SM_INDEX_MATRIX;
 }
 
 int sm_table_read(struct sm_table *t, const uint64_t *samples, uint64_t first, size_t n,
@@ -104,23 +104,43 @@ static size_t run_length(const uint64_t *samples, size_t i, size_t n) {
     return k;
 }
 
+struct reading {
+    const struct sm_table *t;
+    const uint64_t *samples;
+    uint64_t first;
+    size_t n;
+    uint8_t *to;
+    struct sm_err *err;
+    int failed;
+};
+
+static int read_run(const struct reading *r, uint64_t sample, size_t bytes, uint8_t *to) {
+    const struct sm_table *t = r->t;
+    const uint64_t at = sample * row_bytes(t->index);
+    if (t->matrix != NULL && (t->map == NULL || bytes < LONG_RUN_BYTES)) {
+        memcpy(to, t->matrix + at, bytes);
+        return 0;
+    }
+    const ssize_t got = sm_fs_pread(t->index->fd, to, bytes, SM_INDEX_MATRIX + at);
+    if (got < 0) return sm_fail_errno(r->err, "cannot read rows from the index");
+    if ((size_t)got == bytes) return 0;
+    return sm_fail(r->err, SM_E_CHANGED, "the index became shorter after it was opened");
+}
+
+static void runs_read(void *context) {
+    struct reading *r = context;
+    const size_t row = row_bytes(r->t->index);
+    for (size_t i = 0, k; i < r->n && r->failed == 0; i += k) {
+        k = run_length(r->samples, i, r->n);
+        const uint64_t sample = sample_at(r->samples, r->first, i);
+        assert(sample + k <= r->t->index->header->samples);
+        r->failed = read_run(r, sample, k * row, r->to + i * row);
+    }
+}
+
 static int read_matrix(const struct sm_table *t, const uint64_t *samples, uint64_t first, size_t n,
                        struct sm_rows *out, struct sm_err *err) {
-    const size_t row = row_bytes(t->index);
-    uint8_t *to = out->data;
-    for (size_t i = 0, k; i < n; i += k) {
-        k = run_length(samples, i, n);
-        uint64_t sample = sample_at(samples, first, i);
-        assert(sample + k <= t->index->header->samples);
-        if (t->matrix != NULL) {
-            memcpy(to + i * row, t->matrix + sample * row, k * row);
-            continue;
-        }
-        ssize_t got =
-            sm_fs_pread(t->index->fd, to + i * row, k * row, SM_INDEX_MATRIX + sample * row);
-        if (got < 0) return sm_fail_errno(err, "cannot read rows from the index");
-        if ((size_t)got < k * row)
-            return sm_fail(err, SM_E_CHANGED, "the index became shorter after it was opened");
-    }
-    return 0;
+    struct reading r = {t, samples, first, n, out->data, err, 0};
+    if (sm_guard(runs_read, &r)) return r.failed;
+    return sm_fail(err, SM_E_CHANGED, "the index became shorter after it was opened");
 }
