@@ -284,15 +284,15 @@ static bool field_equal(const ProtobufCFieldDescriptor *f, const void *a, const 
 }
 
 /* The name of the first field that is another one, or NULL. The name is for people and may change;
- * so may lease_samples, which a client chooses by its number of workers: the job keeps its first
- * cut. Lists, the counts of classes, follow from pipeline and dataset, and so does weights, which
- * an older submitter does not tell. */
+ * so may index_path, since the file has a digest, and lease_samples, which a client chooses by its
+ * number of workers: the job keeps its first cut. Lists, the counts of classes, follow from
+ * pipeline and dataset, and so does weights, which an older submitter does not tell. */
 static const char *spec_differs(const Shardmill__JobSpec *a, const Shardmill__JobSpec *b) {
     const ProtobufCMessageDescriptor *d = &shardmill__job_spec__descriptor;
     for (unsigned i = 0; i < d->n_fields; i++) {
         const char *name = d->fields[i].name;
         if (strcmp(name, "name") == 0 || strcmp(name, "lease_samples") == 0 ||
-            strcmp(name, "weights") == 0)
+            strcmp(name, "weights") == 0 || strcmp(name, "index_path") == 0)
             continue;
         if (d->fields[i].label == PROTOBUF_C_LABEL_REPEATED) continue;
         if (!field_equal(&d->fields[i], a, b)) return name;

@@ -472,10 +472,22 @@ static void a_file_that_is_not_what_its_name_says_is_not_kept(void **state) {
     assert_int_equal(fwrite(bytes, 1, sizeof bytes, f), sizeof bytes);
     fclose(f);
     sm_xxh(bytes, sizeof bytes, index);
+    Shardmill__JobSpec spec = spec_of("/nowhere/index"); /* submitted from a place that is gone */
+    spec.index_digest = index;
+    submit(s, &spec);
+    sm_envelope *e = ask_artifact(s, "", SHARDMILL__ENVELOPE__BODY_REFUSED);
+    assert_int_equal(e->refused->code, SM_E_MISSING);
+    sm_wire_free(&e);
     assert_int_equal(put(s, index, bytes, sizeof bytes, 0, 0, path, &code), sizeof bytes);
     assert_int_equal(put(s, index, bytes, sizeof bytes - 1, 0, 0, path, &code), 0);
     assert_int_equal(put(s, right, bytes, sizeof bytes, 0, 0, path, &code), 0);
     assert_int_equal(code, 0);
+    spec.index_path = path; /* the same job from here */
+    submit(s, &spec);
+    e = ask_artifact(s, "", SHARDMILL__ENVELOPE__BODY_FILE_CHUNK);
+    assert_int_equal(e->file_chunk->total, sizeof bytes);
+    assert_memory_equal(e->file_chunk->data.data, bytes, sizeof bytes);
+    sm_wire_free(&e);
     zmq_close(s);
     run_stop(r);
     snprintf(path, sizeof path, "%s/files/%.20s", r->dir, wrong);
