@@ -4,6 +4,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -188,9 +189,9 @@ def test_submit_jobs_cancel_with_a_broker_that_stays(photos, tmp_path, start):
     start("broker", "--bind", endpoint, "--state", tmp_path / "state")
     start("worker", "--broker", endpoint)
     file = write_pipeline(tmp_path / "p.yaml", photos, name="petals")
-    job = json.loads(good("submit", file, "--broker", endpoint, "--state", tmp_path / "state", "--epochs", 2, "--json").stdout)
+    job = json.loads(good("submit", file, "--broker", endpoint, "--state", tmp_path / "mine", "--epochs", 2, "--json").stdout)
     assert job["samples"] == POSITIONS and job["steps"] == 6 and job["name"] == "petals"
-    again = good("submit", file, "--broker", endpoint, "--state", tmp_path / "state", "--epochs", 2).stdout.strip()
+    again = good("submit", file, "--broker", endpoint, "--state", tmp_path / "mine", "--epochs", 2).stdout.strip()
     assert again == job["job"], "the same file again is the same job"
     listed = [json.loads(line) for line in good("jobs", "--json", "--broker", endpoint).stdout.splitlines()]
     assert [(j["job"], j["name"], j["state"]) for j in listed] == [(job["job"], "petals", "running")]
@@ -201,7 +202,9 @@ def test_submit_jobs_cancel_with_a_broker_that_stays(photos, tmp_path, start):
     assert "cancelled" in good("jobs", "--broker", endpoint).stdout
     refused = run("read", "petals", "--broker", endpoint, "--timeout", 10)
     assert refused.returncode == 1 and "cancelled" in refused.stderr
-    good("submit", file, "--broker", endpoint, "--state", tmp_path / "state", "--epochs", 2)
+    shutil.rmtree(tmp_path / "mine")
+    start("worker", "--broker", endpoint)  # has not seen the index
+    good("submit", file, "--broker", endpoint, "--state", tmp_path / "yours", "--epochs", 2)
     assert len(good("read", job["job"], "--broker", endpoint, "--epochs", 0, "--digest").stdout.splitlines()) == 12
 
 
