@@ -1,9 +1,11 @@
-/* Exact nearest neighbours by blocks: a matrix product in float32 says who cannot be near, with the
- * error that it may have taken off; who may be is measured in float64. So most pairs cost no more
- * than a product. */
+/* Exact nearest neighbours by blocks: a matrix product says who cannot be near, with the error that
+ * it may have taken off; who may be is measured in float64. So most pairs cost no more than a
+ * product. Products are of 16-bit codes, which are made fastest; where rows lie so close together
+ * that those tell too few of them apart, of float32. */
 #include "workers/neighbours.h"
 
 #include "lib/limits.h"
+#include "workers/kernels/codes.h"
 #include "workers/kernels/distances.h"
 #include "workers/kernels/dots.h"
 #include "workers/kernels/rows.h"
@@ -16,15 +18,25 @@
 #include <string.h>
 
 /* A tile of products and the rows that it is made of stay in the caches. */
-enum { TILE_ROWS = 96, TILE_COLUMNS = 64, READ_ROWS = 4096 };
+enum { TILE_ROWS = 96, TILE_COLUMNS = SM_CODES_COLUMNS, READ_ROWS = 4096 };
+static_assert((int)TILE_COLUMNS <= (int)SM_LOOK_MOST && TILE_ROWS % SM_CODES_PANEL == 0 &&
+                  TILE_COLUMNS % SM_CODES_PANEL == 0,
+              "a tile begins with panels, and is looked at a row at a time");
+
+/* Codes are too coarse when more pairs pass than these for each neighbour that is wanted, and more
+ * than one of so many: rows in any order that are told apart need about ln(rows) for each. */
+enum { PASSES = 16, PASSES_OF = 32 };
 
 /* Rows of one class in memory. */
 struct block {
     uint64_t first; /* number within the class of the first */
     struct sm_rows rows;
-    float *shifted; /* numbers less the class's mean, without gaps */
-    float *panels;  /* -2 times them, as what the rows of a tile are multiplied with; NULL: not */
-    float *norms;   /* squared lengths of shifted rows */
+    float *norms; /* squared lengths of shifted rows: numbers less the class's mean, without gaps;
+                     NaN: too long for float32 */
+    struct sm_codes codes; /* of them */
+    /* instead, when codes are too coarse: */
+    float *shifted;
+    float *panels; /* -2 times them, as what the rows of a tile are multiplied with; NULL: not */
 };
 
 struct search {
@@ -39,7 +51,12 @@ struct search {
     bool mixed;             /* SMOTENC */
     double category_weight; /* what a differing category adds to a squared distance */
     size_t block_rows;
-    float *products; /* of a tile */
+    float *products;       /* of a tile */
+    bool is_fine;          /* float32 instead of codes */
+    struct sm_slack slack; /* bounds of distances from below, and from above: */
+    float grow, most;      /* norms * grow + product + most */
+    uint64_t seen, passed; /* pairs; those that may be near */
+    float *few, *zeros;    /* shifted rows on their way to codes; what their length is taken from */
 };
 
 /* The k best of one row so far, sorted by (distance, number). */
@@ -69,7 +86,8 @@ struct lists {
 
 static int class_read(const struct search *s, uint64_t first, struct sm_rows *rows,
                       struct sm_err *err);
-static int moments(struct search *s, double *variance, struct sm_err *err);
+static int moments(struct search *s, const struct sm_rows *held, double *variance,
+                   struct sm_err *err);
 static int class_search(struct search *s, uint32_t *out, struct sm_err *err);
 static int scales_learn(struct search *s, struct sm_artifact *a, struct sm_arena *arena,
                         struct sm_err *err);
@@ -140,23 +158,28 @@ static void missing_count(const struct search *s, const struct sm_rows *block, u
 }
 
 /* Means (into s->mean) and variances (NULL: not wanted) of the class's numbers; refuses missing
- * cells. */
-static int moments(struct search *s, double *variance, struct sm_err *err) {
-    struct sm_rows rows;
+ * cells. held: all its rows; NULL: they are read. */
+static int moments(struct search *s, const struct sm_rows *held, double *variance,
+                   struct sm_err *err) {
+    struct sm_rows rows = {0};
     uint64_t missing = 0;
     size_t column = 0;
     const bool sums = variance == NULL && is_plain(s);
     double *scratch = calloc(2 * s->numbers + 1, sizeof *scratch);
     if (scratch == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    int failed = sm_rows_alloc(&rows, READ_ROWS, s->schema->n, s->schema->is_double, err);
+    int failed =
+        held != NULL ? 0 : sm_rows_alloc(&rows, READ_ROWS, s->schema->n, s->schema->is_double, err);
     if (failed) rows.data = NULL;
     if (variance == NULL) variance = scratch;
     memset(s->mean, 0, s->numbers * sizeof *s->mean);
     memset(variance, 0, s->numbers * sizeof *variance);
     for (uint64_t first = 0; !failed && first < s->n; first += READ_ROWS) {
-        struct sm_rows block = rows;
+        struct sm_rows block = held != NULL ? *held : rows;
         block.n = s->n - first < READ_ROWS ? (size_t)(s->n - first) : READ_ROWS;
-        failed = class_read(s, first, &block, err);
+        if (held != NULL)
+            block.data = (char *)held->data + first * held->columns * sm_rows_element(held);
+        else
+            failed = class_read(s, first, &block, err);
         if (failed) break;
         missing_count(s, &block, &missing, &column);
         if (sums)
@@ -179,45 +202,84 @@ static int moments(struct search *s, double *variance, struct sm_err *err) {
                    s->schema->columns[column].name, (unsigned long long)missing);
 }
 
-/* panels: whether others are compared with its rows. */
-static int block_make(const struct search *s, struct block *b, bool panels, struct sm_err *err) {
-    *b = (struct block){0};
-    if (panels) {
-        b->panels = malloc(sm_panels_float_bytes(s->block_rows, s->numbers) + 1);
-        if (b->panels == NULL) return sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours");
-    }
-    b->shifted = malloc((s->block_rows * s->numbers + 1) * sizeof *b->shifted);
+static int block_make(const struct search *s, struct block *b, struct sm_err *err) {
+    *b = (struct block){.codes = {.d = s->numbers}};
     b->norms = malloc((s->block_rows + 1) * sizeof *b->norms);
-    if (b->shifted == NULL || b->norms == NULL)
+    b->codes.codes = malloc(sm_codes_bytes(s->block_rows, s->numbers) + 1);
+    b->codes.units = malloc((sm_codes_padded(s->block_rows) + 1) * sizeof *b->codes.units);
+    if (b->norms == NULL || b->codes.codes == NULL || b->codes.units == NULL)
         return sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours");
     return sm_rows_alloc(&b->rows, s->block_rows, s->schema->n, s->schema->is_double, err);
 }
 
+static void codes_free(struct block *b) {
+    free(b->codes.codes);
+    free(b->codes.units);
+    b->codes.codes = NULL;
+    b->codes.units = NULL;
+}
+
 static void block_free(struct block *b) {
     sm_rows_free(&b->rows);
+    codes_free(b);
+    free(b->norms);
     free(b->shifted);
     free(b->panels);
-    free(b->norms);
+}
+
+/* Rows i0 to i0 + n, less the mean. */
+static void rows_shift(const struct search *s, const struct block *b, size_t i0, size_t n,
+                       float *out) {
+    if (is_plain(s)) {
+        sm_rows_centre(b->rows.f32 + i0 * s->numbers, n, s->numbers, s->mean, out);
+        return;
+    }
+    for (size_t i = 0; i < n; i++, out += s->numbers)
+        for (size_t k = 0; k < s->numbers; k++)
+            out[k] = (float)(sm_rows_cell(&b->rows, i0 + i, s->at[k]) - s->mean[k]);
+}
+
+/* What of two such norms is added up still is a float32. */
+static float norm_of(const struct search *s, const float *row) {
+    const double norm = sm_distance_float(row, s->zeros, s->numbers);
+    return norm < FLT_MAX / 8 ? (float)norm : NAN;
+}
+
+/* From its rows to all that products are made of. */
+static void block_fill(const struct search *s, struct block *b) {
+    const size_t d = s->numbers, n = b->rows.n;
+    for (size_t i = 0; i < n; i += SM_CODES_PANEL) {
+        const size_t m = n - i < SM_CODES_PANEL ? n - i : SM_CODES_PANEL;
+        float *shifted = s->is_fine ? b->shifted + i * d : s->few;
+        rows_shift(s, b, i, m, shifted);
+        for (size_t r = 0; r < m; r++)
+            b->norms[i + r] = norm_of(s, shifted + r * d);
+        if (s->is_fine) continue;
+        struct sm_codes codes = sm_codes_from(&b->codes, i);
+        sm_codes_make(shifted, b->norms + i, m, &codes);
+    }
+    if (b->panels == NULL) return;
+    sm_panels_float(b->shifted, n, d, b->panels);
+    for (size_t i = 0; i < sm_panels_float_bytes(n, d) / sizeof(float); i++)
+        b->panels[i] *= -2;
 }
 
 static int block_read(const struct search *s, struct block *b, uint64_t first, struct sm_err *err) {
     b->first = first;
     b->rows.n = s->n - first < s->block_rows ? (size_t)(s->n - first) : s->block_rows;
     if (class_read(s, first, &b->rows, err) != 0) return -1;
-    if (is_plain(s)) sm_rows_centre(b->rows.f32, b->rows.n, s->numbers, s->mean, b->shifted);
-    for (size_t i = 0; i < b->rows.n; i++) {
-        float *row = b->shifted + i * s->numbers;
-        double norm = 0;
-        for (size_t k = 0; !is_plain(s) && k < s->numbers; k++)
-            row[k] = (float)(sm_rows_cell(&b->rows, i, s->at[k]) - s->mean[k]);
-        for (size_t k = 0; k < s->numbers; k++)
-            norm += (double)row[k] * (double)row[k];
-        b->norms[i] = (float)norm;
-    }
-    if (b->panels == NULL) return 0;
-    sm_panels_float(b->shifted, b->rows.n, s->numbers, b->panels);
-    for (size_t i = 0; i < sm_panels_float_bytes(b->rows.n, s->numbers) / sizeof(float); i++)
-        b->panels[i] *= -2;
+    block_fill(s, b);
+    return 0;
+}
+
+/* float32 instead of codes. panels: whether others are compared with its rows. */
+static int block_refine(const struct search *s, struct block *b, bool panels, struct sm_err *err) {
+    codes_free(b);
+    b->shifted = malloc((s->block_rows * s->numbers + 1) * sizeof *b->shifted);
+    if (panels) b->panels = malloc(sm_panels_float_bytes(s->block_rows, s->numbers) + 1);
+    if (b->shifted == NULL || (panels && b->panels == NULL))
+        return sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours");
+    block_fill(s, b);
     return 0;
 }
 
@@ -238,41 +300,49 @@ static double distance(const struct search *s, const struct sm_rows *a, size_t i
     return sum;
 }
 
+static bool is_before(const struct near *a, const struct near *b) {
+    return a->distance < b->distance || (a->distance == b->distance && a->number < b->number);
+}
+
 static void near_add(struct near *list, uint32_t k, double d, uint32_t number) {
-    uint32_t at = k;
-    while (at > 0 && (d < list[at - 1].distance ||
-                      (d == list[at - 1].distance && number < list[at - 1].number)))
-        at--;
-    if (at == k) return;
-    memmove(list + at + 1, list + at, (k - 1 - at) * sizeof *list);
-    list[at] = (struct near){d, number};
+    const struct near new = {d, number};
+    uint32_t at = k - 1;
+    if (!is_before(&new, &list[at])) return;
+    for (; at > 0 && is_before(&new, &list[at - 1]); at--)
+        list[at] = list[at - 1];
+    list[at] = new;
 }
 
-/* How far float32 may be off, relative to the sum of both norms and absolutely. A sum of n products
- * is off by at most n FLT_EPSILON / 2 of the sum of their sizes, in whatever order, and twice that
- * sum is at most that of the norms; the rest is for what is added up and the rounding of rows.
- * Below FLT_MIN bits are lost. */
-static double terms_of(size_t numbers) {
-    return 0.55 * (double)numbers + 16;
+/* How far a product may be off, relative to the sum of both norms and absolutely. In float32 a sum
+ * of n products is off by at most n FLT_EPSILON / 2 of the sum of their sizes, in whatever order,
+ * and twice that sum is at most that of the norms; that of codes by their error times both lengths,
+ * which twice are no more than that sum. 16 is for what is added up and the rounding of rows. Below
+ * FLT_MIN bits are lost, and a row with such a norm has no codes: twice its product with another is
+ * at most FLT_MIN / error + error times the other's norm. */
+static void precision_set(struct search *s, bool is_fine) {
+    const double error = is_fine ? 0 : sm_codes_error(s->numbers),
+                 terms = is_fine ? 0.55 * (double)s->numbers + 16 : 16;
+    const double loss = terms * FLT_EPSILON + error,
+                 tiny = 4 * terms * FLT_MIN + (is_fine ? 0 : 2 * FLT_MIN / error),
+                 words = s->mixed ? s->category_weight * (double)(s->schema->n - s->numbers) : 0;
+    s->is_fine = is_fine;
+    s->slack = (struct sm_slack){.keep = (float)(1 - loss), .tiny = (float)tiny};
+    s->grow = (float)(1 + loss);
+    s->most = (float)(tiny + words * (1 + 4 * FLT_EPSILON));
 }
 
-static struct sm_slack slack_of(size_t numbers) {
-    const double terms = terms_of(numbers);
-    return (struct sm_slack){(float)(1 - terms * FLT_EPSILON), (float)(4 * terms * FLT_MIN)};
-}
-
-/* Rounded up, for the strips. */
+/* Rounded up, for the looks. */
 static float worst_of(const struct near *list, uint32_t k) {
     return nextafterf((float)list[k - 1].distance, INFINITY);
 }
 
 /* The bound of a pair's distance from above; categories may all differ. */
-static float grown(const struct search *s, float norms, float product) {
-    const double terms = terms_of(s->numbers),
-                 words = s->mixed ? s->category_weight * (double)(s->schema->n - s->numbers) : 0;
-    return nextafterf((float)((double)norms * (1 + terms * FLT_EPSILON) + (double)product +
-                              4 * terms * FLT_MIN + words),
-                      INFINITY);
+static float up_of(const struct search *s, float norms, float product) {
+    return norms * s->grow + product + s->most;
+}
+
+static void lower(float *bound, float to) {
+    if (to < *bound) *bound = to;
 }
 
 static void settle(const struct search *s, struct lists *l, const struct block *q, size_t row,
@@ -285,7 +355,7 @@ static void settle(const struct search *s, struct lists *l, const struct block *
                  w->number);
     }
     l->n[row] = 0;
-    l->bound[row] = fminf(l->bound[row], worst_of(near, s->k));
+    lower(&l->bound[row], worst_of(near, s->k));
 }
 
 /* A row of b that may be near, by the bounds of its distance. Distances are only measured when the
@@ -297,58 +367,78 @@ static void offer(const struct search *s, struct lists *l, const struct block *q
     if (low > l->bound[row]) return;
     if (l->n[row] == WAITING) settle(s, l, q, row, b);
     l->waiting[row * WAITING + l->n[row]++] = (struct waiting){low, (uint32_t)number};
-    while (at > 0 && up < ups[at - 1])
-        at--;
-    if (at == s->k) return;
-    memmove(ups + at + 1, ups + at, (s->k - 1 - at) * sizeof *ups);
+    if (!(up < ups[--at])) return;
+    for (; at > 0 && up < ups[at - 1]; at--)
+        ups[at] = ups[at - 1];
     ups[at] = up;
-    l->bound[row] = fminf(l->bound[row], ups[s->k - 1]);
+    lower(&l->bound[row], ups[s->k - 1]);
 }
 
 /* Row i of q against the rows of b of a tile, which begins with row j0, from `from` on. Within one
  * block each pair is seen once and goes into both lists. */
-static void row_compare(const struct search *s, const struct block *q, size_t i,
-                        const struct block *b, size_t j0, size_t from, struct sm_look *look,
-                        struct lists *l) {
+static void row_compare(struct search *s, const struct block *q, size_t i, const struct block *b,
+                        size_t j0, size_t from, struct sm_look *look, struct lists *l) {
     const struct sm_slack slack = look->slack;
     const uint64_t self = q->first + i;
     look->norm = q->norms[i];
-    for (size_t at = from; (at = sm_look_next(look, at, l->bound[i])) < look->end;) {
-        const size_t end = at + SM_LOOK_STRIP < look->end ? at + SM_LOOK_STRIP : look->end;
-        for (; at < end; at++) {
-            const size_t j = j0 + at;
-            const float norms = look->norm + look->norms[at], product = look->products[at],
-                        low = norms * slack.keep + product - slack.tiny;
-            if ((low > l->bound[i] && low > look->worst[at]) || b->first + j == self) continue;
-            const float up = grown(s, norms, product);
-            offer(s, l, q, i, b, b->first + j, low, up);
-            if (q == b) offer(s, l, q, j, b, self, low, up);
-        }
+    for (uint64_t near = sm_look(look, l->bound[i]) >> from << from; near != 0; near &= near - 1) {
+        const size_t at = (size_t)__builtin_ctzll(near), j = j0 + at;
+        const float norms = look->norm + look->norms[at], product = look->products[at],
+                    low = norms * slack.keep + product - slack.tiny;
+        if ((low > l->bound[i] && low > look->worst[at]) || b->first + j == self) continue;
+        const float up = up_of(s, norms, product);
+        s->passed++;
+        offer(s, l, q, i, b, b->first + j, low, up);
+        if (q == b) offer(s, l, q, j, b, self, low, up);
     }
 }
 
 /* Rows i0 … of q against all of b, tile by tile, or against those behind them when the blocks are
  * one. */
-static void rows_compare(const struct search *s, const struct block *q, size_t i0, size_t rows,
+static void rows_compare(struct search *s, const struct block *q, size_t i0, size_t rows,
                          const struct block *b, struct lists *l) {
     const size_t d = s->numbers;
     for (size_t j0 = q == b ? i0 / TILE_COLUMNS * TILE_COLUMNS : 0; j0 < b->rows.n;
          j0 += TILE_COLUMNS) {
         const size_t left = b->rows.n - j0, columns = left < TILE_COLUMNS ? left : TILE_COLUMNS;
+        const size_t stride = s->is_fine ? columns : TILE_COLUMNS;
         struct sm_look look = {
-            .norms = b->norms + j0, .worst = l->worst + j0, .end = columns, .slack = slack_of(d)};
-        sm_dots_float(q->shifted + i0 * d, rows, b->panels + j0 * d, columns, d, s->products);
+            .norms = b->norms + j0, .worst = l->worst + j0, .end = columns, .slack = s->slack};
+        if (s->is_fine)
+            sm_dots_float(q->shifted + i0 * d, rows, b->panels + j0 * d, columns, d, s->products);
+        else
+            sm_codes_dots(&q->codes, i0, rows, &b->codes, j0, columns, s->products);
+        s->seen += rows * columns;
         for (size_t i = 0; i < rows; i++) {
             const size_t behind = i0 + i + 1, from = q == b && behind > j0 ? behind - j0 : 0;
-            look.products = s->products + i * columns;
+            look.products = s->products + i * stride;
             if (from < columns) row_compare(s, q, i0 + i, b, j0, from, &look, l);
         }
     }
 }
 
-static int queries_run(const struct search *s, const struct block *q, struct block *b,
-                       struct lists *l, uint32_t *out, struct sm_err *err) {
-    const bool one = s->n <= s->block_rows;
+static bool is_coarse(const struct search *s) {
+    return !s->is_fine && s->passed > PASSES * s->k * s->n + s->seen / PASSES_OF;
+}
+
+/* Its rows against those of b (q itself when the blocks are one). */
+static int blocks_compare(struct search *s, struct block *q, struct block *b, struct lists *l,
+                          struct sm_err *err) {
+    const size_t n = q->rows.n;
+    for (size_t i0 = 0; i0 < n; i0 += TILE_ROWS) {
+        rows_compare(s, q, i0, n - i0 < TILE_ROWS ? n - i0 : TILE_ROWS, b, l);
+        if (!is_coarse(s)) continue;
+        precision_set(s, true);
+        if (block_refine(s, q, q == b, err) != 0 || (q != b && block_refine(s, b, true, err) != 0))
+            return -1;
+    }
+    for (size_t i = 0; i < n; i++)
+        settle(s, l, q, i, b);
+    return 0;
+}
+
+static int queries_run(struct search *s, struct block *q, struct block *b, struct lists *l,
+                       uint32_t *out, struct sm_err *err) {
     const size_t n = q->rows.n;
     for (size_t i = 0; i < n * s->k; i++) {
         l->near[i] = (struct near){INFINITY, UINT32_MAX};
@@ -356,13 +446,9 @@ static int queries_run(const struct search *s, const struct block *q, struct blo
     }
     for (size_t i = 0; i < n; i++)
         l->bound[i] = INFINITY;
-    for (uint64_t first = 0; first < s->n; first += s->block_rows) {
-        if (!one && block_read(s, b, first, err) != 0) return -1;
-        for (size_t i0 = 0; i0 < n; i0 += TILE_ROWS)
-            rows_compare(s, q, i0, n - i0 < TILE_ROWS ? n - i0 : TILE_ROWS, one ? q : b, l);
-        for (size_t i = 0; i < n; i++)
-            settle(s, l, q, i, one ? q : b);
-    }
+    for (uint64_t first = 0; first < s->n; first += s->block_rows)
+        if ((b != q && block_read(s, b, first, err) != 0) || blocks_compare(s, q, b, l, err) != 0)
+            return -1;
     for (size_t i = 0; i < n * s->k; i++)
         out[i] = l->near[i].number;
     return 0;
@@ -409,26 +495,42 @@ static size_t rows_in_memory(const struct search *s) {
     return n < TILE_ROWS ? TILE_ROWS : n;
 }
 
+/* The class's mean, and its first block. When that is all of it, it is read once. */
+static int search_begin(struct search *s, struct block *q, bool one, struct sm_err *err) {
+    q->rows.n = one ? (size_t)s->n : 0;
+    if (one && class_read(s, 0, &q->rows, err) != 0) return -1;
+    if (moments(s, one ? &q->rows : NULL, NULL, err) != 0) return -1;
+    if (one) block_fill(s, q);
+    return 0;
+}
+
 /* out: n x k. */
 static int class_search(struct search *s, uint32_t *out, struct sm_err *err) {
     struct block q = {0}, b = {0};
     struct lists lists = {0};
     s->block_rows = rows_in_memory(s);
+    s->seen = s->passed = 0;
+    precision_set(s, false);
     const bool one = s->n <= s->block_rows;
     s->products = malloc(sizeof(float) * TILE_ROWS * TILE_COLUMNS);
-    int failed = s->products == NULL ? sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours")
-                                     : lists_make(s, one, &lists, err);
-    if (!failed) failed = block_make(s, &q, one, err);
-    if (!failed && !one) failed = block_make(s, &b, true, err);
+    s->few = malloc((SM_CODES_PANEL * s->numbers + 1) * sizeof *s->few);
+    s->zeros = calloc(s->numbers + 1, sizeof *s->zeros);
+    int failed = s->products == NULL || s->few == NULL || s->zeros == NULL
+                     ? sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours")
+                     : lists_make(s, one, &lists, err);
+    if (!failed) failed = block_make(s, &q, err);
+    if (!failed && !one) failed = block_make(s, &b, err);
+    if (!failed) failed = search_begin(s, &q, one, err);
     for (uint64_t first = 0; !failed && first < s->n; first += s->block_rows) {
-        failed = block_read(s, &q, first, err);
-        if (!failed) failed = queries_run(s, &q, &b, &lists, out + first * s->k, err);
+        if (!one) failed = block_read(s, &q, first, err);
+        if (!failed) failed = queries_run(s, &q, one ? &q : &b, &lists, out + first * s->k, err);
     }
     block_free(&q);
     block_free(&b);
     lists_free(&lists);
     free(s->products);
-    s->products = NULL;
+    free(s->few);
+    free(s->zeros);
     return failed;
 }
 
@@ -460,7 +562,7 @@ static int category_weight(struct search *s, struct sm_err *err) {
             s->label = c;
             s->n = r->of[c].present;
         }
-    int failed = moments(s, spread, err);
+    int failed = moments(s, NULL, spread, err);
     for (size_t k = 0; k < s->numbers; k++)
         spread[k] = sqrt(spread[k]);
     qsort(spread, s->numbers, sizeof *spread, by_size);
@@ -494,8 +596,7 @@ static int neighbours_learn(struct search *s, const struct sm_method *method, st
         s->label = c;
         s->n = r->of[c].present;
         assert(s->k < s->n && s->n <= UINT32_MAX); /* the method's plan has seen to it */
-        failed = moments(s, NULL, err);
-        if (!failed) failed = class_search(s, list + (size_t)offsets[c] * s->k, err);
+        failed = class_search(s, list + (size_t)offsets[c] * s->k, err);
     }
     if (failed) return -1;
     array_add(a, "offsets", SM_ARRAY_I64, r->classes + UINT64_C(1), 0, offsets);
@@ -523,7 +624,7 @@ static int scales_learn(struct search *s, struct sm_artifact *a, struct sm_arena
         if (!grows) continue;
         s->label = c;
         s->n = r->of[c].present;
-        if (moments(s, scales + c * d, err) != 0) return -1;
+        if (moments(s, NULL, scales + c * d, err) != 0) return -1;
         for (size_t k = 0; k < d; k++)
             scales[c * d + k] = factor * sqrt(scales[c * d + k]);
     }

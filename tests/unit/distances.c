@@ -1,5 +1,5 @@
-/* Loops of the search for neighbours: for every length the bits of the plain ones, and no strip
- * with a near pair is passed over. */
+/* Loops of the search for neighbours: for every length the bits of the plain ones, and no near
+ * pair is passed over. */
 #include "workers/kernels/distances.h"
 
 #include <math.h>
@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-enum { LONGEST = 150, COLUMNS = 70 };
+enum { LONGEST = 150, COLUMNS = SM_LOOK_MOST };
 
 static uint32_t bits = 11;
 
@@ -50,18 +50,33 @@ static void a_near_pair_is_found_wherever_it_is(void **state) {
     }
     for (size_t end = 0; end <= COLUMNS; end++) {
         const struct sm_look look = {products, norms, worst, end, 0, {1, 0}};
-        const size_t left = end - end % SM_LOOK_STRIP;
-        assert_int_equal(sm_look_next(&look, 0, 1), left);
-        assert_int_equal(sm_look_next_plain(&look, 0, 1), left);
-        for (size_t i = 0; i < left; i++) {
+        assert_int_equal(sm_look(&look, 1), 0);
+        assert_int_equal(sm_look_plain(&look, 1), 0);
+        for (size_t i = 0; i < end; i++) {
             const float was = products[i], was_worst = worst[i];
             products[i] = near[i % 4];
             if (i % 4 == 1) worst[i] = 2; /* near by its own list alone */
-            assert_int_equal(sm_look_next(&look, 0, 1), i - i % SM_LOOK_STRIP);
-            assert_int_equal(sm_look_next_plain(&look, 0, 1), i - i % SM_LOOK_STRIP);
+            assert_true(sm_look(&look, 1) == UINT64_C(1) << i);
+            assert_true(sm_look_plain(&look, 1) == UINT64_C(1) << i);
             products[i] = was;
             worst[i] = was_worst;
         }
+    }
+}
+
+static void looks_are_the_plain_ones(void **state) {
+    (void)state;
+    float products[COLUMNS], norms[COLUMNS], worst[COLUMNS];
+    for (int round = 0; round < 200; round++) {
+        for (size_t i = 0; i < COLUMNS; i++) {
+            products[i] = -2 - next();
+            norms[i] = 1 + next() / 2;
+            worst[i] = next();
+        }
+        const size_t end = (size_t)round % (COLUMNS + 1);
+        const struct sm_look look = {products, norms, worst, end, 1, {0.999f, 1e-6f}};
+        const float own = next();
+        assert_true(sm_look(&look, own) == sm_look_plain(&look, own));
     }
 }
 
@@ -69,6 +84,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_distance_is_the_plain_one_and_near_the_formula),
         cmocka_unit_test(a_near_pair_is_found_wherever_it_is),
+        cmocka_unit_test(looks_are_the_plain_ones),
     };
     return cmocka_run_group_tests_name("distances", tests, NULL, NULL);
 }

@@ -115,6 +115,15 @@ static double next_to_nothing(uint64_t *state) {
 static double beyond_float(uint64_t *state) {
     return random_unit(state) * 1e100;
 }
+static double in_two_heaps(uint64_t *state) {
+    return (random_unit(state) < 0.5 ? 1e6 : -1e6) + random_unit(state);
+}
+static double beside_an_outlier(uint64_t *state) {
+    return random_unit(state) < 0.002 ? 1e8 : random_unit(state);
+}
+static double at_the_ends_of_float(uint64_t *state) {
+    return random_unit(state) < 0.5 ? random_unit(state) * 3e19 : random_unit(state) * 1e-19;
+}
 static double of_all_sizes(uint64_t *state) {
     return ldexp(random_unit(state) - 0.5, (int)(random_unit(state) * 60) - 30);
 }
@@ -125,9 +134,11 @@ static void neighbours_equal_those_of_a_plain_search(void **state) {
         double (*make)(uint64_t *);
         size_t columns;
         bool wide_only; /* not a number in float32 */
-    } cases[] = {{spread_out, 7, false},    {spread_out, 1, false},      {on_a_grid, 2, false},
-                 {far_from_zero, 5, false}, {next_to_nothing, 4, false}, {beyond_float, 4, true},
-                 {of_all_sizes, 3, false}};
+    } cases[] = {
+        {spread_out, 7, false},    {spread_out, 1, false},          {on_a_grid, 2, false},
+        {far_from_zero, 5, false}, {next_to_nothing, 4, false},     {beyond_float, 4, true},
+        {of_all_sizes, 3, false},  {in_two_heaps, 1, false},        {beside_an_outlier, 5, false},
+        {spread_out, 70, false},   {at_the_ends_of_float, 2, false}};
     struct data d = data_make();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         write_numbers(&d, 610, 600, cases[i].columns, cases[i].make);

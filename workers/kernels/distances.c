@@ -2,7 +2,7 @@
  * the machine has AVX2, with the same results. */
 #include "workers/kernels/distances.h"
 
-#include <stdbool.h>
+#include <assert.h>
 
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -58,39 +58,50 @@ double sm_distance_float(const float *x, const float *y, size_t n) {
     return sm_distance_float_plain(x, y, n);
 }
 
-size_t sm_look_next_plain(const struct sm_look *l, size_t at, float own_worst) {
-    for (; at + SM_LOOK_STRIP <= l->end; at += SM_LOOK_STRIP)
-        for (size_t j = at; j < at + SM_LOOK_STRIP; j++) {
-            const float low =
-                (l->norm + l->norms[j]) * l->slack.keep + l->products[j] - l->slack.tiny;
-            if (!(low > own_worst) || !(low > l->worst[j])) return at;
-        }
-    return at;
+/* Inlined: a call out of a loop for AVX2 would leave the upper halves of its registers in use, and
+ * what follows would wait for them. */
+static inline __attribute__((always_inline)) uint64_t look_rest(const struct sm_look *l, size_t at,
+                                                                float own_worst) {
+    uint64_t near = 0;
+    for (; at < l->end; at++) {
+        const float low =
+            (l->norm + l->norms[at]) * l->slack.keep + l->products[at] - l->slack.tiny;
+        near |= (uint64_t)(!(low > own_worst) || !(low > l->worst[at])) << at;
+    }
+    return near;
+}
+
+uint64_t sm_look_plain(const struct sm_look *l, float own_worst) {
+    assert(l->end <= SM_LOOK_MOST);
+    return look_rest(l, 0, own_worst);
 }
 
 #ifdef __x86_64__
-AVX2 static inline __m256 eight_far(const struct sm_look *l, size_t at, __m256 own_worst) {
+AVX2 static inline uint64_t eight_near(const struct sm_look *l, size_t at, __m256 own_worst) {
     const __m256 norms = _mm256_add_ps(_mm256_set1_ps(l->norm), _mm256_loadu_ps(l->norms + at));
     const __m256 kept = _mm256_mul_ps(norms, _mm256_set1_ps(l->slack.keep));
     const __m256 low = _mm256_sub_ps(_mm256_add_ps(kept, _mm256_loadu_ps(l->products + at)),
                                      _mm256_set1_ps(l->slack.tiny));
-    return _mm256_and_ps(_mm256_cmp_ps(low, own_worst, _CMP_GT_OQ),
-                         _mm256_cmp_ps(low, _mm256_loadu_ps(l->worst + at), _CMP_GT_OQ));
+    const __m256 far =
+        _mm256_and_ps(_mm256_cmp_ps(low, own_worst, _CMP_GT_OQ),
+                      _mm256_cmp_ps(low, _mm256_loadu_ps(l->worst + at), _CMP_GT_OQ));
+    return (uint64_t)(_mm256_movemask_ps(far) ^ 0xff);
 }
 
-AVX2 static size_t look_next_avx2(const struct sm_look *l, size_t at, float own_worst) {
+AVX2 static uint64_t look_avx2(const struct sm_look *l, float own_worst) {
     const __m256 own = _mm256_set1_ps(own_worst);
-    for (; at + SM_LOOK_STRIP <= l->end; at += SM_LOOK_STRIP)
-        if (_mm256_movemask_ps(_mm256_and_ps(eight_far(l, at, own), eight_far(l, at + 8, own))) !=
-            0xff)
-            return at;
-    return at;
+    uint64_t near = 0;
+    size_t at = 0;
+    for (; at + 8 <= l->end; at += 8)
+        near |= eight_near(l, at, own) << at;
+    return near | look_rest(l, at, own_worst);
 }
 #endif
 
-size_t sm_look_next(const struct sm_look *l, size_t at, float own_worst) {
+uint64_t sm_look(const struct sm_look *l, float own_worst) {
+    assert(l->end <= SM_LOOK_MOST);
 #ifdef __x86_64__
-    if (__builtin_cpu_supports("avx2")) return look_next_avx2(l, at, own_worst);
+    if (__builtin_cpu_supports("avx2")) return look_avx2(l, own_worst);
 #endif
-    return sm_look_next_plain(l, at, own_worst);
+    return look_rest(l, 0, own_worst);
 }

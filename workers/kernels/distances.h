@@ -4,6 +4,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* The squared distance of two rows of n, in double: eight running sums, added in pairs, and then
  * what is left; the same on every machine. */
@@ -24,9 +25,8 @@ struct sm_look {
     struct sm_slack slack;
 };
 
-/* The first place of the next strip, from `at` on, in which a pair may be nearer than own_worst or
- * than its list's worst; when there is none, where less than a strip is left. Infinite or undefined
- * distances may be near. */
-enum { SM_LOOK_STRIP = 16 };
-size_t sm_look_next(const struct sm_look *look, size_t at, float own_worst);
-size_t sm_look_next_plain(const struct sm_look *look, size_t at, float own_worst);
+/* A bit for each column: whether the pair may be nearer than own_worst or than its list's worst.
+ * Infinite or undefined distances may be near. */
+enum { SM_LOOK_MOST = 64 }; /* columns */
+uint64_t sm_look(const struct sm_look *look, float own_worst);
+uint64_t sm_look_plain(const struct sm_look *look, float own_worst);
