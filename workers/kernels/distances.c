@@ -60,7 +60,8 @@ double sm_distance_float(const float *x, const float *y, size_t n) {
 
 /* Inlined: a call out of a loop for AVX2 would leave the upper halves of its registers in use, and
  * what follows would wait for them. */
-static inline __attribute__((always_inline)) uint64_t look_rest(const struct sm_look *l, size_t at, float own_worst) {
+static inline __attribute__((always_inline)) uint64_t look_rest(const struct sm_look *l, size_t at,
+                                                                float own_worst) {
     uint64_t near = 0;
     for (; at < l->end; at++) {
         const float low =
@@ -81,8 +82,9 @@ AVX2 static inline uint64_t eight_near(const struct sm_look *l, size_t at, __m25
     const __m256 kept = _mm256_mul_ps(norms, _mm256_set1_ps(l->slack.keep));
     const __m256 low = _mm256_sub_ps(_mm256_add_ps(kept, _mm256_loadu_ps(l->products + at)),
                                      _mm256_set1_ps(l->slack.tiny));
-    const __m256 far = _mm256_and_ps(_mm256_cmp_ps(low, own_worst, _CMP_GT_OQ),
-                                     _mm256_cmp_ps(low, _mm256_loadu_ps(l->worst + at), _CMP_GT_OQ));
+    const __m256 far =
+        _mm256_and_ps(_mm256_cmp_ps(low, own_worst, _CMP_GT_OQ),
+                      _mm256_cmp_ps(low, _mm256_loadu_ps(l->worst + at), _CMP_GT_OQ));
     return (uint64_t)(_mm256_movemask_ps(far) ^ 0xff);
 }
 
