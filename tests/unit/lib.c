@@ -219,8 +219,13 @@ static void a_float_is_written_in_the_fewest_digits_that_read_back(void **state)
     static const struct {
         float x;
         const char *text;
-    } cases[] = {{0, "0"},           {1, "1"},         {0.25f, "0.25"}, {0.1f, "0.1"},
-                 {1.0f / 3, "0.33333334"}, {1e20f, "1e+20"}, {6.0f / 13, "0.46153846"}};
+    } cases[] = {{0, "0"},
+                 {1, "1"},
+                 {0.25f, "0.25"},
+                 {0.1f, "0.1"},
+                 {1.0f / 3, "0.33333334"},
+                 {1e20f, "1e+20"},
+                 {6.0f / 13, "0.46153846"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct sm_buf b;
         sm_buf_init(&b, 100);
