@@ -6,6 +6,7 @@
 #include "workers/sources/csv_cell.h"
 #include "workers/sources/csv_scan.h"
 #include "workers/sources/number.h"
+#include "workers/sources/number_round.h"
 #include "workers/sources/numbers.h"
 
 #include "lib/limits.h"
@@ -277,6 +278,26 @@ static void random_numbers_are_rounded_as_strtod_rounds_them(void **state) {
     }
 }
 
+/* Anywhere, in the middle of two doubles, and near the ends of 64 bits. */
+static void quotients_are_rounded_as_an_exact_division_rounds_them(void **state) {
+    (void)state;
+    struct sm_rng rng = sm_rng_op(17, 0, 0, 0, 0);
+    for (int i = 0; i < 3000000; i++) {
+        const uint64_t bits = (uint64_t)sm_rng_u32(&rng) << 32 | sm_rng_u32(&rng);
+        const unsigned k = sm_rng_u32(&rng) % SM_POWERS, shift = sm_rng_u32(&rng) % 64;
+        uint64_t digits = bits >> shift;
+        if (i % 4 == 1)
+            digits = (bits | 1) >> 10 << (shift % 11); /* 54 bits: in the middle when k is 0 */
+        if (i % 4 == 2) digits = UINT64_MAX - (bits & 1023);
+        if (i % 4 == 3) digits = ((uint64_t)1 << shift) + (bits & 3);
+        if (digits == 0) digits = 1;
+        const double fast = sm_quotient_round(digits, k), exact = sm_quotient_exact(digits, k);
+        if (memcmp(&fast, &exact, sizeof fast) != 0)
+            fail_msg("%llu / 10^%u: %.17g, exact: %.17g", (unsigned long long)digits, k, fast,
+                     exact);
+    }
+}
+
 static void words_for_missing_cells_are_pandas_or_the_users(void **state) {
     (void)state;
     struct sm_missing m;
@@ -311,6 +332,7 @@ int main(void) {
         cmocka_unit_test(what_is_not_utf8_is_told_from_what_is),
         cmocka_unit_test(numbers_are_strtods_in_every_form),
         cmocka_unit_test(random_numbers_are_rounded_as_strtod_rounds_them),
+        cmocka_unit_test(quotients_are_rounded_as_an_exact_division_rounds_them),
         cmocka_unit_test(words_for_missing_cells_are_pandas_or_the_users),
     };
     return cmocka_run_group_tests_name("csv", tests, NULL, NULL);
