@@ -431,6 +431,7 @@ static int take_row(struct csv_table *t, size_t file, const struct sm_csv_row *r
     if (!sound) return bad_row(t, file, row, SM_E_DECODE, text, err);
     if (take_words(t, row, err) != 0) return -1;
     const struct sm_csv_field group = cell_or_none(row, t->group);
-    if (sm_table_row(&t->b, label.s, label.n, XXH3_64bits(group.s, group.n), err) != 0) return -1;
+    const uint64_t hash = t->group == NO_FIELD ? 0 : XXH3_64bits(group.s, group.n);
+    if (sm_table_row(&t->b, label.s, label.n, hash, err) != 0) return -1;
     return ++t->block_n == t->block_max ? flush_block(t, err) : 0;
 }

@@ -16,7 +16,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-enum { PIECE_BYTES = 1 << 20 };
+enum { PIECE_BYTES = 64 << 10 }; /* the caches keep it between reading and hashing */
 
 static int open_bytes(struct sm_index *x, const char *name, struct sm_err *err);
 static int check_sums(struct sm_index *x, const char *name, struct sm_err *err);
