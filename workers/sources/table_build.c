@@ -12,7 +12,9 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-enum { PIECE_BYTES = 64 << 10 }; /* the caches keep it between reading and hashing */
+/* The caches keep a piece between reading and hashing. It is aligned as the file's pages are: some
+ * processors copy to a place a few bytes further on in a page several times slower. */
+enum { PIECE_BYTES = 64 << 10, PAGE = 4096 };
 
 static int number_labels(struct sm_table_build *b, struct sm_err *err);
 static int renumber_categories(struct sm_table_build *b, struct sm_err *err);
@@ -370,7 +372,7 @@ static int seal(struct sm_table_build *b, struct sm_index_header *h, const struc
     if (pwrite(fd, h, sizeof *h, 0) != (ssize_t)sizeof *h ||
         pwrite(fd, t, sizeof *t, sizeof *h) != (ssize_t)sizeof *t)
         return sm_fail_errno(err, "cannot write '%s'", b->index_path);
-    uint8_t *piece = malloc(PIECE_BYTES);
+    uint8_t *piece = aligned_alloc(PAGE, PIECE_BYTES);
     XXH3_state_t *hash = XXH3_createState();
     int failed = piece == NULL || hash == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
     if (!failed) XXH3_128bits_reset(hash);
