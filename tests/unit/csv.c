@@ -320,14 +320,43 @@ static void random_numbers_are_rounded_as_strtod_rounds_them(void **state) {
 
 /* Cells as tables have them; of some kinds the vectors take whole groups. */
 static int random_cell(struct sm_rng *rng, int kind, char text[64]) {
-    static const char *const odd[] = {
-        "",        "NA",    "-",      ".",        "-.",
-        "1..2",    "+5",    "1e3",    "1e39",     "-0",
-        "-0.0",    ".5",    "5.",     "1-2",      "--1",
-        "1e-400",  " 3",    "3 ",     "0x1",      "1.2.",
-        "..1",     "-.5",   "3.5e38", "3e38",     "340282356779733661637539395458142568448",
-        "word",    "1e400", "nan",    "0.000000", "99999999",
-        "-9999999"};
+    static const char *const odd[] = {"",
+                                      "NA",
+                                      "-",
+                                      ".",
+                                      "-.",
+                                      "1..2",
+                                      "+5",
+                                      "1e3",
+                                      "1e39",
+                                      "-0",
+                                      "-0.0",
+                                      ".5",
+                                      "5.",
+                                      "1-2",
+                                      "--1",
+                                      "1e-400",
+                                      " 3",
+                                      "3 ",
+                                      "0x1",
+                                      "1.2.",
+                                      "..1",
+                                      "-.5",
+                                      "3.5e38",
+                                      "3e38",
+                                      "340282356779733661637539395458142568448",
+                                      "word",
+                                      "...",
+                                      "-....",
+                                      "1.2.3.4.5",
+                                      "................",
+                                      "-...............5",
+                                      "12345678901234567.8.9",
+                                      "1e400",
+                                      "nan",
+                                      "0.000000",
+                                      "99999999",
+                                      "-9999999"};
     const uint64_t bits = (uint64_t)sm_rng_u32(rng) << 32 | sm_rng_u32(rng);
     const double v = ((double)(int64_t)bits) * 0x1p-62;
     switch (kind) {

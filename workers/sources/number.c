@@ -182,41 +182,41 @@ static inline const char *decimal_parse(const char *s, const char *end, struct d
 
 #define SHIFT(p) __builtin_clzll(p)
 #define SHIFTED(p) ((uint64_t)(p) << SHIFT(p))
-#define POWER(p)                                                                            \
+#define POWER(k, p)                                                                         \
     {                                                                                       \
         SHIFTED(p),                                                                         \
             (uint64_t)((((unsigned __int128)~SHIFTED(p) << 64) | UINT64_MAX) / SHIFTED(p)), \
-            SHIFT(p)                                                                        \
+            SHIFT(p), 1021 + SHIFT(p) - (k)                                                 \
     }
 const struct sm_power sm_powers[SM_POWERS] = {
-    POWER(1ull),
-    POWER(5ull),
-    POWER(25ull),
-    POWER(125ull),
-    POWER(625ull),
-    POWER(3125ull),
-    POWER(15625ull),
-    POWER(78125ull),
-    POWER(390625ull),
-    POWER(1953125ull),
-    POWER(9765625ull),
-    POWER(48828125ull),
-    POWER(244140625ull),
-    POWER(1220703125ull),
-    POWER(6103515625ull),
-    POWER(30517578125ull),
-    POWER(152587890625ull),
-    POWER(762939453125ull),
-    POWER(3814697265625ull),
-    POWER(19073486328125ull),
-    POWER(95367431640625ull),
-    POWER(476837158203125ull),
-    POWER(2384185791015625ull),
-    POWER(11920928955078125ull),
-    POWER(59604644775390625ull),
-    POWER(298023223876953125ull),
-    POWER(1490116119384765625ull),
-    POWER(7450580596923828125ull),
+    POWER(0, 1ull),
+    POWER(1, 5ull),
+    POWER(2, 25ull),
+    POWER(3, 125ull),
+    POWER(4, 625ull),
+    POWER(5, 3125ull),
+    POWER(6, 15625ull),
+    POWER(7, 78125ull),
+    POWER(8, 390625ull),
+    POWER(9, 1953125ull),
+    POWER(10, 9765625ull),
+    POWER(11, 48828125ull),
+    POWER(12, 244140625ull),
+    POWER(13, 1220703125ull),
+    POWER(14, 6103515625ull),
+    POWER(15, 30517578125ull),
+    POWER(16, 152587890625ull),
+    POWER(17, 762939453125ull),
+    POWER(18, 3814697265625ull),
+    POWER(19, 19073486328125ull),
+    POWER(20, 95367431640625ull),
+    POWER(21, 476837158203125ull),
+    POWER(22, 2384185791015625ull),
+    POWER(23, 11920928955078125ull),
+    POWER(24, 59604644775390625ull),
+    POWER(25, 298023223876953125ull),
+    POWER(26, 1490116119384765625ull),
+    POWER(27, 7450580596923828125ull),
 };
 
 /* The quotient of (high, low) by a power, high < p->shifted: two multiplications (N. Möller and T.

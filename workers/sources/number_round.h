@@ -12,7 +12,7 @@ enum { SM_POWERS = 28 }; /* 5^27 is the last below 2^64 */
 /* 5^k, shifted so that its highest bit is set, and floor((2^128 - 1) / it) - 2^64. */
 struct sm_power {
     uint64_t shifted, inverse;
-    int shift;
+    int shift, scale; /* scale: 1021 + shift - k, for a double's biased exponent */
 };
 extern const struct sm_power sm_powers[SM_POWERS];
 
@@ -39,10 +39,9 @@ static inline double sm_quotient_round(uint64_t digits, unsigned k) {
     const unsigned carry = sum < n;
     const uint64_t q = sum >> carry | (uint64_t)carry << 63, lost = q & 0x7FF;
     if (lost - 0x3FF <= 1) return sm_quotient_exact(digits, k);
-    /* q 2^(exponent - 64); the highest of the 53 bits adds one to the exponent, as does a carry out
-     * of all of them */
-    const int exponent = p->shift - shift - (int)k + (int)carry;
-    const uint64_t bits = ((uint64_t)(1021 + exponent) << 52) + (q >> 11) + (lost > 0x400);
+    /* the highest of the 53 bits adds one to the exponent, as does a carry out of all of them */
+    const int exponent = p->scale - shift + (int)carry;
+    const uint64_t bits = ((uint64_t)exponent << 52) + (q >> 11) + (lost > 0x400);
     double v;
     memcpy(&v, &bits, sizeof v);
     return v;
