@@ -20,9 +20,10 @@ static void put_row(const struct sm_csv_row *row) {
     put(head, sizeof head);
     put(&row->offset, sizeof row->offset);
     for (size_t i = 0; row->code == SM_E_OK && i < row->n; i++) {
-        uint32_t n = (uint32_t)row->fields[i].n;
+        const struct sm_csv_field f = sm_csv_cell(row, i);
+        uint32_t n = (uint32_t)f.n;
         put(&n, sizeof n);
-        put(row->fields[i].s, n);
+        put(f.s, n);
     }
 }
 

@@ -6,6 +6,7 @@
 #include "workers/sources/csv_cell.h"
 #include "workers/sources/csv_scan.h"
 #include "workers/sources/number.h"
+#include "workers/sources/number_round.h"
 #include "workers/sources/numbers.h"
 
 #include "lib/limits.h"
@@ -36,9 +37,11 @@ static char *rows_of(const void *bytes, size_t n, char delimiter, size_t buffer)
         if (row.code != SM_E_OK)
             used += (size_t)sprintf(out + used, "!%d %d %s\n", (int)row.line, (int)row.offset,
                                     row.text);
-        for (size_t i = 0; i < row.n; i++)
-            used += (size_t)sprintf(out + used, "%.*s%s", (int)row.fields[i].n, row.fields[i].s,
-                                    i + 1 < row.n ? "|" : "\n");
+        for (size_t i = 0; i < row.n; i++) {
+            const struct sm_csv_field f = sm_csv_cell(&row, i);
+            used +=
+                (size_t)sprintf(out + used, "%.*s%s", (int)f.n, f.s, i + 1 < row.n ? "|" : "\n");
+        }
     }
     assert_int_equal(got, 0);
     assert_int_equal(sm_csv_bytes(csv), n);
@@ -103,21 +106,52 @@ static void a_row_or_field_beyond_the_limit_is_a_bad_row_and_memory_stays_bounde
     free(text);
 }
 
+struct marks {
+    uint32_t at[400], others[400];
+    struct sm_csv_marks m;
+};
+
+static struct sm_csv_marks *empty(struct marks *m) {
+    memset(m, 0xA5, sizeof *m);
+    m->m = (struct sm_csv_marks){.at = m->at, .others = m->others};
+    return &m->m;
+}
+
+static void assert_same_marks(const struct marks *a, const struct marks *b) {
+    assert_int_equal(a->m.n, b->m.n);
+    assert_memory_equal(a->at, b->at, a->m.n * sizeof *a->at);
+    assert_int_equal(a->m.n_others, b->m.n_others);
+    assert_memory_equal(a->others, b->others, a->m.n_others * sizeof *a->others);
+    assert_int_equal(a->m.plain, b->m.plain);
+}
+
 static void marks_equal_the_reference_at_every_length_and_place(void **state) {
     (void)state;
     struct sm_rng rng = sm_rng_op(7, 0, 0, 0, 0);
     static char bytes[400];
-    static uint32_t fast[400], plain[400];
-    static const char some[] = ",\"\r\n;ab\x80\xFF\0\x7F ";
-    for (int i = 0; i < 3000; i++) {
+    static struct marks fast, sse2, plain;
+    static const char some[] = ",\"\r\n;ab\x80\xFF\0\x7F \x02\x0C\x1A\x2A\x2D\x8A\xA2";
+    for (int i = 0; i < 4000; i++) {
         size_t n = (size_t)i % sizeof bytes;
-        bool odd = i % 3 == 0, is_plain[2];
+        const char delimiter = ",;\t *-|"[i % 7];
+        bool odd = i % 3 == 0;
         for (size_t k = 0; k < n; k++)
             bytes[k] = odd ? some[sm_rng_u32(&rng) % sizeof some] : some[sm_rng_u32(&rng) % 7];
-        size_t found = sm_csv_marks(bytes, n, ',', fast, &is_plain[0]);
-        assert_int_equal(sm_csv_marks_reference(bytes, n, ',', plain, &is_plain[1]), found);
-        assert_memory_equal(fast, plain, found * sizeof *fast);
-        assert_int_equal(is_plain[0], is_plain[1]);
+        sm_csv_mark(bytes, n, delimiter, empty(&fast));
+        sm_csv_mark_sse2(bytes, n, delimiter, empty(&sse2));
+        sm_csv_mark_reference(bytes, n, delimiter, empty(&plain));
+        assert_same_marks(&fast, &plain);
+        assert_same_marks(&sse2, &plain);
+    }
+    for (int c = 0; c < 256; c++) { /* each byte there is, at each place of a block */
+        memset(bytes, 'a', sizeof bytes);
+        for (size_t k = 0; k < 128; k += 7)
+            bytes[k] = (char)c;
+        sm_csv_mark(bytes, 128, ',', empty(&fast));
+        sm_csv_mark_sse2(bytes, 128, ',', empty(&sse2));
+        sm_csv_mark_reference(bytes, 128, ',', empty(&plain));
+        assert_same_marks(&fast, &plain);
+        assert_same_marks(&sse2, &plain);
     }
 }
 
@@ -160,19 +194,26 @@ static void assert_number(const char *text) {
     if (a != b || memcmp(&fast, &plain, sizeof fast) != 0)
         fail_msg("'%s': %d %.17g, strtod: %d %.17g", text, a, fast, b, plain);
     /* among others, as cells are: with digits right before and behind it */
-    char cells[1200];
-    size_t n = strlen(text);
+    char cells[1300];
+    uint32_t n = (uint32_t)strlen(text);
     if (n > 1000) return;
     memset(cells, '7', sizeof cells);
     memcpy(cells + SM_CSV_BEFORE + 3, text, n);
-    const struct sm_csv_field f[] = {{cells + SM_CSV_BEFORE, 3},
-                                     {cells + SM_CSV_BEFORE + 3, n},
-                                     {cells + SM_CSV_BEFORE + 3 + n, 16}};
-    double out[3] = {-7, -7, -7};
-    size_t found = sm_numbers_parse(f, 3, out);
-    if (found != (b == SM_NUMBER_FINITE ? 3 : 1) || out[0] != 777 ||
-        (found == 3 && (memcmp(&out[1], &plain, sizeof plain) != 0 || out[2] != 7777777777777777)))
-        fail_msg("'%s' among others: %zu, %.17g, strtod: %d %.17g", text, found, out[1], b, plain);
+    const uint32_t begins[] = {0, 3, 3 + n, 3 + n, 3 + n},
+                   ends[] = {3, 3 + n, 5 + n, 18 + n, 19 + n};
+    const struct sm_csv_row row = {.bytes = cells + SM_CSV_BEFORE, .begins = begins, .ends = ends};
+    for (size_t cell = 0; cell < 2; cell++)
+        for (size_t count = 2 - cell; cell + count <= 5; count++) {
+            double out[5] = {-7, -7, -7, -7, -7};
+            size_t found = sm_numbers_parse(&row, cell, count, true, out);
+            if (found != (b == SM_NUMBER_FINITE ? count : 1 - cell))
+                fail_msg("'%s' among others: %zu of %zu", text, found, count);
+            if (found == count && memcmp(&out[1 - cell], &plain, sizeof plain) != 0)
+                fail_msg("'%s' among others: %.17g, strtod: %.17g", text, out[1 - cell], plain);
+            if (found == 5 && (out[0] != 777 || out[2] != 77 || out[3] != 777777777777777 ||
+                               out[4] != 7777777777777777))
+                fail_msg("'%s' changes its neighbours", text);
+        }
 }
 
 static void numbers_are_strtods_in_every_form(void **state) {
@@ -277,6 +318,149 @@ static void random_numbers_are_rounded_as_strtod_rounds_them(void **state) {
     }
 }
 
+/* Cells as tables have them; of some kinds the vectors take whole groups. */
+static int random_cell(struct sm_rng *rng, int kind, char text[64]) {
+    static const char *const odd[] = {"",
+                                      "NA",
+                                      "-",
+                                      ".",
+                                      "-.",
+                                      "1..2",
+                                      "+5",
+                                      "1e3",
+                                      "1e39",
+                                      "-0",
+                                      "-0.0",
+                                      ".5",
+                                      "5.",
+                                      "1-2",
+                                      "--1",
+                                      "1e-400",
+                                      " 3",
+                                      "3 ",
+                                      "0x1",
+                                      "1.2.",
+                                      "..1",
+                                      "-.5",
+                                      "3.5e38",
+                                      "3e38",
+                                      "340282356779733661637539395458142568448",
+                                      "word",
+                                      "...",
+                                      "-....",
+                                      "1.2.3.4.5",
+                                      "................",
+                                      "-...............5",
+                                      "12345678901234567.8.9",
+                                      "1e400",
+                                      "nan",
+                                      "0.000000",
+                                      "99999999",
+                                      "-9999999"};
+    const uint64_t bits = (uint64_t)sm_rng_u32(rng) << 32 | sm_rng_u32(rng);
+    const double v = ((double)(int64_t)bits) * 0x1p-62;
+    switch (kind) {
+    case 0:
+        return sprintf(text, "%d", (int)(bits % 10));
+    case 1:
+        return sprintf(text, "%d", (int)(bits % 100000) - 9);
+    case 2:
+        return sprintf(text, "%lld", (long long)(int64_t)bits >> (bits % 64));
+    case 3:
+        return sprintf(text, "%.7g", v);
+    case 4:
+        return sprintf(text, "%.17g", v);
+    case 5:
+        return sprintf(text, "%.*f", (int)(bits % 34), v * (double)(bits % 1000));
+    case 6:
+        return sprintf(text, "%.*g", (int)(bits % 20) + 1, v);
+    case 7:
+        return sprintf(text, "%0*d", (int)(bits % 40) + 1, (int)(bits >> 40));
+    default:
+        return sprintf(text, "%s", odd[bits % (sizeof odd / sizeof *odd)]);
+    }
+}
+
+enum { CELLS = 75 };
+struct cells {
+    char text[SM_CSV_BEFORE + CELLS * 64];
+    uint32_t begins[CELLS], ends[CELLS + 1]; /* ends[0] is before the first */
+};
+
+/* between: a delimiter, or NUL for none. */
+static struct sm_csv_row random_row(struct cells *c, struct sm_rng *rng, size_t n, int kind,
+                                    char between) {
+    uint32_t at = 0;
+    char *bytes = c->text + SM_CSV_BEFORE;
+    memset(c->text, '8', sizeof c->text);
+    c->ends[0] = UINT32_MAX;
+    for (size_t i = 0; i < n; i++) {
+        char text[64];
+        int some = kind < 9 ? kind : (int)(sm_rng_u32(rng) % (kind == 9 ? 8 : 9));
+        if (kind == 11) some = sm_rng_u32(rng) % 20 == 0 ? 8 : 3;
+        const uint32_t length = (uint32_t)random_cell(rng, some, text);
+        memcpy(bytes + at, text, length);
+        c->begins[i] = at;
+        c->ends[i + 1] = at += length;
+        if (between != 0) bytes[at++] = between;
+    }
+    return (struct sm_csv_row){.bytes = bytes,
+                               .begins = between != 0 ? c->ends : c->begins,
+                               .ends = c->ends + 1,
+                               .gap = between != 0,
+                               .n = n};
+}
+
+static void assert_same_numbers(const struct sm_csv_row *row, size_t first, size_t n,
+                                bool is_double) {
+    double fast[CELLS + 1], plain[CELLS + 1];
+    const size_t element = is_double ? sizeof(double) : sizeof(float);
+    memset(fast, 0xA5, sizeof fast);
+    size_t found = sm_numbers_parse(row, first, n, is_double, fast);
+    size_t want = sm_numbers_parse_reference(row, first, n, is_double, plain);
+    if (found != want || memcmp(fast, plain, found * element) != 0)
+        fail_msg("%zu of %zu numbers in '%.*s', the reference %zu", found, n,
+                 (int)row->ends[row->n - 1], row->bytes, want);
+    static const uint64_t untouched = 0xA5A5A5A5A5A5A5A5u; /* what is behind the last */
+    assert_memory_equal((char *)fast + n * element, &untouched, sizeof untouched);
+}
+
+static void numbers_of_a_row_are_those_of_its_cells_one_by_one(void **state) {
+    (void)state;
+    struct sm_rng rng = sm_rng_op(13, 0, 0, 0, 0);
+    static struct cells c;
+    for (int i = 0; i < 60000; i++) {
+        const size_t n = 1 + (size_t)sm_rng_u32(&rng) % CELLS;
+        const char between = ",,;\t-.0\n"[i % 9]; /* the ninth: none */
+        const struct sm_csv_row row = random_row(&c, &rng, n, i % 12, between);
+        for (size_t first = 0, found; first < n; first += found + 1) {
+            found = sm_numbers_parse_reference(&row, first, n - first, i & 1, (double[CELLS]){0});
+            assert_same_numbers(&row, first, n - first, i & 1);
+            if (i % 3 == 0) break; /* from behind each cell that is none only now and then */
+        }
+    }
+}
+
+/* Anywhere, in the middle of two doubles, and near the ends of 64 bits. */
+static void quotients_are_rounded_as_an_exact_division_rounds_them(void **state) {
+    (void)state;
+    struct sm_rng rng = sm_rng_op(17, 0, 0, 0, 0);
+    for (int i = 0; i < 3000000; i++) {
+        const uint64_t bits = (uint64_t)sm_rng_u32(&rng) << 32 | sm_rng_u32(&rng);
+        const unsigned k = sm_rng_u32(&rng) % SM_POWERS, shift = sm_rng_u32(&rng) % 64;
+        uint64_t digits = bits >> shift;
+        if (i % 4 == 1)
+            digits = (bits | 1) >> 10 << (shift % 11); /* 54 bits: in the middle when k is 0 */
+        if (i % 4 == 2) digits = UINT64_MAX - (bits & 1023);
+        if (i % 4 == 3) digits = ((uint64_t)1 << shift) + (bits & 3);
+        if (digits == 0) digits = 1;
+        const double fast = sm_quotient_round(digits, k), exact = sm_quotient_exact(digits, k);
+        if (memcmp(&fast, &exact, sizeof fast) != 0)
+            fail_msg("%llu / 10^%u: %.17g, exact: %.17g", (unsigned long long)digits, k, fast,
+                     exact);
+    }
+}
+
 static void words_for_missing_cells_are_pandas_or_the_users(void **state) {
     (void)state;
     struct sm_missing m;
@@ -311,6 +495,8 @@ int main(void) {
         cmocka_unit_test(what_is_not_utf8_is_told_from_what_is),
         cmocka_unit_test(numbers_are_strtods_in_every_form),
         cmocka_unit_test(random_numbers_are_rounded_as_strtod_rounds_them),
+        cmocka_unit_test(numbers_of_a_row_are_those_of_its_cells_one_by_one),
+        cmocka_unit_test(quotients_are_rounded_as_an_exact_division_rounds_them),
         cmocka_unit_test(words_for_missing_cells_are_pandas_or_the_users),
     };
     return cmocka_run_group_tests_name("csv", tests, NULL, NULL);

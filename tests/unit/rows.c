@@ -25,6 +25,21 @@ static void a_block_is_aligned_and_one_too_large_is_refused(void **state) {
     assert_int_equal(sm_rows_alloc(&r, SIZE_MAX / 8, 1, true, &err), -1);
 }
 
+static void a_large_block_is_whole_up_to_its_last_byte(void **state) {
+    (void)state;
+    struct sm_err err;
+    struct sm_rows r;
+    /* around whole and half pages of 2 MiB */
+    static const size_t kib[] = {4095, 4096, 4097, 5119, 5120, 5121, 6144, 7813};
+    for (size_t i = 0; i < sizeof kib / sizeof *kib; i++) {
+        assert_int_equal(sm_rows_alloc(&r, kib[i], 256, false, &err), 0);
+        assert_int_equal((uintptr_t)r.data % 64, 0);
+        memset(r.data, 1, kib[i] << 10);
+        assert_int_equal(((uint8_t *)r.data)[(kib[i] << 10) - 1], 1);
+        sm_rows_free(&r);
+    }
+}
+
 static void a_name_wins_over_a_number_and_nothing_else_is_found(void **state) {
     (void)state;
     struct sm_column columns[] = {{.name = "age"}, {.name = "0"}, {.name = ""}};
@@ -81,6 +96,7 @@ static void a_copied_schema_stands_alone(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_block_is_aligned_and_one_too_large_is_refused),
+        cmocka_unit_test(a_large_block_is_whole_up_to_its_last_byte),
         cmocka_unit_test(a_name_wins_over_a_number_and_nothing_else_is_found),
         cmocka_unit_test(the_text_tells_of_the_first_bad_row_whatever_the_order),
         cmocka_unit_test(a_copied_schema_stands_alone),

@@ -287,6 +287,19 @@ static void an_index_is_current_until_one_of_its_files_changes(void **state) {
     table_done(&t);
 }
 
+static void labels_that_begin_alike_are_told_apart(void **state) {
+    (void)state;
+    struct table t = table_make();
+    static const char *const label[] = {"a", "a", "ab", "ab", "a", "abc", "b", "ab", "a"};
+    scratch_text(&t.s, "t.csv", "x,y\n1,a\n1,a\n1,ab\n1,ab\n1,a\n1,abc\n1,b\n1,ab\n1,a\n");
+    t.source.label = "y";
+    table_open(&t, "t.csv");
+    assert_int_equal(sm_index_classes(t.index), 4);
+    for (uint64_t i = 0; i < sizeof label / sizeof *label; i++)
+        assert_string_equal(sm_index_class(t.index, sm_index_label(t.index, i)), label[i]);
+    table_done(&t);
+}
+
 static void number_labels_are_class_indices_and_groups_follow_their_text(void **state) {
     (void)state;
     struct table t = table_make();
@@ -505,6 +518,7 @@ int main(void) {
         cmocka_unit_test(a_table_that_cannot_be_used_is_refused_by_name),
         cmocka_unit_test(several_files_are_one_table_and_must_have_one_header),
         cmocka_unit_test(an_index_is_current_until_one_of_its_files_changes),
+        cmocka_unit_test(labels_that_begin_alike_are_told_apart),
         cmocka_unit_test(number_labels_are_class_indices_and_groups_follow_their_text),
         cmocka_unit_test(categorical_makes_categories_of_numbers),
         cmocka_unit_test(skipped_spaces_are_in_no_name_no_word_and_no_group),

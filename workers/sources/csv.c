@@ -1,5 +1,6 @@
-/* See csv.h. The buffer's delimiters, quotes and newlines are found 64 bytes at a time and listed;
- * the walk from one to the next then cuts rows into fields without looking at other bytes. */
+/* See csv.h. The buffer's delimiters, quotes and newlines are found 64 bytes at a time and listed.
+ * A row in which none but its newline is no delimiter needs nothing else: the marks are its cells'
+ * places. The others are cut by a walk from one mark to the next. */
 #include "workers/sources/csv.h"
 
 #include "lib/fs.h"
@@ -16,7 +17,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-enum { BUFFER_BYTES = 256 << 10, FIELDS = 256 };
+enum { BUFFER_BYTES = 128 << 10, FIELDS = 256 };
 
 struct sm_csv {
     int fd;
@@ -24,16 +25,19 @@ struct sm_csv {
     char *store;  /* of buffer, with bytes before it that can be read */
     char *buffer; /* cap bytes and a byte more */
     size_t cap, used;
-    bool skip_space;             /* at the beginning of a field */
-    bool eof, skipping;          /* the rest of a line is to be passed over */
-    bool plain;                  /* every byte of the buffer is ASCII and none is NUL */
-    uint64_t base;               /* offset in the file of the buffer's first byte */
-    uint32_t *marks;             /* places of delimiters, quotes and newlines; the last is `used` */
-    size_t next;                 /* mark at or behind `at` */
-    size_t at;                   /* where the next row begins */
-    uint64_t line;               /* number of the line there */
-    struct sm_csv_field *fields; /* of the row, in the buffer */
-    size_t *doubled;             /* fields that have doubled quotes */
+    bool skip_space;    /* at the beginning of a field */
+    bool eof, skipping; /* the rest of a line is to be passed over */
+    bool plain;         /* every byte of the buffer is ASCII and none is NUL */
+    uint64_t base;      /* offset in the file of the buffer's first byte */
+    /* Places of delimiters, quotes and newlines; the last is `used`, and marks[-1] the byte before
+     * the first row. others: which marks are no delimiter, the last one among them. */
+    uint32_t *marks, *others;
+    size_t next;             /* mark at or behind `at` */
+    size_t next_other;       /* of others: at or before the first that is not before `next` */
+    size_t at;               /* where the next row begins */
+    uint64_t line;           /* number of the line there */
+    uint32_t *begins, *ends; /* fields of a row that was walked */
+    size_t *doubled;         /* those that have doubled quotes */
     size_t n_fields, fields_cap, n_doubled;
     XXH3_state_t *hash;
 };
@@ -43,8 +47,19 @@ enum walk { WALK_ROW, WALK_MORE, WALK_BAD_QUOTE, WALK_UNENDED, WALK_NO_MEMORY };
 
 static int refill(struct sm_csv *c, struct sm_err *err);
 static int skip_line(struct sm_csv *c, struct sm_err *err);
+static bool plain_row(struct sm_csv *c, struct sm_csv_row *row);
 static enum walk walk_row(struct sm_csv *c, size_t *end, size_t *mark, uint64_t *line);
 static int give_row(struct sm_csv *c, size_t end, struct sm_csv_row *row);
+
+/* For a buffer of so many bytes. */
+static bool reserve_marks(struct sm_csv *c, size_t cap) {
+    uint32_t *marks = c->marks == NULL ? NULL : c->marks - 1;
+    marks = reallocarray(marks, cap + 2, sizeof *marks);
+    if (marks != NULL) c->marks = marks + 1;
+    uint32_t *others = marks == NULL ? NULL : reallocarray(c->others, cap + 1, sizeof *others);
+    if (others != NULL) c->others = others;
+    return others != NULL;
+}
 
 int sm_csv_open(struct sm_csv **gives, const char *path, char delimiter, struct sm_err *err) {
     return sm_csv_open_sized(gives, path, delimiter, BUFFER_BYTES, err);
@@ -60,10 +75,10 @@ int sm_csv_open_sized(struct sm_csv **gives, const char *path, char delimiter, s
     c->path = strdup(path);
     c->store = calloc(1, SM_CSV_BEFORE + c->cap + 1);
     c->buffer = c->store + SM_CSV_BEFORE;
-    c->marks = calloc(1, (c->cap + 1) * sizeof *c->marks);
+    const bool marks = reserve_marks(c, c->cap);
     c->hash = XXH3_createState();
     int failed = 0;
-    if (c->path == NULL || c->store == NULL || c->marks == NULL || c->hash == NULL)
+    if (c->path == NULL || c->store == NULL || !marks || c->hash == NULL)
         failed = sm_fail(err, SM_E_MEMORY, "out of memory");
     if (!failed) c->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (!failed && c->fd < 0) failed = sm_fail_errno(err, "cannot open '%s'", path);
@@ -80,7 +95,10 @@ int sm_csv_open_sized(struct sm_csv **gives, const char *path, char delimiter, s
         sm_csv_close(&c);
         return -1;
     }
-    if (c->used >= 3 && memcmp(c->buffer, "\xEF\xBB\xBF", 3) == 0) c->at = 3;
+    if (c->used >= 3 && memcmp(c->buffer, "\xEF\xBB\xBF", 3) == 0) {
+        c->at = 3;
+        c->marks[-1] = 2;
+    }
     *gives = c;
     return 0;
 }
@@ -92,9 +110,11 @@ void sm_csv_close(struct sm_csv **cp) {
     XXH3_freeState(c->hash);
     free(c->path);
     free(c->store);
-    free(c->marks);
+    free(c->marks == NULL ? NULL : c->marks - 1);
+    free(c->others);
     free(c->doubled);
-    free(c->fields);
+    free(c->begins);
+    free(c->ends);
     free(c);
     *cp = NULL;
 }
@@ -139,7 +159,10 @@ int sm_csv_next(struct sm_csv *c, struct sm_csv_row *row, struct sm_err *err) {
     for (;;) {
         if (c->skipping && skip_line(c, err) != 0) return -1;
         if (c->at == c->used && c->eof) return 0;
-        *row = (struct sm_csv_row){.line = c->line, .offset = c->base + c->at};
+        row->line = c->line;
+        row->offset = c->base + c->at;
+        row->code = SM_E_OK;
+        if (plain_row(c, row)) return 1;
         size_t end = 0, mark = 0;
         uint64_t line = c->line;
         enum walk how = walk_row(c, &end, &mark, &line);
@@ -166,7 +189,7 @@ static int refill(struct sm_csv *c, struct sm_err *err) {
     memmove(c->buffer, c->buffer + c->at, c->used - c->at);
     c->base += c->at;
     c->used -= c->at;
-    c->at = c->next = 0;
+    c->at = 0;
     if (c->used > c->cap / 2) {
         size_t cap = c->cap * 2;
         char *store = realloc(c->store, SM_CSV_BEFORE + cap + 1);
@@ -174,9 +197,8 @@ static int refill(struct sm_csv *c, struct sm_err *err) {
             c->store = store;
             c->buffer = store + SM_CSV_BEFORE;
         }
-        uint32_t *marks = store == NULL ? NULL : reallocarray(c->marks, cap + 1, sizeof *c->marks);
-        if (marks == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-        c->marks = marks;
+        if (store == NULL || !reserve_marks(c, cap))
+            return sm_fail(err, SM_E_MEMORY, "out of memory");
         c->cap = cap;
     }
     ssize_t n = sm_fs_pread(c->fd, c->buffer + c->used, c->cap - c->used, c->base + c->used);
@@ -185,8 +207,13 @@ static int refill(struct sm_csv *c, struct sm_err *err) {
     c->used += (size_t)n;
     c->eof = c->used < c->cap;
     c->buffer[c->used] = '\n'; /* so that the byte behind can be looked at */
-    size_t marks = sm_csv_marks(c->buffer, c->used, c->delimiter, c->marks, &c->plain);
-    c->marks[marks] = (uint32_t)c->used;
+    struct sm_csv_marks m = {.at = c->marks, .others = c->others};
+    sm_csv_mark(c->buffer, c->used, c->delimiter, &m);
+    c->marks[-1] = UINT32_MAX;
+    c->marks[m.n] = (uint32_t)c->used;
+    c->others[m.n_others] = (uint32_t)m.n;
+    c->plain = m.plain;
+    c->next = c->next_other = 0;
     return 0;
 }
 
@@ -217,10 +244,11 @@ static bool grow_fields(struct sm_csv *c) {
     size_t cap = c->fields_cap == 0 ? FIELDS : c->fields_cap * 2;
     size_t *doubled = reallocarray(c->doubled, cap, sizeof *doubled);
     if (doubled != NULL) c->doubled = doubled;
-    struct sm_csv_field *fields =
-        doubled == NULL ? NULL : reallocarray(c->fields, cap, sizeof *fields);
-    if (fields == NULL) return false;
-    c->fields = fields;
+    uint32_t *begins = doubled == NULL ? NULL : reallocarray(c->begins, cap, sizeof *begins);
+    if (begins != NULL) c->begins = begins;
+    uint32_t *ends = begins == NULL ? NULL : reallocarray(c->ends, cap, sizeof *ends);
+    if (ends == NULL) return false;
+    c->ends = ends;
     c->fields_cap = cap;
     return true;
 }
@@ -231,7 +259,8 @@ static bool add_field(struct sm_csv *c, size_t from, size_t to, bool doubled) {
         return false;
     if (c->n_fields < c->fields_cap) {
         if (doubled) c->doubled[c->n_doubled++] = c->n_fields;
-        c->fields[c->n_fields] = (struct sm_csv_field){.s = c->buffer + from, .n = to - from};
+        c->begins[c->n_fields] = (uint32_t)from;
+        c->ends[c->n_fields] = (uint32_t)to;
     }
     c->n_fields++;
     return true;
@@ -250,15 +279,15 @@ static void add_plain(struct sm_csv *c, size_t *from, size_t *mark) {
     const char delimiter = c->delimiter;
     const uint32_t *marks = c->marks + *mark;
     const size_t most = c->n_fields < c->fields_cap ? c->fields_cap - c->n_fields : 0;
-    struct sm_csv_field *out = c->fields + c->n_fields;
+    uint32_t *begins = c->begins + c->n_fields, *ends = c->ends + c->n_fields;
     size_t s = *from, n = 0;
     /* the last mark leads to a newline, so it ends here */
-    for (size_t to; n < most && b[to = marks[n]] == delimiter; s = to + 1)
-        out[n++] = (struct sm_csv_field){.s = b + s, .n = to - s};
-    for (size_t i = 0; c->skip_space && i < n; i++) {
-        size_t spaces = skip_spaces(out[i].s, 0);
-        out[i] = (struct sm_csv_field){.s = out[i].s + spaces, .n = out[i].n - spaces};
+    for (size_t to; n < most && b[to = marks[n]] == delimiter; s = to + 1) {
+        begins[n] = (uint32_t)s;
+        ends[n++] = (uint32_t)to;
     }
+    for (size_t i = 0; c->skip_space && i < n; i++)
+        begins[i] = (uint32_t)skip_spaces(b, begins[i]);
     c->n_fields += n;
     *from = c->skip_space ? skip_spaces(b, s) : s;
     *mark += n;
@@ -336,6 +365,7 @@ static size_t undouble(char *s, size_t n) {
 }
 
 static int give_row(struct sm_csv *c, size_t end, struct sm_csv_row *row) {
+    row->n = 0;
     if (!c->plain) {
         const char *why = sm_csv_text_fault(c->buffer + c->at, end - c->at);
         if (why != NULL) return is_bad(row, SM_E_DECODE, why);
@@ -343,13 +373,43 @@ static int give_row(struct sm_csv *c, size_t end, struct sm_csv_row *row) {
     if (c->n_fields > SM_MAX_TABLE_COLUMNS)
         return is_bad(row, SM_E_TOO_LARGE, "more fields than a table may have columns");
     for (size_t i = 0; end - c->at > SM_MAX_CSV_FIELD_BYTES && i < c->n_fields; i++)
-        if (c->fields[i].n > SM_MAX_CSV_FIELD_BYTES)
+        if (c->ends[i] - c->begins[i] > SM_MAX_CSV_FIELD_BYTES)
             return is_bad(row, SM_E_TOO_LARGE, "a field longer than a field may be");
     for (size_t i = 0; i < c->n_doubled; i++) {
-        struct sm_csv_field *f = &c->fields[c->doubled[i]];
-        f->n = undouble((char *)f->s, f->n);
+        const size_t k = c->doubled[i];
+        const uint32_t begin = c->begins[k];
+        c->ends[k] = begin + (uint32_t)undouble(c->buffer + begin, c->ends[k] - begin);
     }
-    row->fields = c->fields;
+    row->bytes = c->buffer;
+    row->begins = c->begins;
+    row->ends = c->ends;
+    row->gap = 0;
     row->n = c->n_fields;
     return 1;
+}
+
+/* A row of which only the newline is no delimiter, and that breaks no rule. False: look closer. */
+static bool plain_row(struct sm_csv *c, struct sm_csv_row *row) {
+    while (c->others[c->next_other] < c->next)
+        c->next_other++;
+    const char *b = c->buffer;
+    const uint32_t *ends = c->marks + c->next;
+    const size_t last = c->others[c->next_other], end = c->marks[last], n = last - c->next + 1;
+    const bool two = b[end] == '\r'; /* and LF: the only other end of such a row */
+    /* at the buffer's end, perhaps for want of bytes, the walk looks */
+    if (end + two >= c->used || b[end + two] != '\n' || end == c->at) return false;
+    if (c->skip_space || end - c->at > SM_MAX_CSV_FIELD_BYTES || n > SM_MAX_TABLE_COLUMNS ||
+        ends[-1] + 1 != (uint32_t)c->at)
+        return false;
+    if (!c->plain && sm_csv_text_fault(b + c->at, end - c->at) != NULL) return false;
+    row->bytes = b;
+    row->begins = ends - 1;
+    row->ends = ends;
+    row->gap = 1;
+    row->n = n;
+    c->at = end + 1 + two;
+    c->next = last + 1 + two;
+    c->next_other += 1 + two;
+    c->line++;
+    return true;
 }

@@ -16,19 +16,29 @@
 
 struct sm_csv; /* an open file */
 
-enum { SM_CSV_BEFORE = 16 }; /* bytes before a field that can be read */
-struct sm_csv_field {
-    const char *s; /* quotes taken off; not ended by NUL */
-    size_t n;
-};
+enum { SM_CSV_BEFORE = 64 }; /* bytes before a row's bytes that can be read */
 
+/* The cells are kept as places: those of a row without quotes, which are most, need no work at all,
+ * since each begins behind the delimiter that ends the one before. */
 struct sm_csv_row {
-    const struct sm_csv_field *fields; /* lent until the next call */
+    const char *bytes;             /* lent until the next call, as the places are */
+    const uint32_t *begins, *ends; /* cell i stands from begins[i] + gap on up to ends[i] */
+    uint32_t gap;
     size_t n;
     uint64_t line, offset; /* line from 1, byte offset of its first byte in the file */
     enum sm_code code;     /* not SM_E_OK: the row cannot be read, text says why */
     char text[96];
 };
+
+struct sm_csv_field {
+    const char *s; /* quotes taken off; not ended by NUL */
+    size_t n;
+};
+
+static inline struct sm_csv_field sm_csv_cell(const struct sm_csv_row *row, size_t i) {
+    const uint32_t begin = row->begins[i] + row->gap; /* wraps at the first byte: -1 + 1 */
+    return (struct sm_csv_field){.s = row->bytes + begin, .n = row->ends[i] - begin};
+}
 
 /* delimiter: any ASCII character but a quote, a newline and NUL. Gives. */
 int sm_csv_open(struct sm_csv **gives, const char *path, char delimiter, struct sm_err *err);

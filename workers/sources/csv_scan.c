@@ -4,62 +4,118 @@
 
 #include <string.h>
 
-#ifdef __SSE2__
-#include <emmintrin.h>
-
-/* One bit for each of 64 bytes that is a mark. */
-static inline uint64_t marks_of_64(const char *p, __m128i delimiter, int *odd) {
-    const __m128i quote = _mm_set1_epi8('"'), cr = _mm_set1_epi8('\r'), lf = _mm_set1_epi8('\n');
-    uint64_t mask = 0;
-    for (int i = 0; i < 4; i++) {
-        __m128i v = _mm_loadu_si128((const __m128i *)(p + 16 * i));
-        __m128i newline = _mm_or_si128(_mm_cmpeq_epi8(v, cr), _mm_cmpeq_epi8(v, lf));
-        __m128i cut = _mm_or_si128(_mm_cmpeq_epi8(v, delimiter), _mm_cmpeq_epi8(v, quote));
-        mask |= (uint64_t)(uint32_t)_mm_movemask_epi8(_mm_or_si128(newline, cut)) << (16 * i);
-        /* a signed byte below 1 is NUL or not ASCII */
-        *odd |= _mm_movemask_epi8(_mm_cmplt_epi8(v, _mm_set1_epi8(1)));
+/* The places from `from` on, behind those that are listed. */
+static void mark_rest(const char *bytes, size_t from, size_t n, char delimiter,
+                      struct sm_csv_marks *m) {
+    for (size_t i = from; i < n; i++) {
+        const char c = bytes[i];
+        const bool other = c == '"' || c == '\r' || c == '\n';
+        m->plain = m->plain && c > 0 && (unsigned char)c < 128;
+        if (!other && c != delimiter) continue;
+        if (other) m->others[m->n_others++] = (uint32_t)m->n;
+        m->at[m->n++] = (uint32_t)i;
     }
-    return mask;
 }
 
-size_t sm_csv_marks(const char *bytes, size_t n, char delimiter, uint32_t *marks, bool *plain) {
-    size_t found = 0, i = 0;
-    int odd = 0;
-    for (; i + 64 <= n; i += 64) {
-        uint64_t mask = marks_of_64(bytes + i, _mm_set1_epi8(delimiter), &odd);
-        const size_t count = (size_t)__builtin_popcountll(mask);
-        uint32_t *to = marks + found;
-        /* eight at once, more than there may be: how many there are is as random as the cells.
-         * marks has room for one a byte, so the places behind are there. */
-        for (size_t done = 0; done < count; done += 8)
-            for (size_t k = 0; k < 8; k++, mask &= mask - 1)
-                to[done + k] = (uint32_t)i + (uint32_t)__builtin_ctzll(mask | (uint64_t)1 << 63);
-        found += count;
+void sm_csv_mark_reference(const char *bytes, size_t n, char delimiter, struct sm_csv_marks *m) {
+    m->n = m->n_others = 0;
+    m->plain = true;
+    mark_rest(bytes, 0, n, delimiter, m);
+}
+
+#ifdef __x86_64__
+#include <immintrin.h>
+#define AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt")))
+
+enum { BLOCK = 64 };
+
+/* A bit for each of 64 bytes from `first` on that is a mark, and that is one but no delimiter. */
+__attribute__((always_inline)) static inline void list(struct sm_csv_marks *m, size_t first,
+                                                       uint64_t marks, uint64_t others) {
+    uint32_t *to = m->at + m->n;
+    for (; others != 0; others &= others - 1) {
+        const uint64_t before = marks & ((others ^ (others - 1)) >> 1);
+        m->others[m->n_others++] = (uint32_t)(m->n + (size_t)__builtin_popcountll(before));
     }
-    bool rest_plain;
-    size_t rest = sm_csv_marks_reference(bytes + i, n - i, delimiter, marks + found, &rest_plain);
-    for (size_t k = found; k < found + rest; k++)
-        marks[k] += (uint32_t)i;
-    *plain = odd == 0 && rest_plain;
-    return found + rest;
+    const size_t count = (size_t)__builtin_popcountll(marks);
+    /* eight at once, more than there may be: how many there are is as random as the cells. There is
+     * room for one a byte, so the places behind are there. */
+    for (size_t done = 0; done < count; done += 8)
+        for (size_t k = 0; k < 8; k++, marks &= marks - 1)
+            to[done + k] = (uint32_t)(first + (size_t)__builtin_ctzll(marks | (uint64_t)1 << 63));
+    m->n += count;
+}
+
+void sm_csv_mark_sse2(const char *bytes, size_t n, char delimiter, struct sm_csv_marks *m) {
+    const __m128i quote = _mm_set1_epi8('"'), cr = _mm_set1_epi8('\r'), lf = _mm_set1_epi8('\n'),
+                  cut = _mm_set1_epi8(delimiter);
+    int odd = 0;
+    size_t i = 0;
+    m->n = m->n_others = 0;
+    for (; i + BLOCK <= n; i += BLOCK) {
+        uint64_t cuts = 0, others = 0;
+        for (int k = 0; k < BLOCK; k += 16) {
+            const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(bytes + i + k));
+            const __m128i newline = _mm_or_si128(_mm_cmpeq_epi8(v, cr), _mm_cmpeq_epi8(v, lf));
+            const __m128i other = _mm_or_si128(newline, _mm_cmpeq_epi8(v, quote));
+            cuts |= (uint64_t)(uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(v, cut)) << k;
+            others |= (uint64_t)(uint32_t)_mm_movemask_epi8(other) << k;
+            /* a signed byte below 1 is NUL or not ASCII */
+            odd |= _mm_movemask_epi8(_mm_cmplt_epi8(v, _mm_set1_epi8(1)));
+        }
+        list(m, i, cuts | others, others);
+    }
+    m->plain = odd == 0;
+    mark_rest(bytes, i, n, delimiter, m);
+}
+
+/* Quotes and newlines differ in their low halves: a table of 16 gives the only one that each byte
+ * could be. The first entry is what none could be, not even a NUL; bytes beyond ASCII give 0. */
+AVX2 static inline __m256i others_of(__m256i v) {
+    const __m256i by_low_half = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(-1, 0, '"', 0, 0, 0, 0, 0, 0, 0, '\n', 0, 0, '\r', 0, 0));
+    return _mm256_cmpeq_epi8(v, _mm256_shuffle_epi8(by_low_half, v));
+}
+
+AVX2 static inline uint64_t bits(__m256i low, __m256i high) {
+    return (uint64_t)(uint32_t)_mm256_movemask_epi8(low) |
+           (uint64_t)(uint32_t)_mm256_movemask_epi8(high) << 32;
+}
+
+AVX2 static void mark_avx2(const char *bytes, size_t n, char delimiter, struct sm_csv_marks *m) {
+    const __m256i cut = _mm256_set1_epi8(delimiter);
+    __m256i least = _mm256_set1_epi8(1);
+    size_t i = 0;
+    m->n = m->n_others = 0;
+    for (; i + BLOCK <= n; i += BLOCK) {
+        const __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)(bytes + i)),
+                      high = _mm256_loadu_si256((const __m256i *)(const void *)(bytes + i + 32));
+        const uint64_t others = bits(others_of(low), others_of(high));
+        const uint64_t cuts = bits(_mm256_cmpeq_epi8(low, cut), _mm256_cmpeq_epi8(high, cut));
+        least = _mm256_min_epi8(least, _mm256_min_epi8(low, high));
+        list(m, i, cuts | others, others);
+    }
+    /* a signed byte below 1 is NUL or not ASCII */
+    m->plain = _mm256_movemask_epi8(_mm256_cmpgt_epi8(_mm256_set1_epi8(1), least)) == 0;
+    mark_rest(bytes, i, n, delimiter, m);
+}
+
+void sm_csv_mark(const char *bytes, size_t n, char delimiter, struct sm_csv_marks *m) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+        __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt"))
+        mark_avx2(bytes, n, delimiter, m);
+    else
+        sm_csv_mark_sse2(bytes, n, delimiter, m);
 }
 #else
-size_t sm_csv_marks(const char *bytes, size_t n, char delimiter, uint32_t *marks, bool *plain) {
-    return sm_csv_marks_reference(bytes, n, delimiter, marks, plain);
+void sm_csv_mark_sse2(const char *bytes, size_t n, char delimiter, struct sm_csv_marks *m) {
+    sm_csv_mark_reference(bytes, n, delimiter, m);
+}
+
+void sm_csv_mark(const char *bytes, size_t n, char delimiter, struct sm_csv_marks *m) {
+    sm_csv_mark_reference(bytes, n, delimiter, m);
 }
 #endif
-
-size_t sm_csv_marks_reference(const char *bytes, size_t n, char delimiter, uint32_t *marks,
-                              bool *plain) {
-    size_t found = 0;
-    *plain = true;
-    for (size_t i = 0; i < n; i++) {
-        char c = bytes[i];
-        if (c == delimiter || c == '"' || c == '\r' || c == '\n') marks[found++] = (uint32_t)i;
-        *plain = *plain && c > 0 && (unsigned char)c < 128;
-    }
-    return found;
-}
 
 /* Bytes of the UTF-8 sequence at p, 0 when it is none. The ranges are RFC 3629's. */
 static size_t utf8_length(const unsigned char *p, size_t n) {

@@ -16,7 +16,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { GUESS_ROWS = 1000, BLOCK_BYTES = 256 << 10, TEXT_BYTES = 160, SHOWN = 40 };
+enum { GUESS_ROWS = 1000, BLOCK_BYTES = 64 << 10, TEXT_BYTES = 160, SHOWN = 40 };
 static const size_t NO_FIELD = SIZE_MAX;
 
 struct csv_table {
@@ -29,8 +29,7 @@ struct csv_table {
     size_t n_fields, label, group;
     size_t *field;              /* of a column */
     size_t *numbers, n_numbers; /* columns of this kind */
-    size_t *run;    /* how many numbers from this one on have fields and columns that follow */
-    double *values; /* of such a run */
+    size_t *run; /* how many numbers from this one on have fields and columns that follow */
     size_t *words, n_words;
     bool contradicted; /* a column of numbers has words: this pass only finds more of those */
     bool again;        /* the second pass */
@@ -74,7 +73,6 @@ static void release(struct csv_table *t) {
     free(t->field);
     free(t->numbers);
     free(t->run);
-    free(t->values);
     free(t->words);
     free(t->block);
 }
@@ -103,9 +101,10 @@ static int check_delimiter(const struct csv_table *t, struct sm_err *err) {
 
 /* The name that a header gives to a field; of an empty one, or without a header, x and its place.
  */
-static char *name_of(const struct csv_table *t, const struct sm_csv_field *f, size_t i) {
+static char *name_of(const struct csv_table *t, const struct sm_csv_row *row, size_t i) {
+    const struct sm_csv_field f = sm_csv_cell(row, i);
     char *name = NULL;
-    if (t->header && f->n > 0) return strndup(f->s, f->n);
+    if (t->header && f.n > 0) return strndup(f.s, f.n);
     return asprintf(&name, "x%zu", i) < 0 ? NULL : name;
 }
 
@@ -116,11 +115,12 @@ static bool is_header(const struct csv_table *t, const struct sm_csv_row *row, b
     size_t filled = 0, numbers = 0;
     bool memory = true;
     for (size_t i = 0; i < row->n; i++) {
+        const struct sm_csv_field f = sm_csv_cell(row, i);
         double v;
-        numbers += sm_number_parse(row->fields[i].s, row->fields[i].n, &v) != SM_NUMBER_NONE;
-        if (row->fields[i].n == 0) continue;
+        numbers += sm_number_parse(f.s, f.n, &v) != SM_NUMBER_NONE;
+        if (f.n == 0) continue;
         filled++;
-        memory = memory && sm_words_add(&seen, row->fields[i].s, row->fields[i].n, "", NULL) >= 0;
+        memory = memory && sm_words_add(&seen, f.s, f.n, "", NULL) >= 0;
     }
     *distinct = memory && seen.n == filled;
     sm_words_release(&seen);
@@ -144,7 +144,7 @@ static int name_fields(struct csv_table *t, const struct sm_csv_row *row, struct
     if (t->names == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     t->n_fields = row->n;
     for (size_t i = 0; i < row->n; i++)
-        if ((t->names[i] = name_of(t, &row->fields[i], i)) == NULL)
+        if ((t->names[i] = name_of(t, row, i)) == NULL)
             return sm_fail(err, SM_E_MEMORY, "out of memory");
     return 0;
 }
@@ -175,10 +175,9 @@ static int choose_columns(struct csv_table *t, struct sm_err *err) {
     t->field = calloc(t->n_fields, sizeof *t->field);
     t->numbers = calloc(t->n_fields, sizeof *t->numbers);
     t->run = calloc(t->n_fields, sizeof *t->run);
-    t->values = calloc(t->n_fields, sizeof *t->values);
     t->words = calloc(t->n_fields, sizeof *t->words);
     if (t->b.columns == NULL || t->field == NULL || t->numbers == NULL || t->run == NULL ||
-        t->values == NULL || t->words == NULL)
+        t->words == NULL)
         return sm_fail(err, SM_E_MEMORY, "out of memory");
     for (size_t i = 0; i < t->n_fields; i++) {
         if (i == t->label || i == t->group) continue;
@@ -224,9 +223,10 @@ static int open_table(struct csv_table *t, struct sm_err *err) {
 static bool contradict(struct csv_table *t, const struct sm_csv_row *row) {
     bool any = false;
     for (size_t i = 0; i < t->b.n_columns; i++) {
+        const struct sm_csv_field f = sm_csv_cell(row, t->field[i]);
         double v;
         if (t->b.columns[i].kind != SM_COLUMN_NUMBER ||
-            sm_cell_number(&t->missing, &row->fields[t->field[i]], &v) != SM_CELL_WORD)
+            sm_cell_number(&t->missing, &f, &v) != SM_CELL_WORD)
             continue;
         t->b.columns[i].kind = SM_COLUMN_CATEGORY;
         any = true;
@@ -287,7 +287,7 @@ static int check_header(const struct csv_table *t, size_t i, const struct sm_csv
                         struct sm_err *err) {
     bool same = row->code == SM_E_OK && row->n == t->n_fields;
     for (size_t k = 0; k < t->n_fields && same; k++) {
-        char *name = name_of(t, &row->fields[k], k);
+        char *name = name_of(t, row, k);
         same = name != NULL && strcmp(name, t->names[k]) == 0;
         free(name);
     }
@@ -350,46 +350,31 @@ static void take_number(struct csv_table *t, const struct sm_csv_row *row, size_
                         char text[TEXT_BYTES]) {
     void *to = row_at(t);
     const size_t i = t->numbers[k];
-    const struct sm_csv_field *f = &row->fields[t->field[i]];
+    const struct sm_csv_field f = sm_csv_cell(row, t->field[i]);
     double v;
-    enum sm_cell cell = sm_cell_number(&t->missing, f, &v);
+    enum sm_cell cell = sm_cell_number(&t->missing, &f, &v);
     if (cell == SM_CELL_NUMBER && put(t->b.is_double, to, i, v)) return;
     if (cell == SM_CELL_WORD && t->b.columns[i].kind == SM_COLUMN_NUMBER)
         t->contradicted |= contradict(t, row);
     if (cell == SM_CELL_NUMBER || cell == SM_CELL_OVERFLOW) {
-        if (*sound) tell_overflow(t, i, f, cell == SM_CELL_OVERFLOW, text);
+        if (*sound) tell_overflow(t, i, &f, cell == SM_CELL_OVERFLOW, text);
         *sound = false;
     }
     put(t->b.is_double, to, i, NAN);
 }
 
-/* The values of a run become cells from `column` on. False: one has no float32. */
-static bool put_many(const struct csv_table *t, size_t column, size_t n) {
-    if (t->b.is_double) {
-        memcpy((double *)row_at(t) + column, t->values, n * sizeof *t->values);
-        return true;
-    }
-    float *to = (float *)row_at(t) + column;
-    bool sound = true;
-    for (size_t k = 0; k < n; k++) {
-        to[k] = (float)t->values[k];
-        sound &= (bool)isfinite(to[k]);
-    }
-    return sound;
-}
-
 static bool take_numbers(struct csv_table *t, const struct sm_csv_row *row, char text[TEXT_BYTES]) {
+    const size_t element = t->b.is_double ? sizeof(double) : sizeof(float);
+    uint8_t *to = row_at(t);
     bool sound = true;
     for (size_t k = 0, n; k < t->n_numbers; k += n) {
         n = t->run[k];
         const size_t i = t->numbers[k];
-        /* a number may stand for a missing cell: then each is looked at */
-        bool many = !t->missing.numbers;
         for (size_t got = 0; got < n; got++) {
-            const struct sm_csv_field *f = &row->fields[t->field[i] + got];
-            const size_t found = many ? sm_numbers_parse(f, n - got, t->values) : 0;
-            many = many && put_many(t, i + got, found);
-            if (many) got += found;
+            /* a number may stand for a missing cell: then each is looked at */
+            if (!t->missing.numbers)
+                got += sm_numbers_parse(row, t->field[i] + got, n - got, t->b.is_double,
+                                        to + (i + got) * element);
             if (got < n) take_number(t, row, k + got, &sound, text);
         }
     }
@@ -399,10 +384,10 @@ static bool take_numbers(struct csv_table *t, const struct sm_csv_row *row, char
 static int take_words(struct csv_table *t, const struct sm_csv_row *row, struct sm_err *err) {
     for (size_t k = 0; k < t->n_words; k++) {
         struct sm_table_column *c = &t->b.columns[t->words[k]];
-        const struct sm_csv_field *f = &row->fields[t->field[t->words[k]]];
+        const struct sm_csv_field f = sm_csv_cell(row, t->field[t->words[k]]);
         double v = NAN;
-        if (!sm_cell_is_missing(&t->missing, f)) {
-            int64_t word = sm_words_add(&c->words, f->s, f->n, "a column", err);
+        if (!sm_cell_is_missing(&t->missing, &f)) {
+            int64_t word = sm_words_add(&c->words, f.s, f.n, "a column", err);
             if (word < 0) return sm_err_context(err, "column '%s'", c->name);
             v = (double)word;
         }
@@ -421,6 +406,10 @@ static int bad_row(struct csv_table *t, size_t file, const struct sm_csv_row *ro
     return t->contradicted ? 0 : sm_table_bad(&t->b, &bad, text, err);
 }
 
+static struct sm_csv_field cell_or_none(const struct sm_csv_row *row, size_t field) {
+    return field == NO_FIELD ? (struct sm_csv_field){.s = ""} : sm_csv_cell(row, field);
+}
+
 static int take_row(struct csv_table *t, size_t file, const struct sm_csv_row *row,
                     struct sm_err *err) {
     char text[TEXT_BYTES];
@@ -430,11 +419,10 @@ static int take_row(struct csv_table *t, size_t file, const struct sm_csv_row *r
                  row->n == 1 ? "" : "s", t->n_fields);
         return bad_row(t, file, row, SM_E_DECODE, text, err);
     }
-    const struct sm_csv_field none = {.s = ""};
-    const struct sm_csv_field *label = t->label == NO_FIELD ? &none : &row->fields[t->label];
+    const struct sm_csv_field label = cell_or_none(row, t->label);
     bool sound = take_numbers(t, row, text);
     if (t->contradicted) return 0;
-    if (t->label != NO_FIELD && sm_cell_is_missing(&t->missing, label))
+    if (t->label != NO_FIELD && sm_cell_is_missing(&t->missing, &label))
         return bad_row(t, file, row, SM_E_DECODE, "the label is missing", err);
     if (!sound && !t->again && t->source->on_error == SM_ON_ERROR_FAIL) {
         t->contradicted = true; /* it is no fault if the column turns out to have words */
@@ -442,8 +430,8 @@ static int take_row(struct csv_table *t, size_t file, const struct sm_csv_row *r
     }
     if (!sound) return bad_row(t, file, row, SM_E_DECODE, text, err);
     if (take_words(t, row, err) != 0) return -1;
-    const struct sm_csv_field *group = t->group == NO_FIELD ? &none : &row->fields[t->group];
-    if (sm_table_row(&t->b, label->s, label->n, XXH3_64bits(group->s, group->n), err) != 0)
-        return -1;
+    const struct sm_csv_field group = cell_or_none(row, t->group);
+    const uint64_t hash = t->group == NO_FIELD ? 0 : XXH3_64bits(group.s, group.n);
+    if (sm_table_row(&t->b, label.s, label.n, hash, err) != 0) return -1;
     return ++t->block_n == t->block_max ? flush_block(t, err) : 0;
 }

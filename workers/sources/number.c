@@ -1,7 +1,9 @@
 /* Text to double, correctly rounded. Up to 19 digits are an integer of 64 bits; with a power of ten
- * of up to 10^19 the product or quotient is computed exactly in 128 bits and rounded once. All
+ * of up to 10^27 the product or quotient is known well enough in 128 bits and rounded once. All
  * else, a handful of cells in a real table, goes to strtod. */
 #include "workers/sources/number.h"
+
+#include "workers/sources/number_round.h"
 
 #include <locale.h>
 #include <math.h>
@@ -12,13 +14,10 @@
 #include <string.h>
 #include <strings.h>
 
-enum { TEXT_BYTES = 1000, DIGITS = 19, POWERS = 20, EXACT_POWERS = 23 };
+enum { TEXT_BYTES = 1000, DIGITS = 19 };
 
 static const bool little_endian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
 static const uint32_t tens[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
-static const double exact[EXACT_POWERS] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
-                                           1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
-                                           1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
 
 struct decimal { /* digits x 10^exponent */
     uint64_t digits;
@@ -31,15 +30,6 @@ static enum sm_number word_parse(const char *s, size_t n, double *out);
 static inline const char *decimal_parse(const char *s, const char *end, struct decimal *d);
 static inline bool decimal_round(const struct decimal *d, double *out);
 static enum sm_number slow_parse(const char *s, size_t n, double *out);
-
-/* Signs are as random as values: no branch. */
-static inline double signed_value(double v, bool negative) {
-    uint64_t bits;
-    memcpy(&bits, &v, sizeof v);
-    bits |= (uint64_t)negative << 63;
-    memcpy(&v, &bits, sizeof v);
-    return v;
-}
 
 static bool is_blank(char c) {
     return c == ' ' || c == '\t';
@@ -140,7 +130,7 @@ static inline bool common_parse(const char *s, const char *end, double *out) {
     size_t n = (size_t)(s - whole), rest = (size_t)(end - s);
     if (n == 0 || n + rest - (rest != 0) > DIGITS || !little_endian) return false;
     if (rest == 0) {
-        *out = signed_value((double)d.digits, d.negative); /* rounds once, to nearest */
+        *out = sm_signed((double)d.digits, d.negative); /* rounds once, to nearest */
         return true;
     }
     if (*s != '.' || rest < 2 || end - start < 8) return false;
@@ -190,46 +180,48 @@ static inline const char *decimal_parse(const char *s, const char *end, struct d
     return s;
 }
 
-/* 10^k, shifted so that its highest bit is set, and floor((2^128 - 1) / it) - 2^64: with these a
- * division of 128 by 64 bits is two multiplications (N. Möller and T. Granlund, "Improved division
- * by invariant integers", 2011, algorithm 4). */
-struct power {
-    uint64_t value, shifted, inverse;
-    int shift;
-};
 #define SHIFT(p) __builtin_clzll(p)
 #define SHIFTED(p) ((uint64_t)(p) << SHIFT(p))
-#define POWER(p)                                                                            \
+#define POWER(k, p)                                                                         \
     {                                                                                       \
-        (p), SHIFTED(p),                                                                    \
+        SHIFTED(p),                                                                         \
             (uint64_t)((((unsigned __int128)~SHIFTED(p) << 64) | UINT64_MAX) / SHIFTED(p)), \
-            SHIFT(p)                                                                        \
+            SHIFT(p), 1021 + SHIFT(p) - (k)                                                 \
     }
-static const struct power powers[POWERS] = {
-    POWER(1ull),
-    POWER(10ull),
-    POWER(100ull),
-    POWER(1000ull),
-    POWER(10000ull),
-    POWER(100000ull),
-    POWER(1000000ull),
-    POWER(10000000ull),
-    POWER(100000000ull),
-    POWER(1000000000ull),
-    POWER(10000000000ull),
-    POWER(100000000000ull),
-    POWER(1000000000000ull),
-    POWER(10000000000000ull),
-    POWER(100000000000000ull),
-    POWER(1000000000000000ull),
-    POWER(10000000000000000ull),
-    POWER(100000000000000000ull),
-    POWER(1000000000000000000ull),
-    POWER(10000000000000000000ull),
+const struct sm_power sm_powers[SM_POWERS] = {
+    POWER(0, 1ull),
+    POWER(1, 5ull),
+    POWER(2, 25ull),
+    POWER(3, 125ull),
+    POWER(4, 625ull),
+    POWER(5, 3125ull),
+    POWER(6, 15625ull),
+    POWER(7, 78125ull),
+    POWER(8, 390625ull),
+    POWER(9, 1953125ull),
+    POWER(10, 9765625ull),
+    POWER(11, 48828125ull),
+    POWER(12, 244140625ull),
+    POWER(13, 1220703125ull),
+    POWER(14, 6103515625ull),
+    POWER(15, 30517578125ull),
+    POWER(16, 152587890625ull),
+    POWER(17, 762939453125ull),
+    POWER(18, 3814697265625ull),
+    POWER(19, 19073486328125ull),
+    POWER(20, 95367431640625ull),
+    POWER(21, 476837158203125ull),
+    POWER(22, 2384185791015625ull),
+    POWER(23, 11920928955078125ull),
+    POWER(24, 59604644775390625ull),
+    POWER(25, 298023223876953125ull),
+    POWER(26, 1490116119384765625ull),
+    POWER(27, 7450580596923828125ull),
 };
 
-/* The quotient of (high, low) by a power, high < p->shifted. */
-static inline uint64_t divide(uint64_t high, uint64_t low, const struct power *p, uint64_t *rest) {
+/* The quotient of (high, low) by a power, high < p->shifted: two multiplications (N. Möller and T.
+ * Granlund, "Improved division by invariant integers", 2011, algorithm 4). */
+static uint64_t divide(uint64_t high, uint64_t low, const struct sm_power *p, uint64_t *rest) {
     unsigned __int128 q = (unsigned __int128)p->inverse * high;
     q += ((unsigned __int128)high << 64) | low;
     uint64_t quotient = (uint64_t)(q >> 64) + 1;
@@ -248,7 +240,7 @@ static inline uint64_t divide(uint64_t high, uint64_t low, const struct power *p
 
 /* bits x 2^exponent, and a little more when sticky, to the nearest double. bits >= 2^62. The result
  * is far from the ends of the range of a double. */
-static inline double round_bits(uint64_t bits, int exponent, bool sticky) {
+static double round_bits(uint64_t bits, int exponent, bool sticky) {
     int drop = 11 - __builtin_clzll(bits); /* to 53 bits */
     uint64_t kept = bits >> drop, lost = bits & (((uint64_t)1 << drop) - 1);
     uint64_t half = (uint64_t)1 << (drop - 1);
@@ -260,35 +252,35 @@ static inline double round_bits(uint64_t bits, int exponent, bool sticky) {
     return (double)kept * power_of_two;
 }
 
-static inline double quotient_round(uint64_t digits, const struct power *p) {
+double sm_quotient_exact(uint64_t digits, unsigned k) {
+    const struct sm_power *p = &sm_powers[k];
     int shift = __builtin_clzll(digits);
     uint64_t n = digits << shift, rest;
     uint64_t q = divide(n >> 1, n << 63, p, &rest); /* n 2^63 / shifted: in [2^62, 2^64) */
-    return round_bits(q, p->shift - shift - 63, rest != 0);
+    return round_bits(q, p->shift - shift - (int)k - 63, rest != 0);
 }
 
-static inline double product_round(uint64_t digits, const struct power *p) {
-    unsigned __int128 v = (unsigned __int128)digits * p->value;
+static double product_round(uint64_t digits, unsigned k) {
+    const struct sm_power *p = &sm_powers[k];
+    unsigned __int128 v = (unsigned __int128)digits * (p->shifted >> p->shift);
     uint64_t high = (uint64_t)(v >> 64);
-    if (high == 0) return (double)(uint64_t)v; /* rounds once, to nearest */
-    int shift = __builtin_clzll(high);
+    int shift = high == 0 ? 64 + __builtin_clzll((uint64_t)v) : __builtin_clzll(high);
     v <<= shift;
-    return round_bits((uint64_t)(v >> 64), 64 - shift, (uint64_t)v != 0);
+    return round_bits((uint64_t)(v >> 64), 64 - shift + (int)k, (uint64_t)v != 0);
 }
 
 /* False: the power is out of range. */
 static inline bool decimal_round(const struct decimal *d, double *out) {
-    int e = d->exponent;
+    const int e = d->exponent;
     double v;
     if (d->digits == 0)
         v = 0;
-    else if (d->digits <= (uint64_t)1 << 53 && e > -EXACT_POWERS && e < EXACT_POWERS)
-        v = e < 0 ? (double)d->digits / exact[-e] : (double)d->digits * exact[e];
-    else if (e > -POWERS && e < POWERS)
-        v = e < 0 ? quotient_round(d->digits, &powers[-e]) : product_round(d->digits, &powers[e]);
-    else
+    else if (e <= -SM_POWERS || e >= SM_POWERS)
         return false;
-    *out = signed_value(v, d->negative);
+    else
+        v = e < 0 ? sm_quotient_round(d->digits, (unsigned)-e)
+                  : product_round(d->digits, (unsigned)e);
+    *out = sm_signed(v, d->negative);
     return true;
 }
 
