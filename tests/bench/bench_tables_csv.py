@@ -70,24 +70,24 @@ def measure(python, name, work, args):
         ours.append(a["build"] + a["open"] + a["read"])
         theirs.append(b["seconds"])
     megabytes = os.path.getsize(table) / 1e6
-    ratio = statistics.median(t / o for o, t in zip(ours, theirs))
+    ratios = sorted(t / o for o, t in zip(ours, theirs))
+    ratio = statistics.median(ratios)
     print(f"{name:14} {megabytes:6.0f} MB   shardmill {statistics.median(ours):.3f} s   "
-          f"pandas {b['version']} {statistics.median(theirs):.3f} s   ratio {ratio:.2f}")
+          f"pandas {b['version']} {statistics.median(theirs):.3f} s   ratio {ratio:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
     return ratio
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--rows", type=int, default=100000)
     args = parser.parse_args()
     python = python_with_pandas()
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # not the disk's speed is asked for
     with tempfile.TemporaryDirectory(prefix="shardmill-bench-", dir=memory) as work:
         ratios = [measure(python, name, work, args) for name in TABLES]
-    # float32 numbers have 7 digits; the other two show how far that carries
-    print(f"CSV to float32, 7 digits: ratio {ratios[0]:.2f} (wanted: {TARGET})")
-    return 0 if ratios[0] >= TARGET else 1
+    print(f"CSV to float32, the least of them: ratio {min(ratios):.2f} (wanted: {TARGET})")
+    return 0 if min(ratios) >= TARGET else 1
 
 
 if __name__ == "__main__":
