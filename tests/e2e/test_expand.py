@@ -180,6 +180,38 @@ def test_bad_samples_are_quarantined_with_reasons_and_their_places_filled(photos
     assert stopped.returncode == 1 and any(n in stopped.stderr for n in ("cut.jpg", "empty.jpg", "text.jpg", "svg.jpg"))
 
 
+@pytest.mark.parametrize("drawn", [
+    "split: {val: 0.4, stratify: true}", "rebalance: {RandomOverSampler: {}}", "rebalance: {RandomUnderSampler: {sampling_strategy: {birch: 9}}}",
+    "rebalance: {WeightedSampler: {weights: {birch: 1, cedar: 2, oak: 5}}}", "rebalance: {RepeatFactor: {threshold: 0.5}}",
+    "output: {batch_size: 6}\nrebalance: {ClassBalancedBatches: {n_classes: 3, n_samples: 2}}",
+], ids=lambda drawn: re.search(r"\w+(?=: \{[^{]*\}+$)|split", drawn).group())
+@pytest.mark.parametrize("rows", [False, True], ids=["pictures", "rows"])
+def test_a_bad_sample_is_named_whatever_way_an_epoch_is_drawn(photos, pipeline, tmp_path, drawn, rows):
+    """Its place in the plan is not its place in the dataset."""
+    folder, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(photos, folder)
+    for label in ("birch", "oak"):
+        victim = sorted((folder / label).iterdir())[-1]
+        (folder / label / "cut.jpg").write_bytes(victim.read_bytes()[:2000])
+        for i in range(3):
+            shutil.copyfile(victim, folder / label / f"more{i}{victim.suffix}")
+    ops = "  - Resize: {size: [8, 8]}\n" + ("  - Flatten\n" if rows else "")
+    file = pipeline(folder, ops=ops, copies=1, expand="encode: csv" if rows else "")
+    file.write_text(file.read_text() + drawn + "\n")
+    done = run("expand", file, "-o", out, "--max-quarantine", 1)
+    assert done.returncode == 0, done.stderr
+    m = manifest(out)
+    bad = {b["file"]: b for b in map(json.loads, (out / "quarantine.jsonl").read_text().splitlines())}
+    assert set(bad) <= {"birch/cut.jpg", "oak/cut.jpg"} and (bad or drawn.startswith("split"))
+    for label in m["per_class"]:
+        of_class = sum(len(b["positions"]) for b in bad.values() if b["class"] == label)
+        assert all(b["class"] == name.split("/")[0] for name, b in bad.items())
+        assert m["per_class"][label]["quarantined"] == of_class
+    assert m["quarantined"] == sum(len(b["positions"]) for b in bad.values())
+    again = good("expand", file, "-o", out, "--max-quarantine", 1)
+    assert "already complete" in again.stdout + again.stderr
+
+
 def test_links_that_lead_nowhere_are_passed_over_and_told(photos, pipeline, tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(photos, folder)
