@@ -42,6 +42,7 @@ static int endpoint_choose(struct server *s, struct sm_err *err);
 static int state_claim(struct server *s, struct sm_err *err);
 static int children_start(struct server *s, struct sm_err *err);
 static int job_submit(struct server *s, struct sm_stream *stream, struct sm_err *err);
+static int others_give_way(struct server *s, struct sm_err *err);
 static int tend(struct server *s, struct sm_err *err);
 static int job_look(struct server *s, struct sm_err *err);
 
@@ -52,7 +53,8 @@ int sm_serve(struct sm_stream *stream, const struct sm_serve_options *options,
     int r = -1;
     if (endpoint_choose(&s, err) == 0 && state_claim(&s, err) == 0 &&
         children_start(&s, err) == 0 && job_submit(&s, stream, err) == 0 &&
-        (options->also == NULL || job_submit(&s, options->also, err) == 0)) {
+        (options->also == NULL || job_submit(&s, options->also, err) == 0) &&
+        others_give_way(&s, err) == 0) {
         ready(context, s.endpoint);
         while ((r = tend(&s, err)) == 0 && (r = job_look(&s, err)) == 0)
             poll(NULL, 0, TEND_MS);
@@ -156,6 +158,36 @@ static int job_submit(struct server *s, struct sm_stream *stream, struct sm_err 
                                   s->stream->state);
         if (err->code != SM_E_PEER || sm_now_ms() - start > START_MS) return -1;
     }
+}
+
+/* A trainer asks by name. What was served from this folder under the same name, with another
+ * pipeline or other data, is cancelled; served again it goes on from what was committed. */
+static int others_give_way(struct server *s, struct sm_err *err) {
+    const struct sm_stream *ours[] = {s->stream, s->options->also};
+    sm_envelope *answer = NULL;
+    for (const int64_t start = sm_now_ms();;) {
+        if (tend(s, err) < 0) return -1;
+        if (sm_client_status(s->client, ASK_MS, &answer, err) == 0) break;
+        if (err->code != SM_E_PEER || sm_now_ms() - start > START_MS) return -1;
+    }
+    const Shardmill__Status *status = answer->status;
+    int failed = 0;
+    for (size_t i = 0; i < status->n_jobs && !failed; i++) {
+        const Shardmill__JobStatus *j = status->jobs[i];
+        for (size_t k = 0; k < 2 && ours[k] != NULL && !failed; k++) {
+            if (j->state != SHARDMILL__JOB_STATE__RUNNING || strcmp(j->name, ours[k]->name) != 0 ||
+                strcmp(j->job, ours[0]->id) == 0 || (ours[1] && strcmp(j->job, ours[1]->id) == 0))
+                continue;
+            failed = sm_client_cancel(s->client, j->job, err);
+            if (!failed && !s->options->quiet)
+                fprintf(stderr,
+                        "shardmill: an earlier job '%s' of this folder, of another pipeline or "
+                        "dataset, gives way (what trainers committed of it is kept)\n",
+                        j->name);
+        }
+    }
+    sm_wire_free(&answer);
+    return failed;
 }
 
 /* 0: it goes on; 1: the job is complete; -1: it failed. A broker that does not answer has died and

@@ -208,6 +208,22 @@ def test_submit_jobs_cancel_with_a_broker_that_stays(photos, tmp_path, start):
     assert len(good("read", job["job"], "--broker", endpoint, "--epochs", 0, "--digest").stdout.splitlines()) == 12
 
 
+def test_a_changed_pipeline_is_served_under_its_name_and_the_old_one_goes_on_later(photos, tmp_path, start):
+    file = write_pipeline(tmp_path / "p.yaml", photos, name="same", seed=1)
+    first = Served(start, file, tmp_path / "state", "--workers", 1)
+    lines = first.lines("--steps", 2, "--ledger", tmp_path / "ledger", "--checkpoint", 1)
+    first.started.end()
+    write_pipeline(file, photos, name="same", seed=2)
+    second = Served(start, file, tmp_path / "state", "--workers", 1)
+    assert second.name == "same" and second.lines("--steps", 2) != lines
+    assert sorted(json.loads(line)["state"] for line in good("jobs", "--json", "--broker", second.endpoint).stdout.splitlines()) == [
+        "cancelled", "running"]
+    second.started.end()
+    write_pipeline(file, photos, name="same", seed=1)
+    third = Served(start, file, tmp_path / "state", "--workers", 1)
+    assert [line["step"] for line in third.lines("--steps", 1)] == [2], "behind what was committed"
+
+
 def test_serve_ends_when_its_epochs_were_read_and_leaves_nothing(photos, tmp_path, start):
     file = write_pipeline(tmp_path / "p.yaml", photos)
     served = Served(start, file, tmp_path / "state", "--workers", 1, "--epochs", 1)
