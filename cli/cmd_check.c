@@ -125,6 +125,7 @@ static int lock_check(const char *path, const struct sm_pipeline *p, struct sm_e
     if (rc == 0 && (rc = sm_fs_scratch_begin(dir, err)) == 0) {
         rc = sm_dataset_open(&data, &p->source, dir, true, err);
         if (rc == 0) rc = sm_lock_compare(lock, p, &data, err);
+        if (rc == 0) rc = sm_lock_knows(lock, p, &data, err);
         sm_dataset_close(&data);
         sm_fs_scratch_end();
     }

@@ -19,5 +19,8 @@ const char *sm_lock_artifact(const struct sm_lock *lock, size_t op, const char *
  * was, down to the parameter ("ops[1].PCA.n_components is 8, was 4"). */
 int sm_lock_compare(const struct sm_lock *lock, const struct sm_pipeline *p,
                     const struct sm_dataset *data, struct sm_err *err);
+/* Whether each op that learns has its entry: SM_E_DIFFERS names the first that has none. */
+int sm_lock_knows(const struct sm_lock *lock, const struct sm_pipeline *p,
+                  const struct sm_dataset *data, struct sm_err *err);
 int sm_lock_write(const char *path, const struct sm_pipeline *p, const struct sm_dataset *data,
                   const struct sm_fits *fits, struct sm_err *err);

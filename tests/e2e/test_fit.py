@@ -279,6 +279,10 @@ def test_runs_keep_to_the_lock_and_name_what_differs(tmp_path):
     refused = run("expand", path, "-o", tmp_path / "other", "--workers", 1)
     assert refused.returncode == 1 and "ops[1].PCA.n_components is 3, was 4" in refused.stderr
     path.write_text(text)
+    path.write_text(text.replace("encode: npy", "encode: csv"))
+    refused = run("expand", path, "-o", tmp_path / "other", "--workers", 1)
+    assert refused.returncode == 1 and "expand.encode is csv, was npy" in refused.stderr.replace('"', "")
+    path.write_text(text)
     seeded = run("expand", path, "-o", tmp_path / "other", "--workers", 1, "--seed", 9)
     assert seeded.returncode == 1 and "seed is 9, was 3" in seeded.stderr
     changed = json.loads(lock.read_text())
@@ -287,6 +291,18 @@ def test_runs_keep_to_the_lock_and_name_what_differs(tmp_path):
     refused = run("expand", path, "-o", tmp_path / "other", "--workers", 1)
     assert refused.returncode == 1 and sha[:12] in refused.stderr and "000000000000" in refused.stderr
     assert not list((tmp_path / "other").glob("shard-*"))
+
+
+def test_a_lock_holds_also_where_nothing_is_learned_and_for_the_held_out_part(tmp_path):
+    table(tmp_path, 400)
+    path = pipeline(tmp_path, "SelectColumns: {columns: [x0, x1]}",
+                    "split: {val: 0.25}\nrebalance: {RandomOverSampler: {}}\nexpand: {encode: npy}\n")
+    fit(path, tmp_path)
+    good("expand", path, "-o", tmp_path / "train", "--workers", 1)
+    good("expand", path, "-o", tmp_path / "val", "--workers", 1, "--part", "val")
+    table(tmp_path, 401)
+    refused = run("expand", path, "-o", tmp_path / "other", "--workers", 1)
+    assert refused.returncode == 1 and "the dataset is another one" in refused.stderr and "shardmill fit" in refused.stderr
 
 
 def test_expand_and_its_slices_take_over_what_fit_has_learned(tmp_path):
