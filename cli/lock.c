@@ -151,15 +151,16 @@ int sm_lock_compare(const struct sm_lock *lock, const struct sm_pipeline *p,
     int r = differ(lock, "", pipeline, json_object_get(lock->root, "pipeline"), err);
     json_decref(pipeline);
     if (r != 0) return r;
-    const char *was =
-        json_string_value(json_object_get(json_object_get(lock->root, "dataset"), "digest"));
-    if (was == NULL || strcmp(was, sm_index_dataset_digest(data->index)) != 0)
+    const json_t *dataset = json_object_get(lock->root, "dataset");
+    const char *was = json_string_value(json_object_get(dataset, "digest")),
+               *is = sm_index_dataset_digest(data->index);
+    if (was == NULL || strcmp(was, is) != 0)
         return sm_fail(err, SM_E_DIFFERS,
-                       "'%s' is stale: the dataset is another one: %" PRIu64 " samples, were %lld "
-                       "(hint: shardmill fit)",
-                       lock->path, sm_index_samples(data->index),
-                       (long long)json_integer_value(
-                           json_object_get(json_object_get(lock->root, "dataset"), "samples")));
+                       "'%s' is stale: the dataset is another one: %" PRIu64
+                       " samples and digest %.12s…, were %lld and %.12s… (hint: shardmill fit)",
+                       lock->path, sm_index_samples(data->index), is,
+                       (long long)json_integer_value(json_object_get(dataset, "samples")),
+                       was != NULL ? was : "none");
     const char *made = json_string_value(json_object_get(lock->root, "fingerprint"));
     if (made == NULL || strcmp(made, sm_fit_fingerprint()) != 0)
         return sm_fail(err, SM_E_DIFFERS,

@@ -104,15 +104,16 @@ const char *sm_run_differs(const struct sm_run *now, const struct sm_run *before
                            size_t text_max) {
     if (now->part != NULL && before->part != NULL && strcmp(now->part, before->part) != 0)
         snprintf(text, text_max, "the part (%s, was %s)", now->part, before->part);
+    else if (strcmp(now->dataset_digest, before->dataset_digest) != 0)
+        snprintf(
+            text, text_max, "the dataset (digest %s, was %s)", now->dataset_digest,
+            before->dataset_digest); /* first: what is learned follows it into the pipeline's */
     else if (strcmp(now->pipeline_digest, before->pipeline_digest) != 0)
         snprintf(text, text_max, "the pipeline (digest %s, was %s)", now->pipeline_digest,
                  before->pipeline_digest);
     else if (now->plan.seed != before->plan.seed)
         snprintf(text, text_max, "the seed (%" PRIu64 ", was %" PRIu64 ")", now->plan.seed,
                  before->plan.seed);
-    else if (strcmp(now->dataset_digest, before->dataset_digest) != 0)
-        snprintf(text, text_max, "the dataset (digest %s, was %s)", now->dataset_digest,
-                 before->dataset_digest);
     else if (now->plan.epoch != before->plan.epoch)
         snprintf(text, text_max, "the epoch (%u, was %u)", now->plan.epoch, before->plan.epoch);
     else
