@@ -198,10 +198,16 @@ static void dataset_text(const struct explanation *x, struct sm_buf *out) {
         return;
     }
     uint32_t classes = sm_index_classes(x->index);
-    sm_buf_printf(out, "dataset: %" PRIu64 " samples in %" PRIu32 " class%s at %s%s\n",
-                  sm_index_samples(x->index), classes, classes == 1 ? "" : "es", p->source.path,
-                  x->kept ? ", as indexed in " SM_STREAM_STATE " (hint: --reindex looks anew)"
-                          : "");
+    sm_buf_printf(out, "dataset: %" PRIu64 " samples in %" PRIu32 " class%s at %s",
+                  sm_index_samples(x->index), classes, classes == 1 ? "" : "es", p->source.path);
+    if (x->kept) sm_buf_printf(out, ", as indexed in %s (hint: --reindex looks anew)", x->state);
+    sm_buf_text(out, "\n");
+    const uint64_t held =
+        x->places != NULL ? sm_index_samples(x->index) - sm_places_part_samples(x->places) : 0;
+    if (held > 0)
+        sm_buf_printf(out,
+                      "%" PRIu64 " of them are held out (--part val), %" PRIu64 " are drawn from\n",
+                      held, sm_places_part_samples(x->places));
     if (p->rebalance != NULL && x->places != NULL)
         sm_account_text(x->places, x->index, out);
     else

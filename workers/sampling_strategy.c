@@ -235,11 +235,16 @@ int sm_smote_plan(const void *p_, const char *name, const struct sm_method_data 
     for (uint32_t c = 0; c < r->classes; c++) {
         const struct sm_rebalance_class *of = &r->of[c];
         if (of->drawn == of->present || of->present >= needed) continue;
+        if (of->present < 2)
+            return sm_fail(err, SM_E_PIPELINE,
+                           "class '%.60s' has %s, and %s makes rows between two (hint: "
+                           "RandomOverSampler, or leave the class out of sampling_strategy)",
+                           data->classes[c], of->present == 1 ? "a single row" : "no row", name);
         return sm_fail(err, SM_E_PIPELINE,
                        "class '%.60s' has %" PRIu64 " rows, and %" PRId64 " neighbours of each "
                        "need %" PRIu64 " (hint: %s: {k_neighbors: %" PRIu64 "})",
                        data->classes[c], of->present, p->k_neighbors, needed, name,
-                       of->present > 1 ? of->present - 1 : 1);
+                       of->present - 1);
     }
     return 0;
 }

@@ -132,7 +132,7 @@ static int hand_out(struct sm_loader *l, struct sm_batch_view *v) {
     a->delivered += b->count - b->padding;
     a->padded += b->padding;
     for (uint32_t i = 0; i < b->count; i++)
-        if (v->flags[i] & SM_BATCH_SUBSTITUTE) a->substituted++;
+        if (v->flags[i] == SM_BATCH_SUBSTITUTE) a->substituted++; /* padding is counted once */
     sm_loader_counts_add(l, v);
     sm_batch_chain(a->digest, b->digest);
     l->counts.batches++;

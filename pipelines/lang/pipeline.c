@@ -24,7 +24,8 @@ struct parser {
     struct sm_text text;
     const struct sm_op_table *ops;
     struct sm_err *err;
-    int n_ops; /* nested ones included */
+    bool by_user; /* a file, in which what only programs set is unknown */
+    int n_ops;    /* nested ones included */
 };
 
 /* A map that is read against a table: a section of the file or the parameters of an op. */
@@ -46,9 +47,9 @@ static int method_read(struct parser *s, const struct sm_param *p, const struct 
 static int fail_memory(struct parser *s);
 static const char *base_name(struct sm_arena *arena, const char *path);
 
-int sm_pipeline_parse(struct sm_pipeline *p, const char *name, const char *text, size_t n,
-                      const struct sm_op_table *ops, struct sm_err *err) {
-    struct parser s = {.p = p, .text = {name, text, n}, .ops = ops, .err = err};
+static int parse(struct sm_pipeline *p, const char *name, const char *text, size_t n, bool by_user,
+                 const struct sm_op_table *ops, struct sm_err *err) {
+    struct parser s = {.p = p, .text = {name, text, n}, .ops = ops, .err = err, .by_user = by_user};
     struct sm_node *root;
     *p = (struct sm_pipeline){0};
     sm_arena_init(&p->arena, ARENA_BYTES_MAX);
@@ -58,6 +59,11 @@ int sm_pipeline_parse(struct sm_pipeline *p, const char *name, const char *text,
     if (top_read(&s, root) != 0 || sm_pipeline_settle(p, &s.text, root, err) != 0) return -1;
     if (p->name == NULL) p->name = base_name(&p->arena, name);
     return p->name != NULL ? 0 : fail_memory(&s);
+}
+
+int sm_pipeline_parse(struct sm_pipeline *p, const char *name, const char *text, size_t n,
+                      const struct sm_op_table *ops, struct sm_err *err) {
+    return parse(p, name, text, n, false, ops, err);
 }
 
 void sm_pipeline_release(struct sm_pipeline *p) {
@@ -112,8 +118,7 @@ int sm_pipeline_load(struct sm_pipeline *p, const char *path, const struct sm_op
     sm_arena_init(&p->arena, ARENA_BYTES_MAX);
     sm_buf_init(&text, SM_MAX_YAML_BYTES + 8192);
     int rc = file_read(path, &text, err);
-    if (rc == 0)
-        rc = sm_pipeline_parse(p, path, text.data != NULL ? text.data : "", text.len, ops, err);
+    if (rc == 0) rc = parse(p, path, text.data != NULL ? text.data : "", text.len, true, ops, err);
     if (rc == 0) rc = source_rebase(p, path, err);
     sm_buf_release(&text);
     return rc;
@@ -145,9 +150,11 @@ static const char *kind_word(const struct sm_node *node) {
 
 /* The name of the section that has this key, or NULL. */
 static const char *section_with(const char *key) {
-    for (size_t i = 0; i < sm_sections_count; i++)
-        if (sm_param_find(sm_sections[i].params, sm_sections[i].n_params, key) != NULL)
-            return sm_sections[i].name;
+    for (size_t i = 0; i < sm_sections_count; i++) {
+        const struct sm_param *p =
+            sm_param_find(sm_sections[i].params, sm_sections[i].n_params, key);
+        if (p != NULL && !p->hidden) return sm_sections[i].name;
+    }
     return NULL;
 }
 
@@ -371,12 +378,13 @@ static int top_read(struct parser *s, const struct sm_node *root) {
                       .offset = root->offset,
                       .example = "version: 1"};
     for (size_t i = 0; i < top->n_params; i++)
-        names[n++] = top->params[i].name;
+        if (!s->by_user || !top->params[i].hidden) names[n++] = top->params[i].name;
     for (size_t i = 1; i < sm_sections_count; i++)
         names[n++] = sm_sections[i].name;
     for (const struct sm_node *key = root->first; key != NULL; key = key->next) {
         const struct sm_param *p = sm_param_find(top->params, top->n_params, key->text);
         const struct sm_section *section = section_find(key->text);
+        if (p != NULL && p->hidden && s->by_user) p = NULL;
         if (p == NULL && section == NULL) return fail_unknown(s, &o, key, names, n);
         int rc = p != NULL ? param_set(s, &o, p, key) : section_read(s, section, key, 0);
         if (rc != 0) return -1;
