@@ -245,6 +245,9 @@ def test_the_audit_has_the_drawn_counts_of_each_rank(cancer, tmp_path, start, wo
         classes = [report["epochs"][epoch]["classes"] for report in reports]
         for of_class in zip(*classes):
             assert sum(c["delivered"] for c in of_class) == of_class[0]["drawn"]
+            want = math.log(of_class[0]["present"] / sum(c[0]["present"] for c in zip(*classes)))
+            want -= math.log(of_class[0]["drawn"] / sum(c[0]["drawn"] for c in zip(*classes)))
+            assert math.isclose(of_class[0]["log_prior_shift"], want, abs_tol=1e-12)
 
 
 SKEWED = {"a": 60, "b": 25, "c": 16}
