@@ -136,7 +136,7 @@ static int await_end(struct sm_fit_crew *crew, char *job, struct sm_err *err) {
         if (ask(crew, job, NULL, &answer, err) < 0) return -1;
         const Shardmill__JobStatus *s = answer->job_status;
         int r = s->state == SHARDMILL__JOB_STATE__COMPLETE ? 1 : 0;
-        sm_fit_watch_show(crew->watch, s->made, s->planned);
+        sm_fit_watch_show(crew->watch, s->made, s->planned, s->waits_for);
         if (s->state == SHARDMILL__JOB_STATE__FAILED)
             r = sm_fail(err, (enum sm_code)s->code, "%s", s->text);
         else if (s->state == SHARDMILL__JOB_STATE__CANCELLED)

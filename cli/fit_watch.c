@@ -15,8 +15,9 @@ void sm_fit_watch_round(struct sm_fit_watch *w, const char *unit) {
     w->progress.start_ms = sm_now_ms();
 }
 
-void sm_fit_watch_show(struct sm_fit_watch *w, uint64_t done, uint64_t total) {
-    if (done < total) sm_progress_show(&w->progress, done, total, 0, NULL);
+void sm_fit_watch_show(struct sm_fit_watch *w, uint64_t done, uint64_t total,
+                       const char *waits_for) {
+    if (done < total) sm_progress_show(&w->progress, done, total, 0, waits_for);
 }
 
 void sm_fit_watch_end(struct sm_fit_watch *w) {
@@ -26,7 +27,7 @@ void sm_fit_watch_end(struct sm_fit_watch *w) {
 static int read_watched(void *context, uint64_t first, struct sm_rows *out, struct sm_err *err) {
     struct sm_fit_watch *w = context;
     if (first == 0) sm_fit_watch_round(w, "rows");
-    sm_fit_watch_show(w, first, w->total);
+    sm_fit_watch_show(w, first, w->total, NULL);
     return w->rows.read(w->rows.context, first, out, err);
 }
 

@@ -18,7 +18,8 @@ void sm_fit_watch_begin(struct sm_fit_watch *w, bool quiet);
 struct sm_fit_rows sm_fit_watch_rows(struct sm_fit_watch *w, const struct sm_fit_rows *rows,
                                      uint64_t total);
 /* done of total units ("ranges") of the round that was begun last; total is never shown as done,
- * since another round may follow. */
+ * since another round may follow. waits_for: as sm_progress_show's. */
 void sm_fit_watch_round(struct sm_fit_watch *w, const char *unit);
-void sm_fit_watch_show(struct sm_fit_watch *w, uint64_t done, uint64_t total);
+void sm_fit_watch_show(struct sm_fit_watch *w, uint64_t done, uint64_t total,
+                       const char *waits_for);
 void sm_fit_watch_end(struct sm_fit_watch *w);
