@@ -90,3 +90,22 @@ def test_installed_files_are_where_packages_expect_them(tmp_path):
     for path in ("usr/bin/shardmill", "usr/share/man/man1/shardmill.1", "usr/share/bash-completion/completions/shardmill",
                  "usr/share/shardmill/schema.json", "usr/share/shardmill/pipelines/photos.yaml"):
         assert (tmp_path / path).exists(), path
+
+
+def test_ops_tells_of_ops_of_methods_of_rebalance_and_of_sections():
+    listed = good("ops").stdout
+    for name, says in [("RandomCrop", "padding"), ("SMOTE", "k_neighbors"), ("WeightedSampler", "weights"), ("source", "delimiter"), ("split", "stratify")]:
+        assert re.search(rf"^{name}\b", listed, re.M)
+        text, table = good("ops", name).stdout, json.loads(good("ops", name, "--json").stdout)
+        assert text.startswith(name + "\n") and says in text
+        assert table["name"] == name and says in [p["name"] for p in table["parameters"]]
+    wrong = run("ops", "Smot")
+    assert wrong.returncode == 2 and "did you mean 'SMOTE'?" in wrong.stderr
+
+
+@pytest.mark.parametrize("key", ["part: val", "artifacts: [x]", "rebalance_artifact: x"])
+def test_what_only_programs_set_is_no_key_of_a_file(tmp_path, key):
+    (tmp_path / "p.yaml").write_text(f"version: 1\n{key}\nsource: {{path: x}}\nops: []\n")
+    done = run("check", tmp_path / "p.yaml")
+    name = key.partition(":")[0]
+    assert done.returncode == 2 and f"unknown key '{name}'" in done.stderr and done.stderr.count(name) < 4
