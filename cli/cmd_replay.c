@@ -13,20 +13,21 @@
 
 struct values {
     struct sm_common common;
-    const char *sheet, *tensor, *weights;
+    const char *sheet, *tensor, *weights, *state;
     int64_t epoch, step, rank, world_size, position;
 };
 
 /* From a file: the index goes through a folder that is gone when this returns (it is mapped). */
-static int open_file(struct sm_replay *r, const char *file, const struct sm_common *common,
+static int open_file(struct sm_replay *r, const char *file, const struct values *v,
                      struct sm_err *err) {
     char dir[SM_MAX_PATH_BYTES];
     if (sm_fs_scratch_begin(dir, err) < 0) return -1;
-    const struct sm_stream_options options = {.common = common, .state_dir = dir};
+    const struct sm_stream_options options = {
+        .common = &v->common, .state_dir = dir, .learned = v->state};
     struct sm_stream stream;
     int result = sm_stream_open(&stream, file, &options, err);
     if (result == 0)
-        result = sm_replay_open_spec(r, stream.id, &stream.spec, !common->sandbox, err);
+        result = sm_replay_open_spec(r, stream.id, &stream.spec, !v->common.sandbox, err);
     sm_fs_scratch_end();
     sm_stream_release(&stream);
     return result;
@@ -48,7 +49,7 @@ static int run(const void *values, int n, char **operands) {
     bool file = v->common.broker == NULL && stat(operands[0], &st) == 0 && !S_ISDIR(st.st_mode);
     int result = sm_engine_start("shardmill", &err);
     if (result == 0)
-        result = file ? open_file(&r, operands[0], &v->common, &err)
+        result = file ? open_file(&r, operands[0], v, &err)
                       : sm_replay_open_job(&r, endpoint, operands[0], !v->common.sandbox, &err);
     const struct sm_replay_step step = {.epoch = (uint32_t)v->epoch,
                                         .rank = (uint32_t)v->rank,
@@ -113,6 +114,9 @@ static const struct sm_option options[] = {
     SM_OPTION_SOURCE,
     SM_OPTION_SEED,
     SM_OPTION_PART,
+    SM_OPTION_STATE(
+        AT(state),
+        "folder in which `fit` or `serve` has kept what ops learn; else they are fitted again"),
     SM_OPTION_SANDBOX,
 };
 static const char *const examples[] = {

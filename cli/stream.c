@@ -113,6 +113,7 @@ static int learn(struct sm_stream *s, const char *file, const struct sm_stream_o
     if (sm_lock_path(file, lock, err) < 0) return -1;
     struct sm_fit_options fit = sm_fit_options_of(options->common, s->state, lock);
     fit.stop = options->stop;
+    fit.borrow = options->learned;
     if (sm_fit_ensure(&s->pipeline, &fit, &s->data, NULL, err) == 0) return 0;
     return sm_err_context(err, "%s", file);
 }

@@ -26,6 +26,7 @@ struct sm_stream {
 struct sm_stream_options {
     const struct sm_common *common;
     const char *state_dir; /* holds the index; made when it is not there */
+    const char *learned;   /* another folder where the same may have been fitted, or NULL */
     uint32_t epochs;       /* 0: without end */
     bool reindex;
     const volatile sig_atomic_t *stop; /* ends a fit; may be NULL */

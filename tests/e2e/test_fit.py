@@ -352,3 +352,5 @@ def test_expand_and_explain_find_what_fit_has_learned_in_its_folder(tmp_path):
     fitted = good("expand", path, "-o", tmp_path / "fitted", "--state", tmp_path / "none").stderr
     assert "fits '" not in found and "fits 'PCA'" in fitted
     assert digests(tmp_path / "found") == digests(tmp_path / "fitted")
+    again, anew = (good("replay", path, "--step", 3, "--state", folder) for folder in (state, tmp_path / "none"))
+    assert again.stdout == anew.stdout and "fits '" not in again.stderr and "fits 'PCA'" in anew.stderr
