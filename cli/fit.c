@@ -1,6 +1,7 @@
 /* Walks the ops of a pipeline in their order and sees to it that each one that learns has its
- * artifact: found by its key, or fitted (table/fit.h) here or by workers (fit_rounds.h). A key is
- * remembered only when the artifact lies there, so an interrupted fit leaves nothing half. */
+ * artifact: found by its key, or fitted (table/fit.h, neighbours.h) here or by workers
+ * (fit_rounds.h). A key is remembered only when the artifact lies there, so an interrupted fit
+ * leaves nothing half. */
 #include "cli/fit.h"
 
 #include "cli/fit_images.h"

@@ -49,7 +49,7 @@ struct sm_job {
     struct sm_artifact neighbours;
     bool has_neighbours;
     struct sm_fit_input *fit;            /* of a FIT job */
-    struct sm_neighbours_search *search; /* of one of rebalancing, instead */
+    struct sm_neighbours_search *search; /* of a search for neighbours, instead */
     struct sm_buf fit_state;
     struct sm_row_format row_format;
     const char **classes;         /* of row_format */
