@@ -3,6 +3,7 @@
 #include "cli/account.h"
 
 #include "cli/explain_rows.h"
+#include "workers/neighbours.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -43,6 +44,28 @@ static void class_text(const struct sm_account *a, const char *name, uint64_t la
     sm_buf_text(out, "\n");
 }
 
+static void search_text(const struct sm_places *places, struct sm_buf *out) {
+    const struct sm_neighbours_plan plan = sm_neighbours_plan(places);
+    if (plan.rows == 0) return;
+    sm_buf_printf(out, "  neighbours: %" PRIu64 " rows are searched for %" PRIu32 " each, kept in ",
+                  plan.rows, plan.k);
+    sm_bytes_text((double)plan.artifact, out);
+    sm_buf_printf(out, " (%" PRIu64 " range%s of rows, at most ", plan.ranges,
+                  plan.ranges == 1 ? "" : "s");
+    sm_bytes_text((double)plan.memory, out);
+    sm_buf_text(out, " of memory in a process)\n");
+}
+
+void sm_account_search_json(const struct sm_places *places, struct sm_buf *out) {
+    const struct sm_neighbours_plan plan = sm_neighbours_plan(places);
+    if (plan.rows == 0) return;
+    sm_buf_printf(out,
+                  ",\n  \"neighbours\": {\"rows\": %" PRIu64 ", \"k\": %" PRIu32
+                  ", \"ranges\": %" PRIu64 ", \"artifact_bytes\": %" PRIu64
+                  ", \"memory_bytes\": %" PRIu64 "}",
+                  plan.rows, plan.k, plan.ranges, plan.artifact, plan.memory);
+}
+
 void sm_account_text(const struct sm_places *places, const struct sm_index *index,
                      struct sm_buf *out) {
     const uint32_t n = sm_index_classes(index), shown = n > CLASSES_SHOWN ? CLASSES_SHOWN : n;
@@ -68,6 +91,7 @@ void sm_account_text(const struct sm_places *places, const struct sm_index *inde
                     "own, sum of the weights / (rows x its weight)\n");
     else if (weights)
         sm_buf_text(out, "  weight: importance weight of each sample of the class\n");
+    search_text(places, out);
 }
 
 void sm_account_json(const struct sm_places *places, uint32_t label, struct sm_buf *out) {

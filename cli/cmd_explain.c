@@ -285,7 +285,9 @@ static void dataset_json(const struct explanation *x, struct sm_buf *out) {
         }
         sm_buf_text(out, "}");
     }
-    sm_buf_text(out, "]}");
+    sm_buf_text(out, "]");
+    if (x->places != NULL) sm_account_search_json(x->places, out);
+    sm_buf_text(out, "}");
 }
 
 static void out_json(const struct explanation *x, struct sm_buf *out) {

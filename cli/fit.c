@@ -1,6 +1,7 @@
 /* Walks the ops of a pipeline in their order and sees to it that each one that learns has its
- * artifact: found by its key, or fitted (table/fit.h) here or by workers (fit_rounds.h). A key is
- * remembered only when the artifact lies there, so an interrupted fit leaves nothing half. */
+ * artifact: found by its key, or fitted (table/fit.h, neighbours.h) here or by workers
+ * (fit_rounds.h). A key is remembered only when the artifact lies there, so an interrupted fit
+ * leaves nothing half. */
 #include "cli/fit.h"
 
 #include "cli/fit_images.h"
@@ -24,6 +25,7 @@
 #include <unistd.h>
 
 enum { ARENA_MAX = SM_MAX_ARTIFACT_BYTES, TREE_DEPTH = 16 };
+enum { STATE_MAX = 64 << 20 }; /* bytes of means beyond which a search is not shared */
 
 struct phase {
     struct sm_pipeline *p;
@@ -376,17 +378,90 @@ static int op_fit(struct phase *f, size_t op, struct sm_fitted *fitted, struct s
     return failed;
 }
 
+/* Whether a search for neighbours is worth to be shared. What workers of a broker save nobody
+ * knows. */
+static bool is_long(const struct phase *f, const struct sm_neighbours_plan *plan) {
+    const struct sm_fit_options *o = f->options;
+    if ((o->workers < 2 && o->broker == NULL) || plan->rows == 0 || plan->state_bytes > STATE_MAX)
+        return false;
+    if (o->spread_bytes != 0)
+        return plan->rows >= (o->spread_bytes + plan->row_bytes - 1) / plan->row_bytes;
+    const double there = o->broker != NULL ? 0 : plan->there / o->workers;
+    return plan->here - there >= SM_SEARCH_SPREAD;
+}
+
+/* By workers. */
+static int neighbours_spread(struct phase *f, const struct sm_places *places,
+                             struct sm_fitted *fitted, struct sm_fit_watch *watch,
+                             struct sm_artifact *artifact, struct sm_arena *arena,
+                             struct sm_err *err) {
+    const struct sm_fit_source source = {.pipeline = f->p,
+                                         .op = f->p->n_ops,
+                                         .index = f->data->index,
+                                         .root = f->data->root,
+                                         .artifacts = f->artifacts};
+    struct sm_neighbours_search *search = NULL;
+    struct sm_fit_crew *crew = NULL;
+    struct sm_fit_round round = {.seed = (uint64_t)f->p->seed, .blas = ""};
+    struct sm_buf state;
+    sm_buf_init(&state, STATE_MAX);
+    sm_cli_stop_at_once(true); /* but for the round, which looks at the flag */
+    int failed = sm_neighbours_search_new(&search, places, f->data->root, err);
+    if (!failed) failed = sm_neighbours_state(search, &state, err);
+    sm_cli_stop_at_once(false);
+    if (!failed) failed = working_folder(f, fitted->key, err);
+    if (!failed)
+        failed = sm_fit_crew_start(&crew, f->options, &source, f->data, f->dir, watch, err);
+    if (!failed) {
+        const struct sm_neighbours_plan *plan = sm_neighbours_search_plan(search);
+        round.state = &state;
+        round.ranges = plan->ranges;
+        round.bytes = round.stride = plan->partial_bytes;
+        round.partials = sm_arena_alloc(arena, plan->ranges * plan->partial_bytes);
+        failed = round.partials == NULL ? sm_fail(err, SM_E_MEMORY, "no memory for the neighbours")
+                                        : sm_fit_crew_round(crew, &round, err);
+    }
+    if (!failed) failed = sm_neighbours_finish(search, round.partials, artifact, arena, err);
+    sm_fit_crew_stop(&crew);
+    sm_buf_release(&state);
+    sm_neighbours_search_free(&search);
+    return failed;
+}
+
+static void rows_told(void *watch, uint64_t done, uint64_t total) {
+    sm_fit_watch_show(watch, done, total);
+}
+
 /* Neighbours or scales of synthetic rows. */
+static int neighbours_fit(struct phase *f, const struct sm_places *places, struct sm_fitted *fitted,
+                          struct sm_artifact *artifact, struct sm_arena *arena,
+                          struct sm_err *err) {
+    struct sm_fit_watch watch;
+    const struct sm_neighbours_plan plan = sm_neighbours_plan(places);
+    const struct sm_neighbours_watch told = {rows_told, &watch};
+    const bool spread = is_long(f, &plan);
+    sm_fit_watch_begin(&watch, f->options->quiet);
+    sm_fit_watch_only(&watch, spread ? "ranges of rows" : "rows");
+    int failed;
+    if (spread) {
+        failed = neighbours_spread(f, places, fitted, &watch, artifact, arena, err);
+    } else {
+        sm_cli_stop_at_once(true);
+        failed = sm_neighbours_learn(places, f->data->root, &told, artifact, arena, err);
+        sm_cli_stop_at_once(false);
+    }
+    sm_fit_watch_end(&watch);
+    if (failed && err->code != SM_E_CANCELLED) fail_at(f, f->p->n_ops, err);
+    return failed;
+}
+
 static int rebalance_fit(struct phase *f, struct sm_fitted *fitted, struct sm_err *err) {
     struct sm_places *places = NULL;
     struct sm_artifact artifact = {0};
     struct sm_arena arena;
     sm_arena_init(&arena, ARENA_MAX);
     int failed = sm_places_new(&places, f->p, f->data->index, SM_PART_TRAIN, NULL, err);
-    sm_cli_stop_at_once(true);
-    if (!failed && (failed = sm_neighbours_learn(places, f->data->root, &artifact, &arena, err)))
-        fail_at(f, f->p->n_ops, err);
-    sm_cli_stop_at_once(false);
+    if (!failed) failed = neighbours_fit(f, places, fitted, &artifact, &arena, err);
     if (!failed) failed = sm_artifact_write(&artifact, f->artifacts, err);
     if (!failed) snprintf(fitted->sha256, sizeof fitted->sha256, "%s", artifact.sha256);
     sm_places_free(&places);

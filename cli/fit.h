@@ -22,6 +22,8 @@ struct sm_fit_options {
     uint64_t spread_bytes; /* rows of so many bytes are shared among workers; 0: SM_FIT_SPREAD */
     const volatile sig_atomic_t *stop; /* NULL: nothing stops it */
 };
+/* Multiplications that workers must save, of a search for neighbours: some seconds' worth. */
+#define SM_SEARCH_SPREAD 2e11
 /* Below this a round takes less time than to hand it out. */
 #define SM_FIT_SPREAD (UINT64_C(128) << 20)
 

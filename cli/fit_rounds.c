@@ -175,12 +175,11 @@ static int take_partial(void *context, const Shardmill__ShardRecord *record, str
     return 0;
 }
 
-static int round_spread(struct sm_fit_crew *crew, const struct sm_fit *fit,
-                        const struct sm_fit_context *c, const struct sm_buf *state, uint64_t ranges,
-                        size_t stride, void *partials, struct sm_err *err) {
+int sm_fit_crew_round(struct sm_fit_crew *crew, const struct sm_fit_round *round,
+                      struct sm_err *err) {
     const struct sm_pipeline *p = crew->source->pipeline;
     char sha[SM_SHA_HEX], identity[PATH_MAX + 256], job[SM_XXH_HEX], name[160];
-    if (state_write(crew, state, sha, err) < 0) return -1;
+    if (state_write(crew, round->state, sha, err) < 0) return -1;
     snprintf(name, sizeof name, "%.100s/fit", p->name != NULL ? p->name : "");
     Shardmill__JobSpec spec = SHARDMILL__JOB_SPEC__INIT;
     spec.kind = SHARDMILL__JOB_KIND__FIT;
@@ -191,25 +190,23 @@ static int round_spread(struct sm_fit_crew *crew, const struct sm_fit *fit,
     spec.index_digest = (char *)sm_index_digest(crew->data->index);
     spec.source_root = (char *)crew->data->root;
     spec.out_dir = crew->round_dir;
-    spec.samples = ranges;
+    spec.samples = round->ranges;
     spec.copies = spec.shard_samples = spec.lease_samples = spec.slices = 1;
-    spec.seed = c->seed;
+    spec.seed = round->seed;
     spec.name = name;
     spec.fit_op = (uint32_t)crew->source->op;
     spec.fit_state = sha;
     spec.fit_features = (char *)(crew->source->features != NULL ? crew->source->features : "");
-    const struct sm_blas *blas = sm_blas(NULL);
-    spec.fit_blas = (char *)(blas != NULL ? blas->version : "");
+    spec.fit_blas = (char *)round->blas;
     int n = snprintf(identity, sizeof identity, "fit %s %s %zu %s %s %u", crew->pipeline_digest,
                      spec.dataset_digest, crew->source->op, sha, crew->unique, crew->round);
     sm_xxh(identity, (size_t)n, job);
     struct taking t = {.crew = crew,
                        .job = job,
-                       .partials = partials,
-                       .bytes = fit->partial_bytes(c, state),
-                       .stride = stride,
-                       .ranges = ranges};
-    sm_fit_watch_round(crew->watch, "ranges");
+                       .partials = round->partials,
+                       .bytes = round->bytes,
+                       .stride = round->stride,
+                       .ranges = round->ranges};
     if (is_carried(crew) && crew->round == 0 && sm_hand_over_job(crew->client, p, &spec, err) < 0)
         return -1;
     if (ask(crew, job, &spec, NULL, err) < 0 || await_end(crew, job, err) < 0) {
@@ -219,16 +216,26 @@ static int round_spread(struct sm_fit_crew *crew, const struct sm_fit *fit,
     }
     if (sm_client_results(crew->client, job, take_partial, &t, err) < 0) return -1;
     crew->round++;
-    if (t.taken == ranges) return 0;
+    if (t.taken == round->ranges) return 0;
     return sm_fail(err, SM_E_INTERNAL, "the broker reports %llu partials of %llu",
-                   (unsigned long long)t.taken, (unsigned long long)ranges);
+                   (unsigned long long)t.taken, (unsigned long long)round->ranges);
 }
 
 static int round_run(void *context, const struct sm_fit *fit, const struct sm_fit_context *c,
                      const struct sm_buf *state, uint64_t ranges, size_t stride, void *partials,
                      struct sm_err *err) {
+    struct sm_fit_crew *crew = context;
+    const struct sm_blas *blas = sm_blas(NULL);
+    const struct sm_fit_round round = {.state = state,
+                                       .seed = c->seed,
+                                       .ranges = ranges,
+                                       .bytes = fit->partial_bytes(c, state),
+                                       .stride = stride,
+                                       .partials = partials,
+                                       .blas = blas != NULL ? blas->version : ""};
+    sm_fit_watch_round(crew->watch, "ranges");
     sm_cli_stop_at_once(false);
-    const int failed = round_spread(context, fit, c, state, ranges, stride, partials, err);
+    const int failed = sm_fit_crew_round(crew, &round, err);
     sm_cli_stop_at_once(!failed);
     return failed;
 }

@@ -16,3 +16,14 @@ int sm_fit_crew_start(struct sm_fit_crew **gives, const struct sm_fit_options *o
                       const char *dir, struct sm_fit_watch *watch, struct sm_err *err);
 void sm_fit_crew_stop(struct sm_fit_crew **crew);
 struct sm_fit_executor sm_fit_crew_executor(struct sm_fit_crew *crew);
+
+/* A round of whatever is learned, for what has no struct sm_fit. */
+struct sm_fit_round {
+    const struct sm_buf *state;
+    uint64_t seed, ranges;
+    size_t bytes, stride; /* of a partial; from one to the next in memory */
+    void *partials;       /* filled, in the order of their ranges */
+    const char *blas;     /* that workers must have; "": any */
+};
+int sm_fit_crew_round(struct sm_fit_crew *crew, const struct sm_fit_round *round,
+                      struct sm_err *err);

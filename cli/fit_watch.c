@@ -15,6 +15,11 @@ void sm_fit_watch_round(struct sm_fit_watch *w, const char *unit) {
     w->progress.start_ms = sm_now_ms();
 }
 
+void sm_fit_watch_only(struct sm_fit_watch *w, const char *unit) {
+    snprintf(w->unit, sizeof w->unit, "%s", unit);
+    w->progress.start_ms = sm_now_ms();
+}
+
 void sm_fit_watch_show(struct sm_fit_watch *w, uint64_t done, uint64_t total,
                        const char *waits_for) {
     if (done < total) sm_progress_show(&w->progress, done, total, 0, waits_for);

@@ -19,6 +19,7 @@ struct sm_fit_rows sm_fit_watch_rows(struct sm_fit_watch *w, const struct sm_fit
                                      uint64_t total);
 /* done of total units ("ranges") of the round that was begun last; total is never shown as done,
  * since another round may follow. waits_for: as sm_progress_show's. */
+void sm_fit_watch_only(struct sm_fit_watch *w, const char *unit); /* there are no rounds */
 void sm_fit_watch_round(struct sm_fit_watch *w, const char *unit);
 void sm_fit_watch_show(struct sm_fit_watch *w, uint64_t done, uint64_t total,
                        const char *waits_for);

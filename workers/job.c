@@ -7,6 +7,7 @@
 #include "lib/limits.h"
 #include "workers/chain.h"
 #include "workers/ops/op.h"
+#include "workers/rebalance/method.h"
 #include "workers/table/blas.h"
 
 #include <errno.h>
@@ -69,6 +70,7 @@ void sm_job_free(struct sm_job **jp) {
     sm_reader_free(&job->lease.reader);
     free(job->classes);
     sm_fit_input_free(&job->fit);
+    sm_neighbours_search_free(&job->search);
     sm_buf_release(&job->fit_state);
     sm_table_close(&job->table);
     sm_features_free(&job->features);
@@ -280,11 +282,41 @@ static int read_fit_state(struct sm_job *job) {
     return sm_fail(&job->err, SM_E_DIFFERS, "'%s' is not the state of this job's round", path);
 }
 
+/* The last of a FIT job: ranges and bytes of a partial are those that are counted here. */
+static int fit_ready(struct sm_job *job, uint64_t ranges, size_t bytes) {
+    if (ranges != job->spec->samples)
+        return sm_fail(&job->err, SM_E_DIFFERS,
+                       "a fit has %llu ranges here and %llu in the job's spec (hint: do submitter "
+                       "and worker have the same version?)",
+                       (unsigned long long)ranges, (unsigned long long)job->spec->samples);
+    job->lease.partial_bytes = bytes;
+    job->lease.fit_state = &job->fit_state;
+    sm_job_learned_release(&job->learned);
+    job->state = SM_JOB_READY;
+    return 0;
+}
+
+/* A search for the neighbours that rebalancing learns. */
+static int make_search(struct sm_job *job) {
+    struct sm_err *err = &job->err;
+    const struct sm_pipeline *p = &job->pipeline;
+    if (p->rebalance == NULL || sm_method_of(p->rebalance)->neighbours == NULL)
+        return sm_fail(err, SM_E_PROTOCOL, "a search for neighbours that nothing needs");
+    if (read_fit_state(job) != 0 ||
+        sm_places_new(&job->places, p, job->index, SM_PART_TRAIN, NULL, err) != 0 ||
+        sm_neighbours_search_new(&job->search, job->places, job->spec->source_root, err) != 0)
+        return -1;
+    const struct sm_neighbours_plan *plan = sm_neighbours_search_plan(job->search);
+    job->lease.search = job->search;
+    return fit_ready(job, plan->ranges, plan->partial_bytes);
+}
+
 /* A round of a fit: training rows instead of places, ranges instead of samples. */
 static int make_fit(struct sm_job *job) {
     const Shardmill__JobSpec *spec = job->spec;
     struct sm_err *err = &job->err;
-    if (spec->fit_op >= job->pipeline.n_ops)
+    if (spec->fit_op == job->pipeline.n_ops) return make_search(job);
+    if (spec->fit_op > job->pipeline.n_ops)
         return sm_fail(err, SM_E_PROTOCOL, "a fit of an op that is not there");
     const struct sm_blas *blas = sm_blas(err);
     if (blas == NULL) return -1;
@@ -302,18 +334,8 @@ static int make_fit(struct sm_job *job) {
     if (read_fit_state(job) != 0 || sm_fit_input_new(&job->fit, &source, err) != 0) return -1;
     const struct sm_fit_context *c = sm_fit_input_context(job->fit);
     const size_t bytes = sm_fit_input_fit(job->fit)->partial_bytes(c, &job->fit_state);
-    if (sm_fit_ranges(c, bytes) != spec->samples)
-        return sm_fail(err, SM_E_DIFFERS,
-                       "a fit has %llu ranges here and %llu in the job's spec (hint: do submitter "
-                       "and worker have the same version?)",
-                       (unsigned long long)sm_fit_ranges(c, bytes),
-                       (unsigned long long)spec->samples);
     job->lease.fit = job->fit;
-    job->partial_bytes = bytes;
-    job->lease.fit_state = &job->fit_state;
-    sm_job_learned_release(&job->learned);
-    job->state = SM_JOB_READY;
-    return 0;
+    return fit_ready(job, sm_fit_ranges(c, bytes), bytes);
 }
 
 static int make_ready(struct sm_job *job, const struct sm_job_options *options) {

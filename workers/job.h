@@ -48,9 +48,9 @@ struct sm_job {
     struct sm_table *table;
     struct sm_artifact neighbours;
     bool has_neighbours;
-    struct sm_fit_input *fit; /* of a FIT job */
+    struct sm_fit_input *fit;            /* of a FIT job */
+    struct sm_neighbours_search *search; /* of a search for neighbours, instead */
     struct sm_buf fit_state;
-    size_t partial_bytes;
     struct sm_row_format row_format;
     const char **classes;         /* of row_format */
     struct sm_lease_job lease;    /* what leases need; lends from all above */

@@ -26,7 +26,7 @@ static void store_in_batch(struct sm_lease *l, const struct attempt *a, const ui
 
 static int part_open(struct sm_lease *l, struct sm_err *err) {
     const struct sm_lease_job *job = &l->job;
-    if (job->fit != NULL && job->out_dir[0] == 0) return 0;
+    if (job->fit_state != NULL && job->out_dir[0] == 0) return 0;
     if (job->features == NULL) return sm_part_open(&l->part, job->out_dir, &l->range, err);
     return sm_part_open_rows(&l->part, job->out_dir, &l->range, job->row_format, err);
 }
@@ -53,7 +53,7 @@ int sm_lease_start(struct sm_lease **gives, const struct sm_lease_job *job,
     if (range->batch != NULL) start_batch(l, range->batch);
     int failed = range->batch == NULL ? part_open(l, err) : 0;
     if (!failed && job->features != NULL) failed = lease_rows_start(l, err);
-    if (!failed && job->fit != NULL) failed = lease_fit_start(l, err);
+    if (!failed && job->fit_state != NULL) failed = lease_fit_start(l, err);
     if (!failed && job->cage != NULL) {
         read_place(l, &l->now, 0, 0);
         failed = submit(l, err);

@@ -10,6 +10,7 @@
 #include "workers/cage.h"
 #include "workers/features.h"
 #include "workers/fit_input.h"
+#include "workers/neighbours.h"
 #include "workers/places.h"
 #include "workers/sinks/sink.h"
 #include "workers/sources/source.h"
@@ -29,8 +30,11 @@ struct sm_lease_job {
     const struct sm_row_format *row_format; /* of rows in shards, else NULL */
     struct sm_table *table;                 /* of a table */
     const struct sm_artifact *neighbours;   /* of SMOTE, else NULL */
-    struct sm_fit_input *fit;               /* of a FIT job, which has no places; else NULL */
-    const struct sm_buf *fit_state;         /* of its round */
+    /* of a FIT job, which has no places, one of both: */
+    struct sm_fit_input *fit;
+    struct sm_neighbours_search *search;
+    const struct sm_buf *fit_state; /* of its round; NULL: no FIT job */
+    size_t partial_bytes;
     const char *out_dir; /* of a FIT job "": the partial is not written but taken */
 };
 
@@ -73,8 +77,9 @@ int sm_lease_wait_ms(const struct sm_lease *l);
 /* 1: every sample is in the part; 0: not yet; -1: the lease failed. */
 int sm_lease_step(struct sm_lease *l, struct sm_err *err);
 
-uint32_t sm_lease_done(const struct sm_lease *l);     /* samples finished */
-/* In work; of a FIT job's lease the row, so that a long range shows that it moves. */
+uint32_t sm_lease_done(const struct sm_lease *l); /* samples finished */
+/* In work; of a FIT job's lease the row or, in a search for neighbours, the step, so that a long
+ * range shows that it moves. */
 uint64_t sm_lease_position(const struct sm_lease *l);
 
 /* Lends the quarantined ones, in order of position, until the lease is freed. */

@@ -61,7 +61,7 @@ int lease_rows_collect(struct sm_lease *l, const struct attempt *a, const uint8_
 /* --- lease_fit.c --- */
 int lease_fit_start(struct sm_lease *l, struct sm_err *err);
 void lease_fit_free(struct sm_lease *l);
-/* The training row that is next. */
+/* The training row, or the step of a search, that is next. */
 uint64_t lease_fit_row(const struct sm_lease *l);
 /* Maps the next block. As sm_lease_step. */
 int lease_fit_step(struct sm_lease *l, struct sm_err *err);

@@ -2,11 +2,9 @@
  * it may have taken off; who may be is measured in float64. So most pairs cost no more than a
  * product. Products are of 16-bit codes, which are made fastest; where rows lie so close together
  * that those tell too few of them apart, of float32. */
-#include "workers/neighbours.h"
+#include "workers/neighbours_state.h"
 
 #include "lib/limits.h"
-#include "workers/kernels/codes.h"
-#include "workers/kernels/distances.h"
 #include "workers/kernels/dots.h"
 #include "workers/kernels/rows.h"
 #include "workers/rebalance/method.h"
@@ -19,6 +17,7 @@
 
 /* A tile of products and the rows that it is made of stay in the caches. */
 enum { TILE_ROWS = 96, TILE_COLUMNS = SM_CODES_COLUMNS, READ_ROWS = 4096 };
+enum { READ_BYTES = SM_MAX_NEIGHBOR_BYTES / 8 };
 static_assert((int)TILE_COLUMNS <= (int)SM_LOOK_MOST && TILE_ROWS % SM_CODES_PANEL == 0 &&
                   TILE_COLUMNS % SM_CODES_PANEL == 0,
               "a tile begins with panels, and is looked at a row at a time");
@@ -27,95 +26,62 @@ static_assert((int)TILE_COLUMNS <= (int)SM_LOOK_MOST && TILE_ROWS % SM_CODES_PAN
  * than one of so many: rows in any order that are told apart need about ln(rows) for each. */
 enum { PASSES = 16, PASSES_OF = 32 };
 
-/* Rows of one class in memory. */
-struct block {
-    uint64_t first; /* number within the class of the first */
-    struct sm_rows rows;
-    float *norms; /* squared lengths of shifted rows: numbers less the class's mean, without gaps;
-                     NaN: too long for float32 */
-    struct sm_codes codes; /* of them */
-    /* instead, when codes are too coarse: */
-    float *shifted;
-    float *panels; /* -2 times them, as what the rows of a tile are multiplied with; NULL: not */
-};
-
-struct search {
-    const struct sm_places *places;
-    const struct sm_schema *schema;
-    struct sm_table *table;
-    uint32_t label;
-    uint64_t n;          /* rows of the class */
-    size_t numbers, *at; /* columns that hold numbers */
-    double *mean;        /* of them */
-    uint32_t k;
-    bool mixed;             /* SMOTENC */
-    double category_weight; /* what a differing category adds to a squared distance */
-    size_t block_rows;
-    float *products;       /* of a tile */
-    bool is_fine;          /* float32 instead of codes */
-    struct sm_slack slack; /* bounds of distances from below, and from above: */
-    float grow, most;      /* norms * grow + product + most */
-    uint64_t seen, passed; /* pairs; those that may be near */
-    float *few, *zeros;    /* shifted rows on their way to codes; what their length is taken from */
-};
-
-/* The k best of one row so far, sorted by (distance, number). */
-struct near {
-    double distance;
-    uint32_t number;
-};
-
-/* One that may be among them, and how near it may be. */
-enum { WAITING = 32 };
-struct waiting {
-    float low;
-    uint32_t number;
-};
-
-/* Of each row of a block: those that were measured, the k least bounds from above of all that were
- * seen, those that wait, and beyond which distance nobody is wanted. worst: the same of the rows
- * that they are compared with, -INFINITY when those look for nobody. */
-struct lists {
-    struct near *near;
-    float *ups;
-    struct waiting *waiting;
-    uint8_t *n;
-    float *bound, *apart;
-    const float *worst;
-};
-
 static int class_read(const struct search *s, uint64_t first, struct sm_rows *rows,
                       struct sm_err *err);
 static int moments(struct search *s, const struct sm_rows *held, double *variance,
                    struct sm_err *err);
-static int class_search(struct search *s, uint32_t *out, struct sm_err *err);
 static int scales_learn(struct search *s, struct sm_artifact *a, struct sm_arena *arena,
                         struct sm_err *err);
-static int neighbours_learn(struct search *s, const struct sm_method *method, struct sm_artifact *a,
-                            struct sm_arena *arena, struct sm_err *err);
+static int neighbours_learn(struct search *s, const struct sm_neighbours_watch *watch,
+                            struct sm_artifact *a, struct sm_arena *arena, struct sm_err *err);
 
 int sm_neighbours_learn(const struct sm_places *places, const char *root,
-                        struct sm_artifact *artifact, struct sm_arena *arena, struct sm_err *err) {
-    const struct sm_index *index = sm_places_index(places);
-    const struct sm_method *method = sm_method_of(sm_places_pipeline(places)->rebalance);
+                        const struct sm_neighbours_watch *watch, struct sm_artifact *artifact,
+                        struct sm_arena *arena, struct sm_err *err) {
+    struct search s;
     *artifact = (struct sm_artifact){0};
+    int failed = search_open(&s, places, root, err);
+    if (!failed)
+        failed = s.k > 0 ? neighbours_learn(&s, watch, artifact, arena, err)
+                         : scales_learn(&s, artifact, arena, err);
+    search_close(&s);
+    return failed;
+}
+
+int search_open(struct search *s, const struct sm_places *places, const char *root,
+                struct sm_err *err) {
+    const struct sm_index *index = sm_places_index(places);
+    const struct sm_op_node *node = sm_places_pipeline(places)->rebalance;
+    const struct sm_method *method = sm_method_of(node);
+    *s = (struct search){.places = places};
     if (!sm_index_is_table(index))
         return sm_fail(err, SM_E_PIPELINE, "'%s' makes rows, and the source holds images",
                        method->info.name);
-    struct search s = {.places = places, .schema = sm_index_schema(index)};
-    s.at = calloc(s.schema->n + 1, sizeof *s.at);
-    s.mean = calloc(s.schema->n + 1, sizeof *s.mean);
-    int failed = s.at == NULL || s.mean == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory")
-                                                : sm_table_open(&s.table, index, root, err);
-    for (size_t k = 0; !failed && k < s.schema->n; k++)
-        if (s.schema->columns[k].kind == SM_COLUMN_NUMBER) s.at[s.numbers++] = k;
-    if (!failed)
-        failed = method->neighbours != NULL ? neighbours_learn(&s, method, artifact, arena, err)
-                                            : scales_learn(&s, artifact, arena, err);
-    sm_table_close(&s.table);
-    free(s.at);
-    free(s.mean);
-    return failed;
+    s->schema = sm_index_schema(index);
+    s->k = method->neighbours != NULL ? method->neighbours(node->params) : 0;
+    s->mixed = method->mixed;
+    s->at = calloc(s->schema->n + 1, sizeof *s->at);
+    s->mean = calloc(s->schema->n + 1, sizeof *s->mean);
+    if (s->at == NULL || s->mean == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t k = 0; k < s->schema->n; k++)
+        if (s->schema->columns[k].kind == SM_COLUMN_NUMBER) s->at[s->numbers++] = k;
+    return root != NULL ? sm_table_open(&s->table, index, root, err) : 0;
+}
+
+void search_close(struct search *s) {
+    sm_table_close(&s->table);
+    free(s->at);
+    free(s->mean);
+}
+
+bool search_class(struct search *s, uint32_t label) {
+    const struct sm_rebalance *r = sm_places_rebalance(s->places);
+    if (r->of[label].drawn <= r->of[label].present) return false;
+    s->label = label;
+    s->n = r->of[label].present;
+    s->is_centred = false;
+    assert(s->k == 0 || (s->k < s->n && s->n <= UINT32_MAX)); /* the method's plan has seen to it */
+    return true;
 }
 
 /* --- rows of a class -------------------------------------------------------------------------- */
@@ -157,6 +123,10 @@ static void missing_count(const struct search *s, const struct sm_rows *block, u
             if (!isfinite(sm_rows_cell(block, i, k)) && (*missing)++ == 0) *column = k;
 }
 
+static size_t row_bytes(const struct search *s) {
+    return s->schema->n * (s->schema->is_double ? sizeof(double) : sizeof(float));
+}
+
 /* Means (into s->mean) and variances (NULL: not wanted) of the class's numbers; refuses missing
  * cells. held: all its rows; NULL: they are read. */
 static int moments(struct search *s, const struct sm_rows *held, double *variance,
@@ -165,17 +135,19 @@ static int moments(struct search *s, const struct sm_rows *held, double *varianc
     uint64_t missing = 0;
     size_t column = 0;
     const bool sums = variance == NULL && is_plain(s);
+    const size_t fit = READ_BYTES / (row_bytes(s) + 1) + 1,
+                 most = fit < READ_ROWS ? fit : READ_ROWS;
     double *scratch = calloc(2 * s->numbers + 1, sizeof *scratch);
     if (scratch == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     int failed =
-        held != NULL ? 0 : sm_rows_alloc(&rows, READ_ROWS, s->schema->n, s->schema->is_double, err);
+        held != NULL ? 0 : sm_rows_alloc(&rows, most, s->schema->n, s->schema->is_double, err);
     if (failed) rows.data = NULL;
     if (variance == NULL) variance = scratch;
     memset(s->mean, 0, s->numbers * sizeof *s->mean);
     memset(variance, 0, s->numbers * sizeof *variance);
-    for (uint64_t first = 0; !failed && first < s->n; first += READ_ROWS) {
+    for (uint64_t first = 0; !failed && first < s->n; first += most) {
         struct sm_rows block = held != NULL ? *held : rows;
-        block.n = s->n - first < READ_ROWS ? (size_t)(s->n - first) : READ_ROWS;
+        block.n = s->n - first < most ? (size_t)(s->n - first) : most;
         if (held != NULL)
             block.data = (char *)held->data + first * held->columns * sm_rows_element(held);
         else
@@ -193,6 +165,7 @@ static int moments(struct search *s, const struct sm_rows *held, double *varianc
     }
     sm_rows_free(&rows);
     free(scratch);
+    s->is_centred = !failed && missing == 0;
     if (failed || missing == 0) return failed;
     return sm_fail(err, SM_E_DATASET,
                    "class '%.60s': column '%.60s' has missing cells (%llu in all columns), and a "
@@ -202,14 +175,18 @@ static int moments(struct search *s, const struct sm_rows *held, double *varianc
                    s->schema->columns[column].name, (unsigned long long)missing);
 }
 
-static int block_make(const struct search *s, struct block *b, struct sm_err *err) {
-    *b = (struct block){.codes = {.d = s->numbers}};
-    b->norms = malloc((s->block_rows + 1) * sizeof *b->norms);
-    b->codes.codes = malloc(sm_codes_bytes(s->block_rows, s->numbers) + 1);
-    b->codes.units = malloc((sm_codes_padded(s->block_rows) + 1) * sizeof *b->codes.units);
+int search_centre(struct search *s, struct sm_err *err) {
+    return moments(s, NULL, NULL, err);
+}
+
+static int block_make(const struct search *s, struct block *b, size_t room, struct sm_err *err) {
+    *b = (struct block){.room = room, .codes = {.d = s->numbers}};
+    b->norms = malloc((room + 1) * sizeof *b->norms);
+    b->codes.codes = malloc(sm_codes_bytes(room, s->numbers) + 1);
+    b->codes.units = malloc((sm_codes_padded(room) + 1) * sizeof *b->codes.units);
     if (b->norms == NULL || b->codes.codes == NULL || b->codes.units == NULL)
         return sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours");
-    return sm_rows_alloc(&b->rows, s->block_rows, s->schema->n, s->schema->is_double, err);
+    return sm_rows_alloc(&b->rows, room, s->schema->n, s->schema->is_double, err);
 }
 
 static void codes_free(struct block *b) {
@@ -266,7 +243,7 @@ static void block_fill(const struct search *s, struct block *b) {
 
 static int block_read(const struct search *s, struct block *b, uint64_t first, struct sm_err *err) {
     b->first = first;
-    b->rows.n = s->n - first < s->block_rows ? (size_t)(s->n - first) : s->block_rows;
+    b->rows.n = s->n - first < b->room ? (size_t)(s->n - first) : b->room;
     if (class_read(s, first, &b->rows, err) != 0) return -1;
     block_fill(s, b);
     return 0;
@@ -275,8 +252,8 @@ static int block_read(const struct search *s, struct block *b, uint64_t first, s
 /* float32 instead of codes. panels: whether others are compared with its rows. */
 static int block_refine(const struct search *s, struct block *b, bool panels, struct sm_err *err) {
     codes_free(b);
-    b->shifted = malloc((s->block_rows * s->numbers + 1) * sizeof *b->shifted);
-    if (panels) b->panels = malloc(sm_panels_float_bytes(s->block_rows, s->numbers) + 1);
+    b->shifted = malloc((b->room * s->numbers + 1) * sizeof *b->shifted);
+    if (panels) b->panels = malloc(sm_panels_float_bytes(b->room, s->numbers) + 1);
     if (b->shifted == NULL || (panels && b->panels == NULL))
         return sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours");
     block_fill(s, b);
@@ -418,62 +395,40 @@ static void rows_compare(struct search *s, const struct block *q, size_t i0, siz
 }
 
 static bool is_coarse(const struct search *s) {
-    return !s->is_fine && s->passed > PASSES * s->k * s->n + s->seen / PASSES_OF;
+    return !s->is_fine && s->passed > PASSES * s->k * s->asked + s->seen / PASSES_OF;
 }
 
-/* Its rows against those of b (q itself when the blocks are one). */
-static int blocks_compare(struct search *s, struct block *q, struct block *b, struct lists *l,
-                          struct sm_err *err) {
-    const size_t n = q->rows.n;
-    for (size_t i0 = 0; i0 < n; i0 += TILE_ROWS) {
-        rows_compare(s, q, i0, n - i0 < TILE_ROWS ? n - i0 : TILE_ROWS, b, l);
-        if (!is_coarse(s)) continue;
-        precision_set(s, true);
-        if (block_refine(s, q, q == b, err) != 0 || (q != b && block_refine(s, b, true, err) != 0))
-            return -1;
-    }
-    for (size_t i = 0; i < n; i++)
-        settle(s, l, q, i, b);
-    return 0;
-}
+/* --- a piece ---------------------------------------------------------------------------------- */
 
-static int queries_run(struct search *s, struct block *q, struct block *b, struct lists *l,
-                       uint32_t *out, struct sm_err *err) {
-    const size_t n = q->rows.n;
-    for (size_t i = 0; i < n * s->k; i++) {
-        l->near[i] = (struct near){INFINITY, UINT32_MAX};
-        l->ups[i] = INFINITY;
-    }
-    for (size_t i = 0; i < n; i++)
-        l->bound[i] = INFINITY;
-    for (uint64_t first = 0; first < s->n; first += s->block_rows)
-        if ((b != q && block_read(s, b, first, err) != 0) || blocks_compare(s, q, b, l, err) != 0)
-            return -1;
-    for (size_t i = 0; i < n * s->k; i++)
-        out[i] = l->near[i].number;
-    return 0;
-}
-
-static size_t list_bytes(const struct search *s) {
-    return s->k * (sizeof(struct near) + sizeof(float)) + WAITING * sizeof(struct waiting) + 1 +
-           2 * sizeof(float);
-}
-
-static int lists_make(const struct search *s, bool one, struct lists *l, struct sm_err *err) {
-    const size_t rows = s->block_rows;
+static int lists_make(const struct search *s, size_t rows, struct lists *l, struct sm_err *err) {
     l->near = malloc(rows * s->k * sizeof *l->near);
     l->ups = malloc(rows * s->k * sizeof *l->ups);
     l->waiting = malloc(rows * WAITING * sizeof *l->waiting);
     l->n = calloc(rows, 1);
     l->bound = malloc(rows * sizeof *l->bound);
-    l->apart = one ? NULL : malloc(rows * sizeof *l->apart);
-    if (l->near == NULL || l->ups == NULL || l->waiting == NULL || l->n == NULL ||
-        l->bound == NULL || (!one && l->apart == NULL))
-        return sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours");
-    for (size_t i = 0; !one && i < rows; i++)
+    return l->near == NULL || l->ups == NULL || l->waiting == NULL || l->n == NULL ||
+                   l->bound == NULL
+               ? sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours")
+               : 0;
+}
+
+/* Rows of b that look for nobody. */
+static int lists_apart(struct lists *l, size_t rows, struct sm_err *err) {
+    l->apart = malloc(rows * sizeof *l->apart);
+    if (l->apart == NULL) return sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours");
+    for (size_t i = 0; i < rows; i++)
         l->apart[i] = -INFINITY;
-    l->worst = one ? l->bound : l->apart;
+    l->worst = l->apart;
     return 0;
+}
+
+static void lists_begin(const struct search *s, size_t rows, struct lists *l) {
+    for (size_t i = 0; i < rows * s->k; i++) {
+        l->near[i] = (struct near){INFINITY, UINT32_MAX};
+        l->ups[i] = INFINITY;
+    }
+    for (size_t i = 0; i < rows; i++)
+        l->bound[i] = INFINITY;
 }
 
 static void lists_free(struct lists *l) {
@@ -485,53 +440,114 @@ static void lists_free(struct lists *l) {
     free(l->apart);
 }
 
-/* As many rows in a block as the ceiling allows for two of them, with their lists and products. */
-static size_t rows_in_memory(const struct search *s) {
-    const size_t element = s->schema->is_double ? sizeof(double) : sizeof(float),
-                 row = s->schema->n * element + (s->numbers + 1) * sizeof(float),
-                 panel = s->numbers * sizeof(float), each = 2 * row + panel + list_bytes(s);
-    size_t n = SM_MAX_NEIGHBOR_BYTES / each;
+size_t search_query_bytes(const struct search *s) {
+    return row_bytes(s) + sizeof(uint64_t) /* its number, while it is read */ +
+           (s->numbers + 2) * sizeof(float) /* codes or shifted, norm, unit */ +
+           s->k * (sizeof(struct near) + sizeof(float)) + WAITING * sizeof(struct waiting) + 1 +
+           sizeof(float);
+}
+
+size_t search_other_bytes(const struct search *s) {
+    return row_bytes(s) + sizeof(uint64_t) + (2 * s->numbers + 3) * sizeof(float);
+}
+
+/* Of rows, codes and panels also what fills their last panel. */
+size_t search_own_bytes(const struct search *s) {
+    const size_t panels = 2 * SM_CODES_PANEL * (2 * s->numbers + 2);
+    return sizeof(float) * (TILE_ROWS * TILE_COLUMNS + panels + (SM_CODES_PANEL + 1) * s->numbers);
+}
+
+size_t search_block_rows(const struct search *s) {
+    const size_t each = search_query_bytes(s) + search_other_bytes(s);
+    size_t n = (SM_MAX_NEIGHBOR_BYTES - search_own_bytes(s)) / each;
     if (n > s->n) n = (size_t)s->n;
-    return n < TILE_ROWS ? TILE_ROWS : n;
+    return n < SM_CODES_PANEL ? SM_CODES_PANEL : n;
 }
 
-/* The class's mean, and its first block. When that is all of it, it is read once. */
-static int search_begin(struct search *s, struct block *q, bool one, struct sm_err *err) {
-    q->rows.n = one ? (size_t)s->n : 0;
-    if (one && class_read(s, 0, &q->rows, err) != 0) return -1;
-    if (moments(s, one ? &q->rows : NULL, NULL, err) != 0) return -1;
-    if (one) block_fill(s, q);
-    return 0;
+size_t search_block_bytes(const struct search *s) {
+    const size_t rows = search_block_rows(s);
+    return rows * (search_query_bytes(s) +
+                   (s->n <= rows ? s->numbers * sizeof(float) : search_other_bytes(s))) +
+           search_own_bytes(s);
 }
 
-/* out: n x k. */
-static int class_search(struct search *s, uint32_t *out, struct sm_err *err) {
-    struct block q = {0}, b = {0};
-    struct lists lists = {0};
-    s->block_rows = rows_in_memory(s);
+int piece_make(struct search *s, struct piece *p, size_t rows, size_t others, struct sm_err *err) {
+    *p = (struct piece){.one = others == 0};
     s->seen = s->passed = 0;
     precision_set(s, false);
-    const bool one = s->n <= s->block_rows;
     s->products = malloc(sizeof(float) * TILE_ROWS * TILE_COLUMNS);
     s->few = malloc((SM_CODES_PANEL * s->numbers + 1) * sizeof *s->few);
     s->zeros = calloc(s->numbers + 1, sizeof *s->zeros);
-    int failed = s->products == NULL || s->few == NULL || s->zeros == NULL
-                     ? sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours")
-                     : lists_make(s, one, &lists, err);
-    if (!failed) failed = block_make(s, &q, err);
-    if (!failed && !one) failed = block_make(s, &b, err);
-    if (!failed) failed = search_begin(s, &q, one, err);
-    for (uint64_t first = 0; !failed && first < s->n; first += s->block_rows) {
-        if (!one) failed = block_read(s, &q, first, err);
-        if (!failed) failed = queries_run(s, &q, one ? &q : &b, &lists, out + first * s->k, err);
-    }
-    block_free(&q);
-    block_free(&b);
-    lists_free(&lists);
+    if (s->products == NULL || s->few == NULL || s->zeros == NULL)
+        return sm_fail(err, SM_E_MEMORY, "no memory to look for neighbours");
+    if (lists_make(s, rows, &p->lists, err) != 0 || block_make(s, &p->q, rows, err) != 0) return -1;
+    p->lists.worst = p->lists.bound;
+    if (p->one) return 0;
+    return lists_apart(&p->lists, others, err) != 0 ? -1 : block_make(s, &p->b, others, err);
+}
+
+void piece_free(struct search *s, struct piece *p) {
+    block_free(&p->q);
+    block_free(&p->b);
+    lists_free(&p->lists);
     free(s->products);
     free(s->few);
     free(s->zeros);
-    return failed;
+    s->products = s->few = s->zeros = NULL;
+    *p = (struct piece){0};
+}
+
+/* When the rows are all of the class it is read once, also for its mean. */
+int piece_begin(struct search *s, struct piece *p, uint64_t first, size_t rows,
+                struct sm_err *err) {
+    struct block *q = &p->q;
+    assert(rows <= q->room && first + rows <= s->n && (!p->one || rows == s->n));
+    q->first = first;
+    q->rows.n = rows;
+    p->at = 0;
+    p->i0 = 0;
+    if (class_read(s, first, &q->rows, err) != 0) return -1;
+    if (!s->is_centred && moments(s, p->one ? &q->rows : NULL, NULL, err) != 0) return -1;
+    block_fill(s, q);
+    lists_begin(s, rows, &p->lists);
+    return 0;
+}
+
+int piece_step(struct search *s, struct piece *p, struct sm_err *err) {
+    struct block *q = &p->q, *b = p->one ? q : &p->b;
+    const size_t n = q->rows.n, left = n - p->i0;
+    if (!p->one && p->i0 == 0 && block_read(s, b, p->at, err) != 0) return -1;
+    rows_compare(s, q, p->i0, left < TILE_ROWS ? left : TILE_ROWS, b, &p->lists);
+    if (is_coarse(s)) {
+        precision_set(s, true);
+        if (block_refine(s, q, p->one, err) != 0 || (!p->one && block_refine(s, b, true, err) != 0))
+            return -1;
+    }
+    p->i0 += TILE_ROWS;
+    if (p->i0 < n) return 0;
+    for (size_t i = 0; i < n; i++)
+        settle(s, &p->lists, q, i, b);
+    p->i0 = 0;
+    p->at += b->rows.n;
+    return p->at == s->n;
+}
+
+static uint64_t parts(uint64_t n, uint64_t each) {
+    return (n + each - 1) / each;
+}
+
+uint64_t piece_steps(const struct search *s, const struct piece *p) {
+    return parts(p->q.rows.n, TILE_ROWS) * (p->one ? 1 : parts(s->n, p->b.room));
+}
+
+uint64_t piece_step_at(const struct search *s, const struct piece *p) {
+    const uint64_t blocks = p->one ? p->at / s->n : parts(p->at, p->b.room);
+    return blocks * parts(p->q.rows.n, TILE_ROWS) + p->i0 / TILE_ROWS;
+}
+
+void piece_end(const struct search *s, const struct piece *p, uint32_t *out) {
+    for (size_t i = 0; i < p->q.rows.n * s->k; i++)
+        out[i] = p->lists.near[i].number;
 }
 
 /* --- what is learned -------------------------------------------------------------------------- */
@@ -552,7 +568,7 @@ static int by_size(const void *a, const void *b) {
 /* The median of the standard deviations of the smallest class's numbers (SMOTE's paper, 6.1). Two
  * rows of different categories differ in two columns of the one-hot matrix, each of which holds
  * half of that median, as in imbalanced-learn. */
-static int category_weight(struct search *s, struct sm_err *err) {
+int search_category_weight(struct search *s, struct sm_err *err) {
     const struct sm_rebalance *r = sm_places_rebalance(s->places);
     double *spread = calloc(s->numbers + 1, sizeof *spread);
     if (spread == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
@@ -575,33 +591,60 @@ static int category_weight(struct search *s, struct sm_err *err) {
     return failed;
 }
 
-static int neighbours_learn(struct search *s, const struct sm_method *method, struct sm_artifact *a,
-                            struct sm_arena *arena, struct sm_err *err) {
+int search_artifact(const struct search *s, const uint32_t *list, struct sm_artifact *a,
+                    struct sm_arena *arena, struct sm_err *err) {
     const struct sm_rebalance *r = sm_places_rebalance(s->places);
     int64_t *offsets = sm_arena_alloc(arena, (r->classes + (size_t)1) * sizeof *offsets);
-    int failed = offsets == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
-    s->k = method->neighbours(sm_places_pipeline(s->places)->rebalance->params);
-    s->mixed = method->mixed;
-    for (uint32_t c = 0; !failed && c < r->classes; c++)
+    if (offsets == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (uint32_t c = 0; c < r->classes; c++)
         offsets[c + 1] =
             offsets[c] + (r->of[c].drawn > r->of[c].present ? (int64_t)r->of[c].present : 0);
-    uint32_t *list = NULL;
-    if (!failed) {
-        list = sm_arena_alloc(arena, (size_t)offsets[r->classes] * s->k * sizeof *list + 1);
-        if (list == NULL) failed = sm_fail(err, SM_E_MEMORY, "no memory for the neighbours");
-    }
-    if (!failed && s->mixed) failed = category_weight(s, err);
-    for (uint32_t c = 0; !failed && c < r->classes; c++) {
-        if (offsets[c + 1] == offsets[c]) continue;
-        s->label = c;
-        s->n = r->of[c].present;
-        assert(s->k < s->n && s->n <= UINT32_MAX); /* the method's plan has seen to it */
-        failed = class_search(s, list + (size_t)offsets[c] * s->k, err);
-    }
-    if (failed) return -1;
     array_add(a, "offsets", SM_ARRAY_I64, r->classes + UINT64_C(1), 0, offsets);
     array_add(a, "neighbours", SM_ARRAY_U32, (uint64_t)offsets[r->classes], s->k, list);
     return 0;
+}
+
+/* Of the class, which begins with row `from` of `rows` that are searched. out: n x k. */
+static int class_search(struct search *s, const struct sm_neighbours_watch *watch, uint64_t from,
+                        uint64_t rows, uint32_t *out, struct sm_err *err) {
+    struct piece p = {0};
+    const size_t most = search_block_rows(s);
+    const bool one = s->n <= most;
+    s->asked = s->n;
+    int failed = one ? 0 : search_centre(s, err);
+    if (!failed) failed = piece_make(s, &p, most, one ? 0 : most, err);
+    for (uint64_t first = 0; !failed && first < s->n; first += p.q.rows.n) {
+        failed =
+            piece_begin(s, &p, first, s->n - first < most ? (size_t)(s->n - first) : most, err);
+        int r = failed;
+        while (r == 0) {
+            r = piece_step(s, &p, err);
+            const double share = (double)piece_step_at(s, &p) / (double)piece_steps(s, &p);
+            if (r == 0 && watch != NULL && watch->told != NULL)
+                watch->told(watch->context, from + first + (uint64_t)(share * (double)p.q.rows.n),
+                            rows);
+        }
+        failed = r < 0;
+        if (!failed) piece_end(s, &p, out + first * s->k);
+    }
+    piece_free(s, &p);
+    return failed ? -1 : 0;
+}
+
+static int neighbours_learn(struct search *s, const struct sm_neighbours_watch *watch,
+                            struct sm_artifact *a, struct sm_arena *arena, struct sm_err *err) {
+    const struct sm_rebalance *r = sm_places_rebalance(s->places);
+    const struct sm_neighbours_plan plan = sm_neighbours_plan(s->places);
+    uint32_t *list = sm_arena_alloc(arena, (size_t)plan.rows * s->k * sizeof *list + 1);
+    if (list == NULL) return sm_fail(err, SM_E_MEMORY, "no memory for the neighbours");
+    int failed = s->mixed ? search_category_weight(s, err) : 0;
+    uint64_t from = 0;
+    for (uint32_t c = 0; !failed && c < r->classes; c++) {
+        if (!search_class(s, c)) continue;
+        failed = class_search(s, watch, from, plan.rows, list + from * s->k, err);
+        from += s->n;
+    }
+    return failed ? -1 : search_artifact(s, list, a, arena, err);
 }
 
 /* Silverman's rule, as in imbalanced-learn: factor x (4 / ((d + 2) n))^(1 / (d + 4)) x the standard

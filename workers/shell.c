@@ -107,10 +107,14 @@ static void ask_for_job(struct worker *w, struct sm_job *job, int64_t now) {
         SEND(w, file_get, FILE_GET, &index);
 }
 
+static bool is_fit(const struct sm_job *job) {
+    return job->spec->kind == SHARDMILL__JOB_KIND__FIT;
+}
+
 /* A partial that the broker keeps is a shard as it is. */
 static bool seal_is_carried(struct worker *w, struct held *h, const struct sm_job *job) {
-    if (job->fit == NULL || job->spec->out_dir[0] != 0) return false;
-    h->bytes = job->partial_bytes;
+    if (!is_fit(job) || job->spec->out_dir[0] != 0) return false;
+    h->bytes = job->lease.partial_bytes;
     snprintf(h->sha256, sizeof h->sha256, "%s", h->m->sha256);
     shell_tell(w, h);
     return true;
@@ -130,8 +134,7 @@ static void start_seal(struct worker *w, struct held *h, const struct sm_job *jo
         return;
     }
     task->shard = h->m->shard;
-    task->format =
-        job->fit != NULL ? SM_SHARD_PARTIAL : sm_shard_format(job->pipeline.expand.encode);
+    task->format = is_fit(job) ? SM_SHARD_PARTIAL : sm_shard_format(job->pipeline.expand.encode);
     task->n_parts = h->m->n_parts;
     for (size_t i = 0; i < task->n_parts; i++)
         task->parts[i] = (struct sm_part_name){.shard = h->m->shard,

@@ -81,6 +81,67 @@ def test_workers_killed_amid_the_rounds_of_a_fit_change_no_byte(tmp_path):
     assert [f["sha256"] for f in json.loads(out)["fits"]] == [f["sha256"] for f in expected]
 
 
+SMOTE = "rebalance: {SMOTE: {k_neighbors: 5}}\n"
+
+
+def rare(folder, rows, share, seed=4):
+    """Classes 0, 1 and 2, of which the second is most of what neighbours are searched in, and the last is small."""
+    chance = np.random.default_rng(seed)
+    x = chance.normal(size=(rows, COLUMNS)).astype(np.float32)
+    x[: rows // 50] = np.round(x[: rows // 50])
+    y = np.zeros(rows, np.int64)
+    y[: int(rows * share)] = 1
+    y[-50:] = 2
+    order = chance.permutation(rows)
+    np.save(folder / "x.npy", x[order])
+    np.save(folder / "y.npy", y[order])
+
+
+@pytest.mark.parametrize("method", ["SMOTE", "SMOTENC"])
+def test_neighbours_are_the_same_from_one_two_and_four_workers(tmp_path, method):
+    rare(tmp_path, 30_000, 0.3)
+    source = "{format: npy, path: x.npy, label: y.npy}"
+    if method == "SMOTENC":
+        x, y = np.load(tmp_path / "x.npy"), np.load(tmp_path / "y.npy")
+        lines = ["a,b,c,label"] + [f"{a:.4f},c{abs(int(2 * b))},{c:.3f},{l}" for (a, b, c), l in zip(x[:, :3], y)]
+        (tmp_path / "x.csv").write_text("\n".join(lines) + "\n")
+        source = "{format: csv, path: x.csv, label: label}"
+    path = pipeline(tmp_path, "", f"split: {{val: 0.1}}\nrebalance: {{{method}: {{}}}}\n", source)
+    seen = set()
+    for workers, spread in [(1, 1), (2, 1), (4, 1), (4, 1 << 40)]:
+        fits = fit(path, tmp_path, "--workers", workers, "--spread", spread)
+        assert [f["fitted"] for f in fits["fits"]] == [True]
+        seen.add((path.with_suffix(".lock").read_bytes(), fits["fits"][0]["sha256"]))
+        told = json.loads(good("explain", path, "--state", tmp_path / "state", "--json").stdout)["dataset"]["neighbours"]
+        assert told["artifact_bytes"] == fits["fits"][0]["bytes"] and told["k"] == 5 and told["ranges"] > 4
+        assert told["rows"] == sum(learned(tmp_path, fits, 0)["neighbours"].shape[:1]) and 0 < told["memory_bytes"] <= 256 << 20
+        for file in (tmp_path / "state" / "artifacts").iterdir():
+            file.unlink()
+        assert not (tmp_path / "state" / "fit").exists()
+    assert len(seen) == 1
+
+
+def test_workers_killed_amid_a_search_for_neighbours_change_no_byte(tmp_path):
+    rare(tmp_path, 160_000, 0.4)
+    path = pipeline(tmp_path, "", SMOTE)
+    expected = fit(path, tmp_path, "--workers", 1)["fits"]
+    for file in (tmp_path / "state" / "artifacts").iterdir():
+        file.unlink()
+    job = Started("fit", path, "--state", tmp_path / "state", "--workers", 2, "--spread", 1, "--json")
+    try:
+        for enough in (1, 6, 12):
+            wait_until(lambda: len(list((tmp_path / "state").glob("fit/*/round-0/*.partial"))) >= enough
+                       or job.process.poll() is not None, what="partials")
+            wait_until(lambda: job.family("worker") or job.process.poll() is not None, what="workers")
+            assert job.process.poll() is None, "the search was over before it was disturbed"
+            os.kill(job.family("worker")[0], signal.SIGKILL)
+        out, errors = job.process.communicate(timeout=120)
+    finally:
+        job.end()
+    assert job.process.returncode == 0, errors
+    assert [f["sha256"] for f in json.loads(out)["fits"]] == [f["sha256"] for f in expected]
+
+
 HIDDEN = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"']
 hides = pytest.mark.skipif(subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0,
                            reason="no mount namespaces here")
@@ -88,10 +149,15 @@ hides = pytest.mark.skipif(subprocess.run(["unshare", "-rm", "true"], capture_ou
 
 @hides
 @pytest.mark.parametrize("disturbed", [False, True])
-def test_a_fit_by_workers_that_see_nothing_of_its_folder_learns_the_same(tmp_path, start, disturbed):
+@pytest.mark.parametrize("what", ["rounds", "neighbours"])
+def test_a_fit_by_workers_that_see_nothing_of_its_folder_learns_the_same(tmp_path, start, what, disturbed):
     """States, partials, index and artifacts go through the broker, also through one that dies amid the rounds."""
-    table(tmp_path, 200_000)
-    path = pipeline(tmp_path, "StandardScaler, PCA: {n_components: 6}, KMeans: {n_clusters: 5, n_init: 1, max_iter: 12}")
+    if what == "rounds":
+        table(tmp_path, 200_000)
+        path = pipeline(tmp_path, "StandardScaler, PCA: {n_components: 6}, KMeans: {n_clusters: 5, n_init: 1, max_iter: 12}")
+    else:
+        rare(tmp_path, 160_000, 0.4)
+        path = pipeline(tmp_path, "StandardScaler", SMOTE)
     expected = [f["sha256"] for f in fit(path, tmp_path)["fits"]]
     endpoint, private = f"ipc://{tmp_path}/b", tmp_path / "private"
     private.mkdir()
@@ -101,7 +167,7 @@ def test_a_fit_by_workers_that_see_nothing_of_its_folder_learns_the_same(tmp_pat
                             "--json", "--quiet"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         files = tmp_path / "broker" / "files"
-        for enough in (4, 40, 90) if disturbed else ():
+        for enough in ((4, 40, 90) if what == "rounds" else (4, 12, 20)) if disturbed else ():
             wait_until(lambda: files.is_dir() and len(list(files.iterdir())) >= enough or job.poll() is not None, what="files")
             assert job.poll() is None, "the fit was over before it was disturbed"
             broker.end()
@@ -120,8 +186,9 @@ def test_a_fit_by_workers_that_see_nothing_of_its_folder_learns_the_same(tmp_pat
 @pytest.mark.parametrize("ops,more,args", [
     ("KMeans: {n_clusters: 24, n_init: 500, tol: 0}", "", ["--workers", 1]),
     ("KMeans: {n_clusters: 24, n_init: 500, tol: 0}", "", ["--workers", 2, "--spread", 1]),
-    ("StandardScaler", "rebalance: {SMOTE: {k_neighbors: 5}}\n", ["--workers", 1]),
-], ids=["here", "by workers", "neighbours"])
+    ("StandardScaler", SMOTE, ["--workers", 1]),
+    ("StandardScaler", SMOTE, ["--workers", 2, "--spread", 1]),
+], ids=["here", "by workers", "neighbours", "neighbours by workers"])
 def test_a_fit_ends_at_once_when_it_is_interrupted_and_leaves_nothing_half(tmp_path, start, ops, more, args):
     table(tmp_path, 150_000)
     path = pipeline(tmp_path, ops, more)

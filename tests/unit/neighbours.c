@@ -14,7 +14,7 @@ struct learned {
 static int learn(struct data *d, struct learned *l) {
     sm_arena_init(&l->arena, 64 << 20);
     if (data_place(d, SM_PART_TRAIN, NULL) != 0) fail_msg("%s", d->err.text);
-    return sm_neighbours_learn(d->places, d->root, &l->artifact, &l->arena, &d->err);
+    return sm_neighbours_learn(d->places, d->root, NULL, &l->artifact, &l->arena, &d->err);
 }
 
 static double random_unit(uint64_t *state) {
@@ -152,6 +152,63 @@ static void neighbours_equal_those_of_a_plain_search(void **state) {
     data_done(&d);
 }
 
+/* The artifact of all ranges, made one after the other, a step of each at a time when they are
+ * `woven`: so they share nothing that they change. */
+static void expect_ranges_equal_the_whole(struct data *d, bool woven) {
+    enum { MOST = 64 };
+    struct learned whole, ranged = {0};
+    struct sm_neighbours_search *search;
+    struct sm_neighbours_range *ranges[MOST];
+    struct sm_buf state;
+    if (learn(d, &whole) != 0) fail_msg("%s", d->err.text);
+    sm_arena_init(&ranged.arena, 64 << 20);
+    sm_buf_init(&state, 1 << 20);
+    if (sm_neighbours_search_new(&search, d->places, d->root, &d->err) != 0 ||
+        sm_neighbours_state(search, &state, &d->err) != 0)
+        fail_msg("%s", d->err.text);
+    const struct sm_neighbours_plan *plan = sm_neighbours_search_plan(search);
+    const struct sm_array *want = sm_artifact_find(&whole.artifact, "neighbours");
+    assert_int_equal(plan->rows, want->shape[0]);
+    assert_int_equal(plan->state_bytes, state.len);
+    assert_in_range(plan->ranges, 2, MOST);
+    assert_true(plan->ranges * plan->range_rows >= plan->rows &&
+                (plan->ranges - 1) * plan->range_rows < plan->rows);
+    assert_true(plan->memory > 0 && plan->memory <= SM_MAX_NEIGHBOR_BYTES);
+    uint32_t *partials = malloc(plan->ranges * plan->partial_bytes);
+    memset(partials, 0xff, plan->ranges * plan->partial_bytes);
+    for (uint64_t i = 0; i < plan->ranges; i++)
+        if (sm_neighbours_range_new(&ranges[i], search, &state, i,
+                                    partials + i * plan->partial_bytes / sizeof *partials,
+                                    &d->err) != 0)
+            fail_msg("%s", d->err.text);
+    for (uint64_t i = 0, left = plan->ranges; left > 0; i = (i + (woven ? 1 : 0)) % plan->ranges) {
+        while (ranges[i] == NULL)
+            i = (i + 1) % plan->ranges;
+        const uint64_t before = sm_neighbours_range_at(ranges[i]);
+        const int r = sm_neighbours_range_step(ranges[i], &d->err);
+        if (r < 0) fail_msg("%s", d->err.text);
+        assert_true(sm_neighbours_range_at(ranges[i]) > before);
+        if (r == 0) continue;
+        sm_neighbours_range_free(&ranges[i]);
+        left--;
+    }
+    if (sm_neighbours_finish(search, partials, &ranged.artifact, &ranged.arena, &d->err) != 0)
+        fail_msg("%s", d->err.text);
+    assert_memory_equal(partials, want->data, want->shape[0] * want->shape[1] * sizeof *partials);
+    assert_int_equal(sm_artifact_write(&whole.artifact, d->s.dir, &d->err), 0);
+    assert_int_equal(sm_artifact_write(&ranged.artifact, d->s.dir, &d->err), 0);
+    assert_string_equal(whole.artifact.sha256, ranged.artifact.sha256);
+    assert_int_equal(sm_artifact_size(&whole.artifact), plan->artifact);
+    partials[plan->k] = (uint32_t)plan->rows;
+    assert_int_equal(
+        sm_neighbours_finish(search, partials, &ranged.artifact, &ranged.arena, &d->err), -1);
+    free(partials);
+    sm_buf_release(&state);
+    sm_neighbours_search_free(&search);
+    sm_arena_release(&whole.arena);
+    sm_arena_release(&ranged.arena);
+}
+
 /* Rows so wide that two blocks of them and more make the class. */
 static void neighbours_are_exact_across_blocks(void **state) {
     (void)state;
@@ -189,6 +246,7 @@ static void neighbours_are_exact_across_blocks(void **state) {
     data_open(&d, "t.npy", ", format: npy, label: y.npy",
               "rebalance: {SMOTE: {k_neighbors: 1, sampling_strategy: {\"1\": 301}}}\n");
     expect_exact(&d, 1, 0, 60);
+    expect_ranges_equal_the_whole(&d, false);
     data_done(&d);
 }
 
@@ -226,6 +284,66 @@ static void categories_count_in_distances_as_the_paper_says(void **state) {
     struct sm_rows rows = class_rows(&d, 1);
     expect_exact(&d, 5, category_weight(&rows), 1);
     sm_rows_free(&rows);
+    data_done(&d);
+}
+
+/* Classes of which ranges hold several, and classes that lie in several ranges. */
+static void write_classes(struct data *d, double (*make)(uint64_t *), bool mixed) {
+    static const int sizes[] = {2600, 2100, 40, 900, 30, 25, 1300};
+    uint64_t state = 9;
+    struct sm_buf text;
+    sm_buf_init(&text, 64 << 20);
+    sm_buf_text(&text, "a,b,c,y\n");
+    for (int c = 0; c < 7; c++)
+        for (int i = 0; i < sizes[c]; i++) {
+            sm_buf_printf(&text, "%.17g,%.17g,", make(&state), make(&state));
+            if (mixed)
+                sm_buf_printf(&text, "w%d,", (int)(random_unit(&state) * 5));
+            else
+                sm_buf_printf(&text, "%.17g,", make(&state));
+            sm_buf_printf(&text, "%d\n", c);
+        }
+    scratch_write(&d->s, "t.csv", text.data, text.len);
+    sm_buf_release(&text);
+}
+
+static void ranges_of_rows_make_the_bytes_of_the_whole(void **state) {
+    (void)state;
+    static const struct {
+        double (*make)(uint64_t *);
+        bool mixed;
+    } cases[] = {{spread_out, false},      {on_a_grid, false}, {far_from_zero, false},
+                 {spread_out, true},       {on_a_grid, true},  {in_two_heaps, false},
+                 {beside_an_outlier, true}};
+    struct data d = data_make();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_classes(&d, cases[i].make, cases[i].mixed);
+        data_open(&d, "t.csv",
+                  i % 2 ? ", format: csv, label: y" : ", format: csv, label: y, float64: true",
+                  cases[i].mixed ? "rebalance: {SMOTENC: {}}\n"
+                                 : "rebalance: {SMOTE: {k_neighbors: 7}}\n");
+        expect_ranges_equal_the_whole(&d, i % 2 != 0);
+    }
+    data_done(&d);
+}
+
+static void a_range_refuses_the_state_of_another_search(void **state) {
+    (void)state;
+    struct data d = data_make();
+    struct sm_neighbours_search *search;
+    struct sm_neighbours_range *range;
+    struct sm_buf bytes;
+    write_classes(&d, spread_out, false);
+    data_open(&d, "t.csv", ", format: csv, label: y", "rebalance: {SMOTE: {}}\n");
+    assert_int_equal(data_place(&d, SM_PART_TRAIN, NULL), 0);
+    assert_int_equal(sm_neighbours_search_new(&search, d.places, d.root, &d.err), 0);
+    sm_buf_init(&bytes, 1 << 20);
+    sm_buf_text(&bytes, "of another");
+    assert_int_equal(sm_neighbours_range_new(&range, search, &bytes, 0, NULL, &d.err), -1);
+    assert_int_equal(d.err.code, SM_E_DIFFERS);
+    assert_null(range);
+    sm_buf_release(&bytes);
+    sm_neighbours_search_free(&search);
     data_done(&d);
 }
 
@@ -494,6 +612,8 @@ int main(void) {
         cmocka_unit_test(neighbours_equal_those_of_a_plain_search),
         cmocka_unit_test(neighbours_are_exact_across_blocks),
         cmocka_unit_test(categories_count_in_distances_as_the_paper_says),
+        cmocka_unit_test(ranges_of_rows_make_the_bytes_of_the_whole),
+        cmocka_unit_test(a_range_refuses_the_state_of_another_search),
         cmocka_unit_test(a_missing_cell_is_refused_by_column_and_count),
         cmocka_unit_test(a_synthetic_row_lies_between_its_parent_and_a_neighbour),
         cmocka_unit_test(a_block_of_places_is_its_rows_one_by_one),

@@ -137,6 +137,12 @@ static int lay_out(const struct sm_artifact *a, struct entry entries[], uint64_t
     return 0;
 }
 
+uint64_t sm_artifact_size(const struct sm_artifact *a) {
+    struct entry entries[SM_ARTIFACT_ARRAYS_MAX];
+    uint64_t total;
+    return lay_out(a, entries, &total, NULL) == 0 ? total : 0;
+}
+
 /* The fields that local and central header share, from "version needed" on. */
 static void common_put(uint8_t *at, const struct entry *e, size_t extra) {
     const uint32_t size = (uint32_t)(e->header_n + e->bytes);

@@ -32,6 +32,8 @@ struct sm_artifact {
 };
 
 const struct sm_array *sm_artifact_find(const struct sm_artifact *a, const char *name);
+/* Bytes of the file that it would be; 0: none can be. No array needs its data. */
+uint64_t sm_artifact_size(const struct sm_artifact *a);
 /* Writes the arrays (name, type, shape and data set) to dir/<sha256>.npz by a temporary name, fsync
  * and rename; fills a->sha256. */
 int sm_artifact_write(struct sm_artifact *a, const char *dir, struct sm_err *err);
