@@ -429,7 +429,7 @@ static int neighbours_spread(struct phase *f, const struct sm_places *places,
 }
 
 static void rows_told(void *watch, uint64_t done, uint64_t total) {
-    sm_fit_watch_show(watch, done, total);
+    sm_fit_watch_show(watch, done, total, NULL);
 }
 
 /* Neighbours or scales of synthetic rows. */
