@@ -127,6 +127,18 @@ def test_a_share_of_the_variance_keeps_as_many_components(run, table, share):
     assert run([f"PCA: {{n_components: {share}}}"], X)[0].shape[1] == want
 
 
+def test_randomized_without_a_number_keeps_all_components_and_a_share_of_one_is_refused(run):
+    X = np.random.default_rng(4).normal(size=(200, 19)) * np.linspace(1, 3, 19)
+    theirs = decomposition.PCA(svd_solver="randomized", random_state=0).fit(X)
+    ours, [learned] = run(["PCA: {svd_solver: randomized}"], X)
+    assert ours.shape == (200, theirs.n_components_)
+    assert np.abs(learned["explained_variance_"] - theirs.explained_variance_).max() <= 1e-9
+    for wrong in (1.0, 2.0):
+        with pytest.raises(ValueError):
+            decomposition.PCA(wrong).fit(X)
+        assert "n_components" in run([f"PCA: {{n_components: {wrong}}}"], X, check=False).stderr
+
+
 def test_whitening_gives_each_component_variance_one(run, table):
     X = preprocessing.StandardScaler().fit_transform(table)
     ours = run(["PCA: {n_components: 3, whiten: true}"], X)[0]

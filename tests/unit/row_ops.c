@@ -534,6 +534,45 @@ static void clusters_and_components_come_first_and_the_others_behind_them(void *
     op_free(&f);
 }
 
+static void pca_keeps_as_many_components_as_it_was_asked_for(void **state) {
+    (void)state;
+    enum { N = 40, COLUMNS = 7 };
+    double cells[N * COLUMNS];
+    struct sm_column columns[COLUMNS];
+    struct sm_rng rng = sm_rng_op(1, 0, 0, 0, 7);
+    for (size_t i = 0; i < N * COLUMNS; i++)
+        cells[i] = sm_rng_double(&rng);
+    for (size_t k = 0; k < COLUMNS; k++)
+        columns[k] = (struct sm_column){.name = "abcdefg" + k};
+    const struct sm_schema schema = {columns, COLUMNS, true};
+    struct matrix m = {&schema, N, cells};
+    static const struct {
+        const char *op;
+        size_t n;
+    } asked[] = {{"PCA: {svd_solver: randomized, n_oversamples: 3}", 7},
+                 {"PCA: {svd_solver: randomized, n_oversamples: 3, n_components: 2}", 2},
+                 {"PCA: {n_components: 1}", 1},
+                 {"PCA", 7}};
+    for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+        struct fitted f;
+        if (op_fit(&f, asked[i].op, &m, NULL) != 0) fail_msg("%s", f.err.text);
+        assert_int_equal(f.out.n, asked[i].n);
+        op_free(&f);
+    }
+    static const char *const wrong[] = {"n_components: 1.0", "n_components: 3.0",
+                                        "n_components: 0.5, svd_solver: randomized"};
+    for (size_t i = 0; i < 3; i++) {
+        char text[200];
+        struct sm_pipeline p;
+        struct sm_err err = {0};
+        int n =
+            snprintf(text, sizeof text,
+                     "version: 1\nsource: {format: npy, path: x}\nops:\n  - PCA: {%s}\n", wrong[i]);
+        assert_int_equal(sm_pipeline_parse(&p, "test", text, (size_t)n, sm_op_table(), &err), -1);
+        assert_non_null(strstr(err.text, "n_components"));
+    }
+}
+
 static void labels_of_many_clusters_are_sorted_as_their_numbers(void **state) {
     (void)state;
     struct fitted f;
@@ -630,6 +669,7 @@ int main(void) {
         cmocka_unit_test(scalers_pass_categories_by),
         cmocka_unit_test(an_op_for_numbers_refuses_a_column_of_categories_by_its_name),
         cmocka_unit_test(clusters_and_components_come_first_and_the_others_behind_them),
+        cmocka_unit_test(pca_keeps_as_many_components_as_it_was_asked_for),
         cmocka_unit_test(labels_of_many_clusters_are_sorted_as_their_numbers),
         cmocka_unit_test(a_row_that_lacks_a_number_is_a_fault_and_its_neighbours_are_not),
         cmocka_unit_test(what_was_learned_of_other_columns_is_refused),

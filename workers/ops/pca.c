@@ -64,15 +64,16 @@ static int check(const void *p_, struct sm_err *err) {
     const struct params *p = p_;
     const struct sm_any *n = &p->n_components;
     if (n->kind == SM_ANY_NULL) return 0;
+    /* 1.0 is a share, of which none is left to cut off; scikit-learn refuses it too */
     if (n->kind == SM_ANY_NUMBER && n->number > 0 &&
-        (n->number < 1 || trunc(n->number) == n->number))
+        (n->fraction ? n->number < 1 : trunc(n->number) == n->number))
         return p->svd_solver != RANDOMIZED || n->number >= 1
                    ? 0
                    : sm_fail(err, SM_E_PIPELINE,
                              "svd_solver: randomized needs a whole n_components");
-    return sm_fail(
-        err, SM_E_PIPELINE,
-        "'n_components' is a whole number of at least 1, a share between 0 and 1, or null");
+    return sm_fail(err, SM_E_PIPELINE,
+                   "'n_components' is a whole number of at least 1 (without a point), a share "
+                   "between 0 and 1, which itself is none, or null");
 }
 
 /* --- what is summed --------------------------------------------------------------------------- */
@@ -137,7 +138,7 @@ static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm
     if (c->rows < 2) return sm_fail(err, SM_E_DATASET, "one row has no variance");
     if (!by_covariance(p, picked.n)) {
         h.directions = (uint64_t)wanted + (uint64_t)p->n_oversamples;
-        if (h.directions > most) h.directions = most;
+        if (wanted == 0 || h.directions > most) h.directions = most; /* null: all there are */
     }
     return sm_buf_add(state, &h, sizeof h) ? 0 : sm_fail(err, SM_E_MEMORY, "out of memory");
 }
