@@ -131,7 +131,8 @@ static void quarantined_merge(struct sm_core *core, const struct job *job, const
         q->text = core_text(core, "%s", text);
         free(stage);
         free(text);
-        q->sample = sm_plan_at(&job->plan, q->position).sample;
+        /* what a position of the plan stands for under a split or rebalancing, workers know */
+        q->sample = told != NULL ? told->sample : sm_plan_at(&job->plan, q->position).sample;
         r->quarantined[r->n_quarantined++] = q;
     }
 }
