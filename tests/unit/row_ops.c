@@ -613,6 +613,60 @@ static void a_row_that_lacks_a_number_is_a_fault_and_its_neighbours_are_not(void
     }
 }
 
+static void numbers_too_large_to_learn_from_are_refused_by_their_column(void **state) {
+    static const char *const ops[] = {
+        "StandardScaler",
+        "MinMaxScaler",
+        "RobustScaler",
+        "SimpleImputer",
+        "PCA: {n_components: 1}",
+        "PCA: {n_components: 1, svd_solver: randomized}",
+        "KMeans: {n_clusters: 2}",
+    };
+    double cells[32];
+    struct sm_column columns[] = {{.name = "low"}, {.name = "high"}};
+    const struct sm_schema schema = {columns, 2, true};
+    struct matrix m = {&schema, 16, cells};
+    (void)state;
+    for (size_t i = 0; i < 16; i++) {
+        cells[2 * i] = (double)i;
+        cells[2 * i + 1] = i % 2 ? 1.7e308 : -1.7e308;
+    }
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
+        struct fitted f;
+        const bool mean = strncmp(ops[i], "Simple", 6) == 0;
+        for (size_t k = 0; mean && k < 16; k++)
+            cells[2 * k + 1] = 1.7e308;
+        if (op_fit(&f, ops[i], &m, NULL) == 0) fail_msg("%s learns of overflows", ops[i]);
+        assert_int_equal(f.err.code, SM_E_DATASET);
+        if (strstr(f.err.text, "column 'high' has numbers too large") == NULL)
+            fail_msg("%s: %s", ops[i], f.err.text);
+        op_free(&f);
+        for (size_t k = 0; k < 16; k++)
+            cells[2 * k + 1] = k % 2 ? 1.7e308 : -1.7e308;
+    }
+}
+
+static void a_row_whose_products_overflow_is_a_fault(void **state) {
+    static const char *const ops[] = {"PCA", "KMeans: {n_clusters: 2}",
+                                      "KMeans: {n_clusters: 2, output: distances}"};
+    const double small[] = {1, 2, 3, 1, -2, 4}, large[] = {1, 2, 1e100, -1e100, 1.7e308, -1.7e308};
+    struct sm_column columns[] = {{.name = "a"}, {.name = "b"}};
+    const struct sm_schema schema = {columns, 2, true};
+    struct matrix m = {&schema, 3, small}, other = {&schema, 3, large};
+    (void)state;
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
+        struct fitted f;
+        double out[6];
+        if (op_fit(&f, ops[i], &m, NULL) != 0) fail_msg("%s", f.err.text);
+        const struct sm_row_faults faults = op_apply(&f, &other, out);
+        assert_false(faults.bad[0]);
+        assert_true(faults.bad[2]);
+        assert_non_null(strstr(faults.text, "too large"));
+        op_free(&f);
+    }
+}
+
 static void what_was_learned_of_other_columns_is_refused(void **state) {
     static const char *const ops[] = {
         "StandardScaler", "MinMaxScaler",   "RobustScaler",           "SimpleImputer",
@@ -672,6 +726,8 @@ int main(void) {
         cmocka_unit_test(pca_keeps_as_many_components_as_it_was_asked_for),
         cmocka_unit_test(labels_of_many_clusters_are_sorted_as_their_numbers),
         cmocka_unit_test(a_row_that_lacks_a_number_is_a_fault_and_its_neighbours_are_not),
+        cmocka_unit_test(numbers_too_large_to_learn_from_are_refused_by_their_column),
+        cmocka_unit_test(a_row_whose_products_overflow_is_a_fault),
         cmocka_unit_test(what_was_learned_of_other_columns_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -289,6 +289,24 @@ static void merge(const struct sm_fit_context *c, const struct sm_buf *state, vo
                         (uint32_t)f->of[i].label, f->values + i * h.columns, h.columns);
 }
 
+/* The spread of a column that overflows leaves nothing to compare distances with. */
+static int spreads_check(const struct sm_fit_context *c, const double *m2, struct sm_err *err) {
+    const struct params *p = c->params;
+    struct picked picked;
+    double all = 0;
+    if (picked_make(c->in, &p->columns, &picked, err) != 0) return -1;
+    size_t widest = 0;
+    for (size_t k = 0; k < picked.n; k++) {
+        all += m2[k];
+        if (!(m2[k] <= m2[widest])) widest = k;
+    }
+    int failed = picked.n == 0 ? 0
+                               : learned_finite(c, picked.at[widest], "the sum of its squares",
+                                                isfinite(all) ? 0 : all, err);
+    free(picked.at);
+    return failed;
+}
+
 /* The best start on the sample; the state becomes that of the first step over all rows. */
 static int next_start(const struct sm_fit_context *c, struct sm_buf *state, void *merged,
                       struct sm_err *err) {
@@ -303,6 +321,7 @@ static int next_start(const struct sm_fit_context *c, struct sm_buf *state, void
                        "column '%.80s' has missing or infinite cells (%llu in all columns), which "
                        "it cannot use (hint: SimpleImputer before it)",
                        c->in->columns[m->missing_column - 1].name, (unsigned long long)m->missing);
+    if (spreads_check(c, m2, err) != 0) return -1;
     for (size_t k = 0; k < h.columns; k++)
         h.tol += m2[k] / m->n / (double)h.columns;
     h.tol *= p->tol;
@@ -501,6 +520,16 @@ static int prepare(const void *params_, struct sm_artifact *learned, const struc
     return failed;
 }
 
+/* A row so long that its distance from every centre overflows is near none. */
+static void lengths_check(const struct sm_rows *x, struct sm_row_faults *faults) {
+    for (size_t i = 0; x->is_double && i < x->n; i++) {
+        double length = 0;
+        for (size_t j = 0; j < x->columns; j++)
+            length += x->f64[i * x->columns + j] * x->f64[i * x->columns + j];
+        if (isinf(length)) sm_row_fault(faults, i, "its numbers are too large for a distance");
+    }
+}
+
 /* sqrt(|x|^2 - 2 x c + |c|^2) in double, the way of scikit-learn's euclidean_distances. */
 static int distances_write(const struct nearness *t, const struct sm_rows *x, size_t k,
                            struct sm_rows *out, struct sm_err *err) {
@@ -544,6 +573,7 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     if (sm_rows_alloc(&x, block->n, t->picked.n, in->is_double, err) != 0) return -1;
     picked_faults(block, in, &t->picked, faults);
     centre(block, &t->picked, t->mean, &x);
+    lengths_check(&x, faults);
     int failed =
         p->output == LABEL ? labels_write(t, &x, out, err) : distances_write(t, &x, k, out, err);
     picked_rest(block, &t->picked, out, p->output == LABEL ? 1 : k);

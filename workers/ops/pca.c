@@ -104,6 +104,9 @@ struct head {
 struct sums {
     double n, squares;
     uint64_t missing_column, missing; /* 1 + the first column with a missing cell; how many cells */
+    /* of float64 the largest number's size, and 1 + its column: who is to blame for an overflow */
+    double largest;
+    uint64_t largest_column;
 };
 
 static struct head head_of(const struct sm_buf *state) {
@@ -163,14 +166,24 @@ static void centre(const struct sm_rows *block, const struct picked *picked, con
                 sm_rows_cell(block, i, picked->at[k]) - (mean != NULL ? mean[k] : 0);
 }
 
+static void largest_note(struct sums *s, double size, uint64_t column) {
+    if (!(size > s->largest)) return;
+    s->largest = size;
+    s->largest_column = column;
+}
+
 /* Notes a missing cell; the sums are worth nothing then. */
 static bool has_missing(const struct sm_rows *block, const struct picked *picked, struct sums *s) {
     if (!block->is_double && sm_rows_finite(block->f32, block->n * block->columns)) return false;
     const uint64_t before = s->missing;
     for (size_t i = 0; i < block->n; i++)
-        for (size_t k = 0; k < picked->n; k++)
-            if (!isfinite(sm_rows_cell(block, i, picked->at[k])) && s->missing++ == 0)
+        for (size_t k = 0; k < picked->n; k++) {
+            const double x = sm_rows_cell(block, i, picked->at[k]);
+            if (isfinite(x))
+                largest_note(s, fabs(x), picked->at[k] + 1);
+            else if (s->missing++ == 0)
                 s->missing_column = picked->at[k] + 1;
+        }
     return s->missing > before;
 }
 
@@ -238,6 +251,7 @@ static void merge(const struct sm_fit_context *c, const struct sm_buf *state, vo
     (void)c;
     if (a->missing == 0) a->missing_column = b->missing_column;
     a->missing += b->missing;
+    largest_note(a, b->largest, b->largest_column);
     if (h.round > 0) {
         for (size_t i = 0; i < h.columns * h.directions; i++)
             va[i] += vb[i];
@@ -401,6 +415,8 @@ static int next(const struct sm_fit_context *c, struct sm_buf *state, const void
                        "column '%.80s' has missing or infinite cells (%llu in all columns), which "
                        "it cannot use (hint: SimpleImputer before it)",
                        c->in->columns[s->missing_column - 1].name, (unsigned long long)s->missing);
+    if (s->largest_column > 0 && !isfinite(s->squares))
+        return learned_finite(c, s->largest_column - 1, "the sum of its squares", s->squares, err);
     if (head_of(state).directions > 0) return next_randomized(c, state, s, done, a, arena, err);
     *done = true;
     return next_covariance(c, s, a, arena, err);
@@ -565,7 +581,10 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     const struct projection *t = learned->prepared;
     (void)params_;
     faults_find(block, in, &t->picked, faults);
-    return project(t, block, out, err);
+    if (project(t, block, out, err) != 0) return -1;
+    if (out->is_double || !sm_rows_finite(out->f32, out->n * out->columns))
+        picked_overflows(out, t->n, faults);
+    return 0;
 }
 
 static const struct sm_row_op rows = {

@@ -216,7 +216,8 @@ static int fill_find(const struct sm_fit_context *c, size_t k, const void *merge
         }
     }
     *cells = n;
-    if (n > 0) return 0;
+    if (n > 0)
+        return learned_finite(c, k, p->strategy == MEAN ? "its mean" : "its median", *fill, err);
     if (p->keep_empty_features && column->kind == SM_COLUMN_NUMBER) {
         *fill = 0;
         return 0;
