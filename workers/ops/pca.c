@@ -16,6 +16,7 @@
 enum solver { AUTO, COVARIANCE_EIGH, RANDOMIZED };
 static const char *const solvers[] = {"auto", "covariance_eigh", "randomized", NULL};
 enum { COVARIANCE_COLUMNS_MAX = 4000 };
+static_assert(SM_MAX_COVARIANCE_BYTES == 8192 * 8192 * 8, "svd_solver's text says so");
 
 struct params {
     struct sm_any n_components;
@@ -32,7 +33,7 @@ static const struct sm_param params[] = {
      .dflt = "null",
      .null_ok = true,
      .max = SM_MAX_FEATURES,
-     .doc = "how many, or (between 0 and 1) the share of the variance to keep; null: all"},
+     .doc = "how many, or (0.9, below 1) the share of the variance to keep; null: all"},
     {.name = "whiten",
      .type = SM_T_BOOL,
      .offset = offsetof(struct params, whiten),
@@ -43,7 +44,8 @@ static const struct sm_param params[] = {
      .offset = offsetof(struct params, svd_solver),
      .dflt = "auto",
      .choices = solvers,
-     .doc = "auto: covariance_eigh up to 4000 columns, beyond randomized"},
+     .doc = "auto: covariance_eigh up to 4000 columns, and whenever n_components is no whole "
+            "number (over 8192 columns that is refused); else randomized"},
     {.name = "n_oversamples",
      .type = SM_T_INT,
      .offset = offsetof(struct params, n_oversamples),
@@ -123,6 +125,29 @@ static double *sums_mean(void *partial) {
     return (double *)(void *)((struct sums *)partial + 1);
 }
 
+/* What no fit could hold is refused before anything is read. */
+static int size_check(const struct head *h, struct sm_err *err) {
+    const uint64_t square = h->columns * h->columns * sizeof(double),
+                   directions = h->columns * (h->directions + 2) * sizeof(double);
+    const double mib = 1 << 20;
+    if (h->directions == 0 && square > SM_MAX_COVARIANCE_BYTES)
+        return sm_fail(
+            err, SM_E_TOO_LARGE,
+            "the covariance of %llu columns takes %llu bytes (%.0f MiB), at most %.0f MiB "
+            "(hint: n_components: 100, or another whole number, is found without it by "
+            "the randomized solver; or fewer columns)",
+            (unsigned long long)h->columns, (unsigned long long)square, (double)square / mib,
+            SM_MAX_COVARIANCE_BYTES / mib);
+    if (h->directions > 0 && directions > SM_MAX_ARTIFACT_BYTES)
+        return sm_fail(
+            err, SM_E_TOO_LARGE,
+            "%llu directions of %llu columns take %llu bytes (%.0f MiB), at most %.0f MiB "
+            "(hint: a smaller n_components)",
+            (unsigned long long)h->directions, (unsigned long long)h->columns,
+            (unsigned long long)directions, (double)directions / mib, SM_MAX_ARTIFACT_BYTES / mib);
+    return 0;
+}
+
 static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm_err *err) {
     const struct params *p = c->params;
     struct picked picked;
@@ -143,6 +168,7 @@ static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm
         h.directions = (uint64_t)wanted + (uint64_t)p->n_oversamples;
         if (wanted == 0 || h.directions > most) h.directions = most; /* null: all there are */
     }
+    if (size_check(&h, err) != 0) return -1;
     return sm_buf_add(state, &h, sizeof h) ? 0 : sm_fail(err, SM_E_MEMORY, "out of memory");
 }
 
