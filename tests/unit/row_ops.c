@@ -476,6 +476,26 @@ static void the_most_frequent_category_fills_and_numbers_are_left_alone(void **s
     op_free(&f);
 }
 
+static void a_constant_that_is_no_category_becomes_one_and_the_others_move_up(void **state) {
+    (void)state;
+    struct fitted f;
+    double out[12];
+    const double holed[] = {-0.0, NAN, 1, 20, 3, 2, NAN, 1, NAN, 40, 0, 3};
+    struct matrix m = {&mixed, 4, holed};
+    assert_int_equal(
+        op_fit(&f, "SimpleImputer: {strategy: constant, fill_value: bb, columns: [pet]}", &m, NULL),
+        0);
+    op_apply(&f, &m, out);
+    assert_cells(out, (const double[]){0, 2, 1, 20, 4, 2, NAN, 1, NAN, 40, 0, 3}, 12);
+    assert_true(signbit(out[0])); /* numbers are not touched */
+    assert_int_equal(f.out.columns[1].n_categories, 5);
+    for (size_t i = 0; i < 5; i++)
+        assert_string_equal(f.out.columns[1].categories[i],
+                            ((const char *const[]){"a", "b", "bb", "c", "d"})[i]);
+    assert_int_equal(f.out.columns[2].n_categories, 4);
+    op_free(&f);
+}
+
 static void scalers_pass_categories_by(void **state) {
     static const char *const ops[] = {"StandardScaler", "MinMaxScaler", "RobustScaler"};
     (void)state;
@@ -720,6 +740,7 @@ int main(void) {
         cmocka_unit_test(what_was_never_seen_counts_as_infrequent_where_there_is_such_a_column),
         cmocka_unit_test(an_ordinals_missing_cells_are_never_infrequent_and_its_values_are_free),
         cmocka_unit_test(the_most_frequent_category_fills_and_numbers_are_left_alone),
+        cmocka_unit_test(a_constant_that_is_no_category_becomes_one_and_the_others_move_up),
         cmocka_unit_test(scalers_pass_categories_by),
         cmocka_unit_test(an_op_for_numbers_refuses_a_column_of_categories_by_its_name),
         cmocka_unit_test(clusters_and_components_come_first_and_the_others_behind_them),
