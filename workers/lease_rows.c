@@ -4,6 +4,7 @@
 #include "workers/lease_state.h"
 
 #include "lib/limits.h"
+#include "workers/rebalance/method.h"
 #include "workers/synthesis.h"
 
 #include <assert.h>
@@ -268,6 +269,8 @@ static int64_t row_number(const struct sm_lease *l, uint64_t sample) {
 static int store_in_part(struct sm_lease *l, struct sm_err *err) {
     struct lease_rows *r = l->rows;
     struct sm_rows rows = r->out;
+    const struct sm_op_node *node = l->job.pipeline->rebalance;
+    const bool between = node != NULL && sm_method_of(node)->neighbours != NULL;
     rows.n = r->n;
     for (size_t i = 0; i < r->n; i++) {
         const struct sm_placed *p = &r->places[i].placed;
@@ -282,6 +285,7 @@ static int store_in_part(struct sm_lease *l, struct sm_err *err) {
         if (!p->synthetic) continue;
         record->parent = record->row;
         record->row = -1;
+        if (!between) continue; /* noise has no direction */
         record->neighbour = row_number(l, p->neighbour);
         record->gap = p->gap;
     }

@@ -101,6 +101,34 @@ def test_every_synthetic_row_lies_between_its_parents(table):
         assert np.all(np.abs(got - want) <= SEGMENT * (np.abs(want) + spread)), (r, want)
 
 
+@pytest.mark.parametrize("encode", ["csv", "npy"])
+def test_a_row_of_noise_tells_the_row_that_it_was_made_from(tmp_path, encode):
+    rows = [f"{i},{i * i % 97},{'rare' if i % 5 == 0 else 'often'}" for i in range(200)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,class", *rows, ""]))
+    file = tmp_path / "t.yaml"
+    file.write_text("version: 1\nsource: {format: csv, path: t.csv, label: class, float64: true}\n"
+                    "rebalance: {RandomOverSampler: {shrinkage: 0.001}}\noutput: {dtype: float64}\n"
+                    f"expand: {{encode: {encode}}}\n")
+    good("expand", file, "-o", tmp_path / "out")
+    found = csv_rows(tmp_path / "out") if encode == "csv" else npy_rows(tmp_path / "out")
+    if encode == "csv":
+        assert list(found[0])[2:] == ["label", "row", "copy", "parent", "neighbour", "gap"]
+        made = [r for r in found if r["row"] == ""]
+        assert all(r["parent"] == "" for r in found if r["row"] != "")
+        assert all(r["neighbour"] == r["gap"] == "" for r in found)
+        told = [(int(r["parent"]), float(r["a"]), float(r["b"])) for r in made]
+    else:
+        assert found.dtype.names == ("features", "label", "row", "copy", "parent", "neighbour", "gap")
+        made = found[found["row"] == -1]
+        assert (found["parent"][found["row"] >= 0] == -1).all()
+        assert (found["neighbour"] == -1).all() and np.isnan(found["gap"]).all()
+        told = [(int(r["parent"]), *r["features"]) for r in made]
+    assert len(told) == 160 - 40 and {parent for parent, _, _ in told} <= set(range(0, 200, 5))
+    assert len({parent for parent, _, _ in told}) > 10
+    for parent, a, b in told:
+        assert abs(a - parent) < 0.5 and abs(b - parent * parent % 97) < 0.5
+
+
 def test_the_parts_of_a_split_are_all_rows_and_share_none(table, cancer, tmp_path):
     good("expand", ROOT / "pipelines" / "table.yaml", "--source", cancer, "--part", "val", "-o", tmp_path / "val")
     m = manifest(tmp_path / "val")
