@@ -214,6 +214,17 @@ def test_kmeans_on_many_rows_starts_from_a_sample_and_ends_as_near(run, init):
     assert learned["inertia_"][0] <= 1.01 * theirs.inertia_
 
 
+@pytest.mark.parametrize("rows", [1500, 30000])  # all of them are the sample; only some
+def test_kmeans_counts_all_steps_of_the_start_that_it_kept(run, rows):
+    rng = np.random.default_rng(7)
+    X = rng.normal(size=(rows, 3))  # no clusters: many steps
+    [learned] = run(["KMeans: {n_clusters: 12, tol: 0}"], X)[1]
+    theirs = [cluster.KMeans(12, n_init=1, tol=0, random_state=s, algorithm="lloyd").fit(X[:1500]).n_iter_ for s in range(8)]
+    assert learned["n_iter_"][0] >= min(theirs) / 2 > 5
+    [first] = run(["KMeans: {n_clusters: 12, max_iter: 1, n_init: 1}"], X)[1]
+    assert first["n_iter_"][0] == 2  # one from the start on the sample, one over all rows
+
+
 def test_kmeans_gives_an_empty_cluster_the_farthest_row_and_ends_when_there_is_none(run):
     X = np.repeat(np.eye(3), 10, axis=0)
     labels, [learned] = run(["KMeans: {n_clusters: 8, init: random}"], X)

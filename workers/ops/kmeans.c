@@ -61,7 +61,7 @@ static const struct sm_param params[] = {
      .dflt = "300",
      .min = 1,
      .max = 10000,
-     .doc = "steps at most"},
+     .doc = "steps at most, of a start on the sample and again over all rows"},
     {.name = "tol",
      .type = SM_T_NUM,
      .offset = offsetof(struct params, tol),
@@ -84,7 +84,8 @@ enum phase { SAMPLING, LLOYD, FAREWELL, SCORING };
 
 /* The state: this head, then mean[d], then (from LLOYD on) centers[k][d], less the means. */
 struct head {
-    uint64_t phase, columns, clusters, places, steps;
+    uint64_t phase, columns, clusters, places;
+    uint64_t start, steps; /* of the start that was kept, on the sample; over all rows */
     double tol;
 };
 
@@ -316,6 +317,7 @@ static int next_start(const struct sm_fit_context *c, struct sm_buf *state, void
     double *mean = (double *)(void *)((struct moments *)merged + 1), *m2 = mean + h.columns;
     struct sm_sample *sample = sample_of(&h, merged);
     struct sm_rows x, centred;
+    size_t start = 0;
     if (m->missing > 0)
         return sm_fail(err, SM_E_DATASET,
                        "column '%.80s' has missing or infinite cells (%llu in all columns), which "
@@ -340,7 +342,8 @@ static int next_start(const struct sm_fit_context *c, struct sm_buf *state, void
         for (size_t i = 0; i < x.n; i++)
             for (size_t k = 0; k < h.columns; k++)
                 sm_rows_put(&centred, i, k, sm_rows_cell(&x, i, k) - mean[k]);
-        failed = sm_kmeans_solve(&centred, &o, centers, err);
+        failed = sm_kmeans_solve(&centred, &o, centers, &start, err);
+        h.start = start;
         sm_rows_free(&x);
     }
     h.phase = LLOYD;
@@ -377,7 +380,8 @@ static void next_step(const struct sm_fit_context *c, struct sm_buf *state, void
 static int learn(const struct sm_buf *state, double inertia, struct sm_artifact *a,
                  struct sm_arena *arena, struct sm_err *err) {
     const struct head h = head_of(state);
-    const double *mean = state_mean(state), steps = (double)h.steps;
+    /* where the sample is all rows, the steps over all only confirm what was found there */
+    const double *mean = state_mean(state), steps = (double)(h.start + h.steps);
     double *centers = state_centers(state);
     for (size_t j = 0; j < h.clusters; j++)
         for (size_t k = 0; k < h.columns; k++)
