@@ -139,6 +139,18 @@ def test_randomized_without_a_number_keeps_all_components_and_a_share_of_one_is_
         assert "n_components" in run([f"PCA: {{n_components: {wrong}}}"], X, check=False).stderr
 
 
+@pytest.mark.parametrize("solver", ["auto", "randomized"])
+def test_pca_of_numbers_whose_squares_overflow_names_the_column(run, solver):
+    X = np.random.default_rng(4).normal(size=(60, 4)) * [1, 1, 1e160, 1]
+    for at, fits in ((1e160, False), (1e140, True)):
+        X[:, 2] = np.random.default_rng(5).normal(size=60) * at
+        done = run([f"PCA: {{n_components: 2, svd_solver: {solver}}}"], X, check=False)
+        if fits:
+            assert done.returncode == 0, done.stderr
+        else:
+            assert done.returncode == 1 and "column 'x2' has numbers too large" in done.stderr, done.stderr
+
+
 def test_whitening_gives_each_component_variance_one(run, table):
     X = preprocessing.StandardScaler().fit_transform(table)
     ours = run(["PCA: {n_components: 3, whiten: true}"], X)[0]
