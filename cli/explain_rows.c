@@ -5,6 +5,7 @@
 
 #include "workers/features.h"
 #include "workers/ops/pca.h"
+#include "workers/places.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -46,9 +47,21 @@ static int ops_walk(struct sm_row_plan *x, const char *file, uint64_t rows, cons
                     struct sm_err *err);
 static int missing_count(struct sm_row_plan *x, const struct sm_dataset *data, struct sm_err *err);
 
-int sm_row_plan_new(struct sm_row_plan **gives, const struct sm_pipeline *p, const char *file,
-                    const struct sm_dataset *data, uint64_t rows, const char *dir,
-                    struct sm_err *err) {
+/* Of an op; file: NULL when whoever called names it. */
+static int fail_at(const char *file, const struct sm_op_node *node, bool named,
+                   struct sm_err *err) {
+    const char *name = named ? node->info->name : "";
+    if (file == NULL)
+        return sm_err_context(err, "line %d, column %d%s%s%s", node->line, node->column,
+                              named ? ": '" : "", name, named ? "'" : "");
+    return sm_err_context(err, "%s:%d:%d%s%s%s", file, node->line, node->column, named ? ": '" : "",
+                          name, named ? "'" : "");
+}
+
+/* All but the count of missing cells, for which a table would be read. */
+static int plan_make(struct sm_row_plan **gives, const struct sm_pipeline *p, const char *file,
+                     const struct sm_dataset *data, uint64_t rows, const char *dir,
+                     struct sm_err *err) {
     struct sm_row_plan *x = calloc(1, sizeof *x);
     *gives = NULL;
     if (x == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
@@ -57,17 +70,35 @@ int sm_row_plan_new(struct sm_row_plan **gives, const struct sm_pipeline *p, con
     if (sm_source_is_table(&p->source)) x->index = data->index;
     int failed = columns_in(x, x->index, err);
     if (failed && x->index == NULL && p->n_ops > 0) {
-        const struct sm_op_node *flatten = &p->ops[sm_pipeline_image_ops(p) - 1];
         err->code = err->code == SM_E_MEMORY ? SM_E_MEMORY : SM_E_PIPELINE;
-        sm_err_context(err, "%s:%d:%d", file, flatten->line, flatten->column);
+        fail_at(file, &p->ops[sm_pipeline_image_ops(p) - 1], false, err);
     }
     if (!failed) failed = ops_walk(x, file, rows, dir, err);
-    if (!failed && x->index != NULL) failed = missing_count(x, data, err);
     if (failed)
         sm_row_plan_free(&x);
     else
         *gives = x;
     return failed ? -1 : 0;
+}
+
+int sm_row_plan_new(struct sm_row_plan **gives, const struct sm_pipeline *p, const char *file,
+                    const struct sm_dataset *data, uint64_t rows, const char *dir,
+                    struct sm_err *err) {
+    if (plan_make(gives, p, file, data, rows, dir, err) != 0) return -1;
+    if ((*gives)->index == NULL || missing_count(*gives, data, err) == 0) return 0;
+    sm_row_plan_free(gives);
+    return -1;
+}
+
+int sm_row_plan_check(const struct sm_pipeline *p, const struct sm_dataset *data, const char *dir,
+                      struct sm_err *err) {
+    struct sm_places *places = NULL;
+    struct sm_row_plan *x = NULL;
+    if (sm_places_new(&places, p, data->index, SM_PART_TRAIN, NULL, err) != 0) return -1;
+    int failed = plan_make(&x, p, NULL, data, sm_places_part_samples(places), dir, err);
+    sm_row_plan_free(&x);
+    sm_places_free(&places);
+    return failed;
 }
 
 void sm_row_plan_free(struct sm_row_plan **plan) {
@@ -155,8 +186,7 @@ static int ops_walk(struct sm_row_plan *x, const char *file, uint64_t rows, cons
             snprintf(op->sha256, sizeof op->sha256, "%s", p->artifacts.v[i]);
         if (op_walk(x, op, run, dir, rows, &schema, &out, err) != 0) {
             if (err->code != SM_E_MEMORY && err->code != SM_E_MISSING) err->code = SM_E_PIPELINE;
-            return sm_err_context(err, "%s:%d:%d: '%s'", file, op->node->line, op->node->column,
-                                  op->node->info->name);
+            return fail_at(file, op->node, true, err);
         }
         op->out = out.n;
         schema = out;

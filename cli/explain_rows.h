@@ -15,6 +15,10 @@ struct sm_row_plan;
 int sm_row_plan_new(struct sm_row_plan **gives, const struct sm_pipeline *p, const char *file,
                     const struct sm_dataset *data, uint64_t rows, const char *dir,
                     struct sm_err *err);
+/* The same walk before a fit, which otherwise would find out op after op, and of images when all
+ * are decoded. Errors name line and column. */
+int sm_row_plan_check(const struct sm_pipeline *p, const struct sm_dataset *data, const char *dir,
+                      struct sm_err *err);
 void sm_row_plan_free(struct sm_row_plan **plan);
 /* Columns that come out; 0: only a fit tells. */
 size_t sm_row_plan_columns(const struct sm_row_plan *plan);

@@ -4,6 +4,7 @@
  * leaves nothing half. */
 #include "cli/fit.h"
 
+#include "cli/explain_rows.h"
 #include "cli/fit_images.h"
 #include "cli/fit_rounds.h"
 #include "cli/fit_watch.h"
@@ -37,6 +38,7 @@ struct phase {
     char dir[PATH_MAX]; /* for what is needed while fits run; "" as long as it is not there */
     char features[PATH_MAX];
     struct sm_fits *fits;
+    bool checked; /* no op refuses what is known before the first fit */
 };
 
 static int lock_open(struct phase *f, struct sm_err *err);
@@ -279,6 +281,8 @@ static int place_ensure(struct phase *f, size_t op, struct sm_err *err) {
     if (lock_ask(f, op, fitted->key, &pinned, err) != 0) return -1;
     if (!remembered(f, fitted->key, fitted->sha256) && !borrowed(f, fitted->key, fitted->sha256)) {
         fitted->fresh = true;
+        if (!f->checked && sm_row_plan_check(f->p, f->data, f->artifacts, err) != 0) return -1;
+        f->checked = true;
         if (!f->options->quiet)
             fprintf(stderr, "shardmill: fits '%s' (line %d)\n", fitted->name,
                     node_of(f->p, op)->line);

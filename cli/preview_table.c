@@ -143,7 +143,8 @@ static bool labelled(const struct table_preview *t) {
 static int header_text(const struct table_preview *t, size_t line, size_t i, char *to) {
     const struct sm_placed *p = &t->placed[i];
     char text[96] = "";
-    if (line == 0 && p->synthetic)
+    const bool between = p->synthetic && p->neighbour != p->sample; /* else a row and noise */
+    if (line == 0 && between)
         snprintf(text, sizeof text, "%" PRIu64 " to %" PRIu64, row_number(t, p->sample),
                  row_number(t, p->neighbour));
     else if (line == 0)
@@ -152,6 +153,8 @@ static int header_text(const struct table_preview *t, size_t line, size_t i, cha
         snprintf(text, sizeof text, "%.4g", (double)p->weight);
     else if (line == 1)
         return tidy(sm_index_class(t->v->data.index, p->label), CELL_WIDTH, to);
+    else if (p->synthetic && !between)
+        snprintf(text, sizeof text, "synthetic, noise");
     else if (p->synthetic)
         snprintf(text, sizeof text, "synthetic, at %.3f", p->gap);
     else if (p->added)

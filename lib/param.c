@@ -270,7 +270,8 @@ static int set_any(const struct sm_param *p, struct sm_any *out, const struct sm
         return 0;
     }
     if (v->kind == SM_V_INT || v->kind == SM_V_NUM) {
-        *out = (struct sm_any){.kind = SM_ANY_NUMBER, .number = v->number};
+        *out = (struct sm_any){
+            .kind = SM_ANY_NUMBER, .number = v->number, .fraction = v->kind == SM_V_NUM};
         return any_number_fits(p, v->number) ? 0 : fail_value(p, v, NULL, err);
     }
     if (v->kind != SM_V_STR) return fail_value(p, v, NULL, err);

@@ -35,7 +35,8 @@ struct sm_any {
     enum { SM_ANY_NULL, SM_ANY_WORD, SM_ANY_NUMBER, SM_ANY_MAP } kind;
     const char *word;
     double number;
-    size_t count; /* of the map */
+    bool fraction; /* the number is written with a point or exponent: 1.0 is a share, 1 a count */
+    size_t count;  /* of the map */
     const char *const *names;
     const double *values;
 };

@@ -5,11 +5,16 @@
 #include "workers/features.h"
 
 #include "workers/chain.h"
+#include "workers/kernels/rows.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* The least number that becomes infinite in float32: half a unit beyond its largest. */
+#define FLOAT_INFINITE 0x1.ffffffp+127
 
 enum { PIECE_ROWS = 64, PIECES = 4, ARENA_MAX = 256 << 20 };
 
@@ -195,6 +200,54 @@ static void faults_move(const struct sm_row_faults *from, size_t used, size_t fi
     }
 }
 
+/* Whether a cell is so large; one look at all of them, since hardly any block has one. */
+static bool any_reaches(const struct sm_rows *r, double bound) {
+    const size_t n = r->n * r->columns;
+    bool any = false;
+    if (!r->is_double && sm_rows_finite(r->f32, n)) return false;
+    for (size_t i = 0; i < n; i++)
+        any |= fabs(r->is_double ? r->f64[i] : (double)r->f32[i]) >= bound;
+    return any;
+}
+
+/* The first column of row i with such a cell, or -1. */
+static long reaches_at(const struct sm_rows *r, size_t i, double bound) {
+    for (size_t k = 0; k < r->columns; k++)
+        if (fabs(sm_rows_cell(r, i, k)) >= bound) return (long)k;
+    return -1;
+}
+
+/* A number that overflows is lost, and whoever reads the row could not know. */
+static void overflows_find(const struct row_step *step, const struct sm_rows *out,
+                           struct sm_row_faults *faults) {
+    if (!any_reaches(out, INFINITY)) return;
+    for (size_t i = 0; i < out->n; i++) {
+        const long k = reaches_at(out, i, INFINITY);
+        if (k >= 0)
+            sm_row_fault(faults, i, "'%s' makes column '%.60s' infinite", step->op->info.name,
+                         step->out.columns[k].name);
+    }
+}
+
+void sm_features_leave(const struct sm_features *f, const struct sm_rows *out, bool narrow,
+                       struct sm_row_faults *faults) {
+    const struct sm_schema *schema = sm_features_out(f);
+    const double bound = narrow ? FLOAT_INFINITE : INFINITY;
+    if (!any_reaches(out, bound)) return;
+    for (size_t i = 0; i < out->n; i++) {
+        const long k = reaches_at(out, i, bound);
+        if (k < 0) continue;
+        const double x = sm_rows_cell(out, i, (size_t)k);
+        if (isinf(x))
+            sm_row_fault(faults, i, "column '%.60s' is infinite", schema->columns[k].name);
+        else
+            sm_row_fault(faults, i,
+                         "column '%.60s' is %g, too large for float32 (hint: output: {dtype: "
+                         "float64})",
+                         schema->columns[k].name, x);
+    }
+}
+
 static int piece_apply(struct sm_features *f, const struct sm_rows *from, struct sm_rows *to,
                        size_t used, size_t first, struct sm_row_faults *faults,
                        struct sm_err *err) {
@@ -211,6 +264,7 @@ static int piece_apply(struct sm_features *f, const struct sm_rows *from, struct
                                   i > 0 ? &f->steps[i - 1].out : &f->in, &in, &out, &found,
                                   err) != 0)
             return fail_at(step, err);
+        overflows_find(step, &out, &found);
         if (found.n_bad > 0) faults_move(&found, used, first, faults);
         in = out;
     }

@@ -25,9 +25,14 @@ void sm_features_free(struct sm_features **f);
 const struct sm_schema *sm_features_in(const struct sm_features *f);
 const struct sm_schema *sm_features_out(const struct sm_features *f);
 /* Runs the row ops over a block, in blocks of a fixed size, so that a row's bytes never depend on
- * the rows beside it. out is allocated: in->n rows. Belongs to one thread. */
+ * the rows beside it. out is allocated: in->n rows. A row that an op makes infinite is a fault, as
+ * one that it cannot take. Belongs to one thread. */
 int sm_features_apply(struct sm_features *f, const struct sm_rows *in, struct sm_rows *out,
                       struct sm_row_faults *faults, struct sm_err *err);
+/* Notes the rows of out that cannot leave: with an infinite cell or, narrow, one that is infinite
+ * in float32. A missing cell may leave. */
+void sm_features_leave(const struct sm_features *f, const struct sm_rows *out, bool narrow,
+                       struct sm_row_faults *faults);
 /* What a batch of this pipeline looks like: images (f is NULL), or rows. Fills a laid out header;
  * the submitter uses it for JobSpec.batch_bytes, workers come to the same. SM_E_PIPELINE when
  * images have sizes of their own. */

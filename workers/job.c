@@ -225,7 +225,7 @@ static int describe_rows(struct sm_job *job) {
                                .n_classes = n,
                                .row_name = sm_source_is_table(&p->source) ? "row" : "sample",
                                .copy = r != NULL || p->expand.copies > 1,
-                               .parents = r != NULL && r->method == SM_REBALANCE_SMOTE,
+                               .parents = r != NULL && sm_method_learns(p->rebalance),
                                .weight = p->output.weights,
                                .plan = job->lease.plan};
     job->lease.row_format = &job->row_format;

@@ -4,6 +4,7 @@
 #include "workers/lease_state.h"
 
 #include "lib/limits.h"
+#include "workers/rebalance/method.h"
 #include "workers/synthesis.h"
 
 #include <assert.h>
@@ -102,6 +103,16 @@ static void places_read(const struct sm_lease *l) {
     }
 }
 
+/* Rows that float32 cannot hold, or that were infinite before any op (SMOTE between two numbers
+ * whose difference overflows). */
+static void leave(const struct sm_lease *l, const struct sm_rows *out,
+                  struct sm_row_faults *faults) {
+    const bool is_double = l->batch.memory != NULL ? l->batch.header.dtype == SM_DTYPE_FLOAT64
+                                                   : l->job.row_format->is_double;
+    if (out->is_double || l->job.neighbours != NULL)
+        sm_features_leave(l->job.features, out, !is_double, faults);
+}
+
 static int block_make(struct sm_lease *l, struct sm_err *err) {
     struct lease_rows *r = l->rows;
     struct sm_rows in = r->in, out = r->out;
@@ -111,6 +122,7 @@ static int block_make(struct sm_lease *l, struct sm_err *err) {
     if (sm_placed_rows(l->job.places, l->job.table, l->job.neighbours, r->placed, &in, err) != 0 ||
         sm_features_apply(l->job.features, &in, &out, &faults, err) != 0)
         return -1;
+    leave(l, &out, &faults);
     for (size_t i = 0; i < r->n && l->n_skip > 0; i++)
         if (lease_is_skipped(l, r->places[i].position)) {
             r->bad[i] = 1;
@@ -133,6 +145,7 @@ static int row_make(struct sm_lease *l, size_t i, struct sm_row_faults *faults,
         struct sm_placed *p = &r->places[i].placed;
         failed = sm_placed_rows(l->job.places, l->job.table, l->job.neighbours, p, &in, err);
         if (!failed) failed = sm_features_apply(l->job.features, &in, &out, faults, err);
+        if (!failed) leave(l, &out, faults);
         if (!failed && faults->n_bad == 0)
             memcpy((uint8_t *)r->out.data + i * out_schema->n * sm_rows_element(&out), out.data,
                    out_schema->n * sm_rows_element(&out));
@@ -256,6 +269,8 @@ static int64_t row_number(const struct sm_lease *l, uint64_t sample) {
 static int store_in_part(struct sm_lease *l, struct sm_err *err) {
     struct lease_rows *r = l->rows;
     struct sm_rows rows = r->out;
+    const struct sm_op_node *node = l->job.pipeline->rebalance;
+    const bool between = node != NULL && sm_method_of(node)->neighbours != NULL;
     rows.n = r->n;
     for (size_t i = 0; i < r->n; i++) {
         const struct sm_placed *p = &r->places[i].placed;
@@ -270,6 +285,7 @@ static int store_in_part(struct sm_lease *l, struct sm_err *err) {
         if (!p->synthetic) continue;
         record->parent = record->row;
         record->row = -1;
+        if (!between) continue; /* noise has no direction */
         record->neighbour = row_number(l, p->neighbour);
         record->gap = p->gap;
     }

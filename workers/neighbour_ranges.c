@@ -28,8 +28,8 @@ struct sm_neighbours_search {
 struct sm_neighbours_range {
     struct search s; /* with a mean of its own, lent from the state */
     const struct sm_neighbours_plan *plan;
-    const double *means; /* of the classes that are searched, one behind the other */
-    uint64_t at, end;    /* rows of all classes: the next piece's first, and the range's end */
+    const double *from; /* the state: of each class that is searched, one behind the other */
+    uint64_t at, end;   /* rows of all classes: the next piece's first, and the range's end */
     uint32_t *out;
     uint32_t label;      /* of the class to look at next */
     uint64_t class_from; /* rows of the classes before it that are searched */
@@ -38,8 +38,9 @@ struct sm_neighbours_range {
     uint64_t steps; /* done */
 };
 
+/* What a differing category weighs, then the means. */
 static size_t state_class(const struct search *s) {
-    return s->numbers * sizeof(double);
+    return (1 + s->numbers) * sizeof(double);
 }
 
 /* --- what it takes ---------------------------------------------------------------------------- */
@@ -99,7 +100,6 @@ struct sm_neighbours_plan sm_neighbours_plan(const struct sm_places *places) {
     if (plan.rows > 0) {
         plan.k = s.k;
         plan.row_bytes = s.schema->n * (s.schema->is_double ? sizeof(double) : sizeof(float));
-        plan.state_bytes += sizeof(double);
         plan.range_rows = range_rows(&s, plan.rows);
         plan.ranges = (plan.rows + plan.range_rows - 1) / plan.range_rows;
         plan.partial_bytes = (size_t)plan.range_rows * s.k * sizeof(uint32_t);
@@ -138,12 +138,13 @@ const struct sm_neighbours_plan *sm_neighbours_search_plan(const struct sm_neigh
 
 int sm_neighbours_state(struct sm_neighbours_search *n, struct sm_buf *state, struct sm_err *err) {
     struct search *s = &n->s;
-    if (s->mixed && search_category_weight(s, err) != 0) return -1;
-    bool kept = sm_buf_add(state, &s->category_weight, sizeof s->category_weight);
+    bool kept = true;
     for (uint32_t c = 0; c < sm_places_rebalance(s->places)->classes; c++) {
         if (!search_class(s, c)) continue;
-        if (search_centre(s, err) != 0) return -1;
-        kept = kept && sm_buf_add(state, s->mean, state_class(s));
+        if ((s->mixed && search_category_weight(s, err) != 0) || search_centre(s, err) != 0)
+            return -1;
+        kept = kept && sm_buf_add(state, &s->category_weight, sizeof s->category_weight) &&
+               sm_buf_add(state, s->mean, s->numbers * sizeof *s->mean);
     }
     return kept ? 0 : sm_fail(err, SM_E_TOO_LARGE, "the means of all classes are too large");
 }
@@ -181,11 +182,10 @@ int sm_neighbours_range_new(struct sm_neighbours_range **gives, struct sm_neighb
     memset(partial, 0, plan->partial_bytes);
     *r = (struct sm_neighbours_range){.s = n->s,
                                       .plan = plan,
-                                      .means = (const double *)(const void *)state->data + 1,
+                                      .from = (const double *)(const void *)state->data,
                                       .at = first,
                                       .end = end < plan->rows ? end : plan->rows,
                                       .out = partial};
-    memcpy(&r->s.category_weight, state->data, sizeof r->s.category_weight);
     return 0;
 }
 
@@ -208,12 +208,13 @@ static int next_piece(struct sm_neighbours_range *r, struct sm_err *err) {
         if (!search_class(s, r->label)) continue;
         if (r->at < r->class_from + s->n) break;
         r->class_from += s->n;
-        r->means += s->numbers;
+        r->from += state_class(s) / sizeof *r->from;
     }
     const uint64_t first = r->at - r->class_from, left = r->end - r->at,
                    rows = s->n - first < left ? s->n - first : left;
     const bool one = rows == s->n && rows <= others(s);
-    s->mean = (double *)r->means;
+    s->category_weight = r->from[0];
+    s->mean = (double *)r->from + 1;
     s->is_centred = true;
     s->asked = rows;
     r->busy = true;

@@ -565,19 +565,15 @@ static int by_size(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* The median of the standard deviations of the smallest class's numbers (SMOTE's paper, 6.1). Two
- * rows of different categories differ in two columns of the one-hot matrix, each of which holds
- * half of that median, as in imbalanced-learn. */
+/* What a category that differs adds to the squared distance of two rows of the class: the square of
+ * the median of the standard deviations (over the class's rows, dividing by their number) of the
+ * class's numbers. So imbalanced-learn computes it from 0.14 on (SMOTENC._fit_resample: each of the
+ * two columns of the one-hot matrix in which the rows differ holds median / sqrt(2)), which is the
+ * distance of SMOTE's paper, 6.1, for each class that rows are added to. Before, it took half of
+ * that square, of the smallest class for all. */
 int search_category_weight(struct search *s, struct sm_err *err) {
-    const struct sm_rebalance *r = sm_places_rebalance(s->places);
     double *spread = calloc(s->numbers + 1, sizeof *spread);
     if (spread == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    s->n = UINT64_MAX;
-    for (uint32_t c = 0; c < r->classes; c++)
-        if (r->of[c].present > 0 && r->of[c].present < s->n) {
-            s->label = c;
-            s->n = r->of[c].present;
-        }
     int failed = moments(s, NULL, spread, err);
     for (size_t k = 0; k < s->numbers; k++)
         spread[k] = sqrt(spread[k]);
@@ -586,8 +582,13 @@ int search_category_weight(struct search *s, struct sm_err *err) {
                           : s->numbers % 2
                               ? spread[s->numbers / 2]
                               : (spread[s->numbers / 2 - 1] + spread[s->numbers / 2]) / 2;
-    s->category_weight = median * median / 2;
+    s->category_weight = median * median;
     free(spread);
+    if (!failed && !isfinite(s->category_weight))
+        return sm_fail(err, SM_E_DATASET,
+                       "class '%.60s' has numbers too large: their spread is no finite number "
+                       "(hint: a smaller unit in the source)",
+                       sm_index_class(sm_places_index(s->places), s->label));
     return failed;
 }
 
@@ -637,11 +638,12 @@ static int neighbours_learn(struct search *s, const struct sm_neighbours_watch *
     const struct sm_neighbours_plan plan = sm_neighbours_plan(s->places);
     uint32_t *list = sm_arena_alloc(arena, (size_t)plan.rows * s->k * sizeof *list + 1);
     if (list == NULL) return sm_fail(err, SM_E_MEMORY, "no memory for the neighbours");
-    int failed = s->mixed ? search_category_weight(s, err) : 0;
+    int failed = 0;
     uint64_t from = 0;
     for (uint32_t c = 0; !failed && c < r->classes; c++) {
         if (!search_class(s, c)) continue;
-        failed = class_search(s, watch, from, plan.rows, list + from * s->k, err);
+        if (s->mixed) failed = search_category_weight(s, err);
+        if (!failed) failed = class_search(s, watch, from, plan.rows, list + from * s->k, err);
         from += s->n;
     }
     return failed ? -1 : search_artifact(s, list, a, arena, err);

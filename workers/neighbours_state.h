@@ -83,7 +83,7 @@ void search_close(struct search *s);
 bool search_class(struct search *s, uint32_t label);
 /* Mean of the class's numbers, from the table; refuses missing cells. */
 int search_centre(struct search *s, struct sm_err *err);
-/* Of SMOTENC. Changes the class. */
+/* Of SMOTENC, for the class. */
 int search_category_weight(struct search *s, struct sm_err *err);
 /* The arrays of the artifact; list is kept. */
 int search_artifact(const struct search *s, const uint32_t *list, struct sm_artifact *a,

@@ -313,6 +313,34 @@ def test_an_all_missing_column_is_refused_by_name(tmp_path):
     assert failed.returncode in (1, 2) and "'b'" in failed.stderr and "line 5" in failed.stderr
 
 
+@pytest.mark.parametrize("ops,words", [
+    ("Resize: {size: [8, 8]}, Grayscale, Flatten, StandardScaler, PCA: {n_components: 60}", "'PCA': n_components is 60"),
+    ("Resize: {size: [8, 8]}, Grayscale, Flatten, StandardScaler, SelectColumns: {columns: [p64]}", "'SelectColumns': no column 'p64'"),
+    ("Resize: {size: [128, 128]}, Flatten, StandardScaler, PCA", "'PCA': the covariance of 49152 columns takes 19327352832 bytes"),
+    ("Resize: {size: [128, 128]}, Flatten, PCA: {n_components: 0.9}", "(hint: n_components: 100, or another whole number"),
+])
+def test_what_can_be_refused_at_once_is_refused_before_any_image_is_decoded(tmp_path, ops, words):
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    for number in range(40):  # no pictures: decoding them would fail with another sentence
+        (tmp_path / "photos" / "a" / f"{number:02}.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
+    path = pipeline(tmp_path, ops, source="{format: folder, path: photos}")
+    told = run("explain", path)
+    for command in (("fit", path, "--state", tmp_path / "state"), ("expand", path, "-o", tmp_path / "out")):
+        failed = run(*command)
+        assert failed.returncode in (1, 2) and words in failed.stderr, failed.stderr
+        assert "line 5, column" in failed.stderr or ":5:" in failed.stderr
+        assert told.returncode != 0 and words in told.stderr, told.stderr
+    assert not list(tmp_path.rglob("features*"))
+
+
+def test_a_table_is_refused_before_its_first_fit(tmp_path):
+    table(tmp_path, 50)
+    path = pipeline(tmp_path, "StandardScaler, KMeans: {n_clusters: 51}")
+    failed = run("fit", path, "--state", tmp_path / "state")
+    assert failed.returncode in (1, 2) and "50 rows cannot make 51 clusters" in failed.stderr
+    assert "fits 'StandardScaler'" not in failed.stderr and not list((tmp_path / "state").rglob("*.npz"))
+
+
 def test_images_are_learned_from_as_features_and_bad_ones_left_out(tmp_path):
     for number, (_, photo) in enumerate(pictures()[:24]):
         folder = tmp_path / "photos" / "ab"[number % 2]

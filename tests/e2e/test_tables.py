@@ -101,6 +101,34 @@ def test_every_synthetic_row_lies_between_its_parents(table):
         assert np.all(np.abs(got - want) <= SEGMENT * (np.abs(want) + spread)), (r, want)
 
 
+@pytest.mark.parametrize("encode", ["csv", "npy"])
+def test_a_row_of_noise_tells_the_row_that_it_was_made_from(tmp_path, encode):
+    rows = [f"{i},{i * i % 97},{'rare' if i % 5 == 0 else 'often'}" for i in range(200)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,class", *rows, ""]))
+    file = tmp_path / "t.yaml"
+    file.write_text("version: 1\nsource: {format: csv, path: t.csv, label: class, float64: true}\n"
+                    "rebalance: {RandomOverSampler: {shrinkage: 0.001}}\noutput: {dtype: float64}\n"
+                    f"expand: {{encode: {encode}}}\n")
+    good("expand", file, "-o", tmp_path / "out")
+    found = csv_rows(tmp_path / "out") if encode == "csv" else npy_rows(tmp_path / "out")
+    if encode == "csv":
+        assert list(found[0])[2:] == ["label", "row", "copy", "parent", "neighbour", "gap"]
+        made = [r for r in found if r["row"] == ""]
+        assert all(r["parent"] == "" for r in found if r["row"] != "")
+        assert all(r["neighbour"] == r["gap"] == "" for r in found)
+        told = [(int(r["parent"]), float(r["a"]), float(r["b"])) for r in made]
+    else:
+        assert found.dtype.names == ("features", "label", "row", "copy", "parent", "neighbour", "gap")
+        made = found[found["row"] == -1]
+        assert (found["parent"][found["row"] >= 0] == -1).all()
+        assert (found["neighbour"] == -1).all() and np.isnan(found["gap"]).all()
+        told = [(int(r["parent"]), *r["features"]) for r in made]
+    assert len(told) == 160 - 40 and {parent for parent, _, _ in told} <= set(range(0, 200, 5))
+    assert len({parent for parent, _, _ in told}) > 10
+    for parent, a, b in told:
+        assert abs(a - parent) < 0.5 and abs(b - parent * parent % 97) < 0.5
+
+
 def test_the_parts_of_a_split_are_all_rows_and_share_none(table, cancer, tmp_path):
     good("expand", ROOT / "pipelines" / "table.yaml", "--source", cancer, "--part", "val", "-o", tmp_path / "val")
     m = manifest(tmp_path / "val")
@@ -402,6 +430,55 @@ def test_a_row_that_cannot_be_read_is_listed_with_line_and_offset(tmp_path):
     assert manifest(tmp_path / "out")["unreadable_rows"] == 2 and manifest(tmp_path / "out")["planned"] == 300
     rows = csv_rows(tmp_path / "out")
     assert [int(r["row"]) for r in rows] == list(range(300)) and rows[17]["b"] == "289" and rows[0]["kind"] == "x"
+
+
+def test_a_row_that_overflows_is_quarantined_with_column_and_cause(tmp_path):
+    """1e300 is a float64, not a float32; an op may multiply a number out of range too. A missing cell may leave."""
+    rows = [f"{i},{i % 7},{'yes' if i % 3 else 'no'}" for i in range(300)]
+    rows[17], rows[40], rows[99] = "1e300,1,yes", ",1,yes", "-3.4028235677973366e38,1,no"  # the last: the least that overflows
+    text = "\n".join(["a,b,class", *rows, ""])
+    for dtype, ops, encode, bad, words in (
+            ("float32", "[DropColumns: {columns: [b]}]", "csv", [17, 99], "column 'a' is 1e+300, too large for float32"),
+            ("float32", "[DropColumns: {columns: [b]}]", "npy", [17, 99], "column 'a' is 1e+300, too large for float32"),
+            ("float32", "[]", "csv", [17, 99], "column 'a' is 1e+300, too large for float32"),
+            ("float64", "[]", "csv", [], ""),
+            ("float64", "[StandardScaler]", "csv", None, "")):
+        (tmp_path / "t.csv").write_text(text)
+        file = tmp_path / "t.yaml"
+        file.write_text("version: 1\nsource: {format: csv, path: t.csv, label: class, float64: true}\n"
+                        f"ops: {ops}\noutput: {{shuffle: false, dtype: {dtype}}}\nexpand: {{encode: {encode}}}\n")
+        out = tmp_path / f"out-{dtype}-{encode}-{len(ops)}"
+        done = run("expand", file, "-o", out)
+        if bad is None:
+            assert done.returncode == 1 and "'StandardScaler': column 'a' has numbers too large" in done.stderr, done.stderr
+            continue
+        assert done.returncode == 0, done.stderr
+        told = out / "quarantine.jsonl"
+        lines = sorted((json.loads(line) for line in told.read_text().splitlines()), key=lambda l: l["row"]) if told.exists() else []
+        assert [l["row"] for l in lines] == bad and all(l["stage"] == "ops" for l in lines)
+        if bad:
+            assert lines[0]["text"].startswith(words), lines[0]
+        cells = npy_rows(out)["features"][:, 0] if encode == "npy" else \
+            np.array([float(r["a"] or "nan") for r in csv_rows(out)])
+        assert not np.isinf(cells).any() and np.isnan(cells).sum() == 1
+
+
+def test_what_an_op_makes_infinite_is_quarantined_with_op_and_column(tmp_path):
+    """The row of 1e300 is of the held-out part, so the scale is that of small numbers."""
+    file = tmp_path / "t.yaml"
+    file.write_text("version: 1\nsource: {format: csv, path: t.csv, label: class, float64: true}\nsplit: {val: 0.5}\n"
+                    "ops: [MinMaxScaler: {feature_range: [0, 1e12]}]\noutput: {dtype: float64}\n")
+    rows = [f"{i % 5},{'yes' if i % 2 else 'no'}" for i in range(400)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,class", *rows, ""]))
+    good("expand", file, "--part", "val", "-o", tmp_path / "held")
+    bad = int(csv_rows(tmp_path / "held")[7]["row"])
+    rows[bad] = "1e300,no"
+    (tmp_path / "t.csv").write_text("\n".join(["a,class", *rows, ""]))
+    done = run("expand", file, "--part", "val", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    [line] = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    assert line["row"] == bad and line["text"] == "'MinMaxScaler' makes column 'a' infinite"
+    assert all(float(r["a"]) <= 1e12 for r in csv_rows(tmp_path / "out"))
 
 
 def test_too_many_unreadable_rows_end_with_3_and_on_error_fail_with_the_sentence(tmp_path):

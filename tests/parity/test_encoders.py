@@ -97,6 +97,27 @@ def test_rare_categories_share_the_last_number(letters, tmp_path):
     np.testing.assert_array_equal(train[:, 0], want)
 
 
+@pytest.mark.parametrize("fill", ["missing", "bb", "A", "d"])
+@pytest.mark.parametrize("encoder", ["one-hot", "ordinal"])
+def test_a_constant_word_becomes_a_category_as_in_scikit_learn(letters, tmp_path, fill, encoder):
+    """Before, among and behind the others, and one that the column has; missing cells are in both parts."""
+    table, cells = letters
+    ours, peer = {"one-hot": ("OneHotEncoder: {handle_unknown: ignore}", OneHotEncoder(sparse_output=False, handle_unknown="ignore")),
+                  "ordinal": ("OrdinalEncoder: {handle_unknown: use_encoded_value, unknown_value: -1}",
+                              OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1))}[encoder]
+    ops = [f"SimpleImputer: {{strategy: constant, fill_value: {fill}}}", ours, "DropColumns: {columns: [n]}"]
+    imputer = SimpleImputer(strategy="constant", fill_value=fill, missing_values=np.nan)
+    names, train, rows = expand(tmp_path, table, ops, "train")
+    filled = imputer.fit_transform(cells[rows])
+    want = peer.fit_transform(filled)
+    if encoder == "one-hot":
+        assert names == list(peer.get_feature_names_out(["u", "v"])) and f"u_{fill}" in names
+    assert fill in peer.categories_[0] and fill in peer.categories_[1]
+    np.testing.assert_array_equal(train, want)
+    _, val, rows = expand(tmp_path, table, ops, "val")
+    np.testing.assert_array_equal(val, peer.transform(imputer.transform(cells[rows])))
+
+
 @pytest.mark.parametrize("strategy", ["mean", "median"])
 def test_indicators_of_what_was_missing_are_those_of_scikit_learn(tmp_path, strategy):
     rng = np.random.default_rng(6)

@@ -187,3 +187,59 @@ def test_the_account_says_what_an_epoch_holds(drawn, tmp_path):
             assert c["repeated"] == c["per_epoch"] - c["distinct"] - c["synthetic"]
             shift = np.log(n[label] / n.sum()) - np.log(len(mine) / len(rows))
             assert abs(c["log_prior_shift"] - shift) < 1e-12
+
+
+def smotenc_neighbours(numbers, words, k):
+    """imbalanced-learn 0.14's, written down anew: within a class rows that differ in a category are median^2 farther apart, where
+    median is that of the standard deviations of the class's numbers. (0.10, which may be installed, takes half of the square,
+    of the smallest class for all.)"""
+    weight = np.median(numbers.std(axis=0)) ** 2
+    distance = ((numbers[:, None] - numbers[None]) ** 2).sum(-1) + weight * (words[:, None] != words[None]).sum(-1)
+    np.fill_diagonal(distance, np.inf)
+    return np.argsort(distance, axis=1, kind="stable")[:, :k]
+
+
+@pytest.mark.parametrize("k", [3, 5])
+def test_smotenc_finds_the_neighbours_of_imbalanced_learn_0_14_and_votes_as_it_does(tmp_path, k):
+    chance, sizes, spread = np.random.default_rng(8), [120, 70, 25], [1, 6, 0.2]
+    y = np.repeat(np.arange(3), sizes)
+    numbers = np.round(chance.normal(size=(len(y), 3)) * [1, 2, 0.7] * np.take(spread, y)[:, None], 6)
+    words = np.column_stack([chance.choice(["ash", "elm", "fir", "oak"], len(y)), chance.choice(["x", "z"], len(y))])
+    with open(tmp_path / "t.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["a", "tree", "b", "mark", "c", "label"],
+                                    *([n[0], w[0], n[1], w[1], n[2], f"k{c}"] for n, w, c in zip(numbers.tolist(), words.tolist(), y))])
+    (tmp_path / "p.yaml").write_text(json.dumps({
+        "version": 1, "seed": 7, "source": {"format": "csv", "path": "t.csv", "label": "label", "float64": True},
+        "rebalance": {"SMOTENC": {"k_neighbors": k}}, "output": {"dtype": "float64"}, "expand": {"samples_per_shard": 100000}}))
+
+    def told(*words):
+        done = subprocess.run([SHARDMILL, *words, "--quiet"], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    [fit] = json.loads(told("fit", tmp_path / "p.yaml", "--state", tmp_path / "state", "--json"))["fits"]
+    learned = np.load(tmp_path / "state" / "artifacts" / f"{fit['sha256']}.npz")
+    assert learned["offsets"].tolist() == [0, 0, 70, 95]
+    near = {}
+    for label in (1, 2):
+        rows = np.flatnonzero(y == label)
+        want = smotenc_neighbours(numbers[rows], words[rows], k)
+        np.testing.assert_array_equal(learned["neighbours"][learned["offsets"][label]:learned["offsets"][label + 1]], want)
+        near.update(zip(rows.tolist(), rows[want]))
+    told("expand", tmp_path / "p.yaml", "-o", tmp_path / "out", "--workers", "1")
+    with open(tmp_path / "out" / "shard-000000.csv", newline="", encoding="utf-8") as file:
+        ours = list(csv.DictReader(file))
+    mixed = np.empty((len(y), 5), dtype=object)
+    mixed[:, [0, 2, 4]], mixed[:, [1, 3]] = numbers, words
+    theirs = over_sampling.SMOTENC(categorical_features=[1, 3], k_neighbors=k, random_state=0).fit_resample(mixed, y)[1]
+    assert np.unique([row["label"] for row in ours], return_counts=True)[1].tolist() == np.bincount(theirs).tolist()
+    made = [row for row in ours if row["parent"] != ""]
+    assert len(made) == len(ours) - len(y)
+    for row in made:
+        parent, neighbour, gap = int(row["parent"]), int(row["neighbour"]), float(row["gap"])
+        assert neighbour in near[parent]
+        assert np.allclose([float(row[c]) for c in "abc"], numbers[parent] + gap * (numbers[neighbour] - numbers[parent]),
+                           rtol=1e-12, atol=1e-12)
+        for column, word in ((0, row["tree"]), (1, row["mark"])):
+            votes = words[near[parent]][:, column].tolist()
+            assert votes.count(word) == max(map(votes.count, votes))

@@ -127,6 +127,30 @@ def test_a_share_of_the_variance_keeps_as_many_components(run, table, share):
     assert run([f"PCA: {{n_components: {share}}}"], X)[0].shape[1] == want
 
 
+def test_randomized_without_a_number_keeps_all_components_and_a_share_of_one_is_refused(run):
+    X = np.random.default_rng(4).normal(size=(200, 19)) * np.linspace(1, 3, 19)
+    theirs = decomposition.PCA(svd_solver="randomized", random_state=0).fit(X)
+    ours, [learned] = run(["PCA: {svd_solver: randomized}"], X)
+    assert ours.shape == (200, theirs.n_components_)
+    assert np.abs(learned["explained_variance_"] - theirs.explained_variance_).max() <= 1e-9
+    for wrong in (1.0, 2.0):
+        with pytest.raises(ValueError):
+            decomposition.PCA(wrong).fit(X)
+        assert "n_components" in run([f"PCA: {{n_components: {wrong}}}"], X, check=False).stderr
+
+
+@pytest.mark.parametrize("solver", ["auto", "randomized"])
+def test_pca_of_numbers_whose_squares_overflow_names_the_column(run, solver):
+    X = np.random.default_rng(4).normal(size=(60, 4)) * [1, 1, 1e160, 1]
+    for at, fits in ((1e160, False), (1e140, True)):
+        X[:, 2] = np.random.default_rng(5).normal(size=60) * at
+        done = run([f"PCA: {{n_components: 2, svd_solver: {solver}}}"], X, check=False)
+        if fits:
+            assert done.returncode == 0, done.stderr
+        else:
+            assert done.returncode == 1 and "column 'x2' has numbers too large" in done.stderr, done.stderr
+
+
 def test_whitening_gives_each_component_variance_one(run, table):
     X = preprocessing.StandardScaler().fit_transform(table)
     ours = run(["PCA: {n_components: 3, whiten: true}"], X)[0]
@@ -200,6 +224,17 @@ def test_kmeans_on_many_rows_starts_from_a_sample_and_ends_as_near(run, init):
     learned = run([f"KMeans: {{n_clusters: 20, init: {init}, n_init: 10}}"], X)[1][0]
     theirs = cluster.KMeans(20, init=init, n_init=10, random_state=0).fit(X)
     assert learned["inertia_"][0] <= 1.01 * theirs.inertia_
+
+
+@pytest.mark.parametrize("rows", [1500, 30000])  # all of them are the sample; only some
+def test_kmeans_counts_all_steps_of_the_start_that_it_kept(run, rows):
+    rng = np.random.default_rng(7)
+    X = rng.normal(size=(rows, 3))  # no clusters: many steps
+    [learned] = run(["KMeans: {n_clusters: 12, tol: 0}"], X)[1]
+    theirs = [cluster.KMeans(12, n_init=1, tol=0, random_state=s, algorithm="lloyd").fit(X[:1500]).n_iter_ for s in range(8)]
+    assert learned["n_iter_"][0] >= min(theirs) / 2 > 5
+    [first] = run(["KMeans: {n_clusters: 12, max_iter: 1, n_init: 1}"], X)[1]
+    assert first["n_iter_"][0] == 2  # one from the start on the sample, one over all rows
 
 
 def test_kmeans_gives_an_empty_cluster_the_farthest_row_and_ends_when_there_is_none(run):

@@ -261,7 +261,7 @@ static void write_mixed(struct data *d) {
     scratch_write(&d->s, "t.csv", text, n);
 }
 
-/* The median of the two columns' standard deviations over the smaller class, squared, over 2. */
+/* The median of the two columns' standard deviations over the class, squared. */
 static double category_weight(const struct sm_rows *r) {
     double sd[2];
     for (size_t c = 0; c < 2; c++) {
@@ -272,7 +272,7 @@ static double category_weight(const struct sm_rows *r) {
             var += pow(cell(r, i, 1 + 2 * c) - mean, 2) / (double)r->n;
         sd[c] = sqrt(var);
     }
-    return pow((sd[0] + sd[1]) / 2, 2) / 2;
+    return pow((sd[0] + sd[1]) / 2, 2);
 }
 
 static void categories_count_in_distances_as_the_paper_says(void **state) {

@@ -84,6 +84,16 @@ static inline int column_empty(const struct sm_fit_context *c, size_t k, struct 
                    c->in->columns[k].name, (unsigned long long)c->rows);
 }
 
+/* What column k has taught must be a number that rows can be scaled by. */
+static inline int learned_finite(const struct sm_fit_context *c, size_t k, const char *what,
+                                 double v, struct sm_err *err) {
+    if (isfinite(v)) return 0;
+    return sm_fail(err, SM_E_DATASET,
+                   "column '%.80s' has numbers too large: %s is no finite number (hint: a smaller "
+                   "unit in the source, or DropColumns)",
+                   c->in->columns[k].name, what);
+}
+
 static inline void rows_copy(const struct sm_rows *from, struct sm_rows *to) {
     memcpy(to->data, from->data, from->n * from->columns * sm_rows_element(from));
 }

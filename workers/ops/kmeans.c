@@ -61,7 +61,7 @@ static const struct sm_param params[] = {
      .dflt = "300",
      .min = 1,
      .max = 10000,
-     .doc = "steps at most"},
+     .doc = "steps at most, of a start on the sample and again over all rows"},
     {.name = "tol",
      .type = SM_T_NUM,
      .offset = offsetof(struct params, tol),
@@ -84,7 +84,8 @@ enum phase { SAMPLING, LLOYD, FAREWELL, SCORING };
 
 /* The state: this head, then mean[d], then (from LLOYD on) centers[k][d], less the means. */
 struct head {
-    uint64_t phase, columns, clusters, places, steps;
+    uint64_t phase, columns, clusters, places;
+    uint64_t start, steps; /* of the start that was kept, on the sample; over all rows */
     double tol;
 };
 
@@ -289,6 +290,24 @@ static void merge(const struct sm_fit_context *c, const struct sm_buf *state, vo
                         (uint32_t)f->of[i].label, f->values + i * h.columns, h.columns);
 }
 
+/* The spread of a column that overflows leaves nothing to compare distances with. */
+static int spreads_check(const struct sm_fit_context *c, const double *m2, struct sm_err *err) {
+    const struct params *p = c->params;
+    struct picked picked;
+    double all = 0;
+    if (picked_make(c->in, &p->columns, &picked, err) != 0) return -1;
+    size_t widest = 0;
+    for (size_t k = 0; k < picked.n; k++) {
+        all += m2[k];
+        if (!(m2[k] <= m2[widest])) widest = k;
+    }
+    int failed = picked.n == 0 ? 0
+                               : learned_finite(c, picked.at[widest], "the sum of its squares",
+                                                isfinite(all) ? 0 : all, err);
+    free(picked.at);
+    return failed;
+}
+
 /* The best start on the sample; the state becomes that of the first step over all rows. */
 static int next_start(const struct sm_fit_context *c, struct sm_buf *state, void *merged,
                       struct sm_err *err) {
@@ -298,11 +317,13 @@ static int next_start(const struct sm_fit_context *c, struct sm_buf *state, void
     double *mean = (double *)(void *)((struct moments *)merged + 1), *m2 = mean + h.columns;
     struct sm_sample *sample = sample_of(&h, merged);
     struct sm_rows x, centred;
+    size_t start = 0;
     if (m->missing > 0)
         return sm_fail(err, SM_E_DATASET,
                        "column '%.80s' has missing or infinite cells (%llu in all columns), which "
                        "it cannot use (hint: SimpleImputer before it)",
                        c->in->columns[m->missing_column - 1].name, (unsigned long long)m->missing);
+    if (spreads_check(c, m2, err) != 0) return -1;
     for (size_t k = 0; k < h.columns; k++)
         h.tol += m2[k] / m->n / (double)h.columns;
     h.tol *= p->tol;
@@ -321,7 +342,8 @@ static int next_start(const struct sm_fit_context *c, struct sm_buf *state, void
         for (size_t i = 0; i < x.n; i++)
             for (size_t k = 0; k < h.columns; k++)
                 sm_rows_put(&centred, i, k, sm_rows_cell(&x, i, k) - mean[k]);
-        failed = sm_kmeans_solve(&centred, &o, centers, err);
+        failed = sm_kmeans_solve(&centred, &o, centers, &start, err);
+        h.start = start;
         sm_rows_free(&x);
     }
     h.phase = LLOYD;
@@ -358,7 +380,8 @@ static void next_step(const struct sm_fit_context *c, struct sm_buf *state, void
 static int learn(const struct sm_buf *state, double inertia, struct sm_artifact *a,
                  struct sm_arena *arena, struct sm_err *err) {
     const struct head h = head_of(state);
-    const double *mean = state_mean(state), steps = (double)h.steps;
+    /* where the sample is all rows, the steps over all only confirm what was found there */
+    const double *mean = state_mean(state), steps = (double)(h.start + h.steps);
     double *centers = state_centers(state);
     for (size_t j = 0; j < h.clusters; j++)
         for (size_t k = 0; k < h.columns; k++)
@@ -501,6 +524,16 @@ static int prepare(const void *params_, struct sm_artifact *learned, const struc
     return failed;
 }
 
+/* A row so long that its distance from every centre overflows is near none. */
+static void lengths_check(const struct sm_rows *x, struct sm_row_faults *faults) {
+    for (size_t i = 0; x->is_double && i < x->n; i++) {
+        double length = 0;
+        for (size_t j = 0; j < x->columns; j++)
+            length += x->f64[i * x->columns + j] * x->f64[i * x->columns + j];
+        if (isinf(length)) sm_row_fault(faults, i, "its numbers are too large for a distance");
+    }
+}
+
 /* sqrt(|x|^2 - 2 x c + |c|^2) in double, the way of scikit-learn's euclidean_distances. */
 static int distances_write(const struct nearness *t, const struct sm_rows *x, size_t k,
                            struct sm_rows *out, struct sm_err *err) {
@@ -544,6 +577,7 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     if (sm_rows_alloc(&x, block->n, t->picked.n, in->is_double, err) != 0) return -1;
     picked_faults(block, in, &t->picked, faults);
     centre(block, &t->picked, t->mean, &x);
+    lengths_check(&x, faults);
     int failed =
         p->output == LABEL ? labels_write(t, &x, out, err) : distances_write(t, &x, k, out, err);
     picked_rest(block, &t->picked, out, p->output == LABEL ? 1 : k);

@@ -94,8 +94,10 @@ static int next(const struct sm_fit_context *c, struct sm_buf *state, const void
         high[k] = e[k].high;
         double range = high[k] - low[k];
         if (range < 10 * DBL_EPSILON) range = 1; /* scikit-learn's _handle_zeros_in_scale */
+        if (!failed) failed = learned_finite(c, k, "its range", range, err);
         scale[k] = (p->feature_range.v[1] - p->feature_range.v[0]) / range;
         min[k] = p->feature_range.v[0] - low[k] * scale[k];
+        if (!failed) failed = learned_finite(c, k, "what it is shifted by", min[k], err);
     }
     *done = true;
     if (!failed) failed = learned_add(a, arena, "data_min_", SM_ARRAY_F64, n, 0, low, err);

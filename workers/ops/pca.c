@@ -16,6 +16,7 @@
 enum solver { AUTO, COVARIANCE_EIGH, RANDOMIZED };
 static const char *const solvers[] = {"auto", "covariance_eigh", "randomized", NULL};
 enum { COVARIANCE_COLUMNS_MAX = 4000 };
+static_assert(SM_MAX_COVARIANCE_BYTES == 8192 * 8192 * 8, "svd_solver's text says so");
 
 struct params {
     struct sm_any n_components;
@@ -32,7 +33,7 @@ static const struct sm_param params[] = {
      .dflt = "null",
      .null_ok = true,
      .max = SM_MAX_FEATURES,
-     .doc = "how many, or (between 0 and 1) the share of the variance to keep; null: all"},
+     .doc = "how many, or (0.9, below 1) the share of the variance to keep; null: all"},
     {.name = "whiten",
      .type = SM_T_BOOL,
      .offset = offsetof(struct params, whiten),
@@ -43,7 +44,8 @@ static const struct sm_param params[] = {
      .offset = offsetof(struct params, svd_solver),
      .dflt = "auto",
      .choices = solvers,
-     .doc = "auto: covariance_eigh up to 4000 columns, beyond randomized"},
+     .doc = "auto: covariance_eigh up to 4000 columns, and whenever n_components is no whole "
+            "number (over 8192 columns that is refused); else randomized"},
     {.name = "n_oversamples",
      .type = SM_T_INT,
      .offset = offsetof(struct params, n_oversamples),
@@ -64,15 +66,16 @@ static int check(const void *p_, struct sm_err *err) {
     const struct params *p = p_;
     const struct sm_any *n = &p->n_components;
     if (n->kind == SM_ANY_NULL) return 0;
+    /* 1.0 is a share, of which none is left to cut off; scikit-learn refuses it too */
     if (n->kind == SM_ANY_NUMBER && n->number > 0 &&
-        (n->number < 1 || trunc(n->number) == n->number))
+        (n->fraction ? n->number < 1 : trunc(n->number) == n->number))
         return p->svd_solver != RANDOMIZED || n->number >= 1
                    ? 0
                    : sm_fail(err, SM_E_PIPELINE,
                              "svd_solver: randomized needs a whole n_components");
-    return sm_fail(
-        err, SM_E_PIPELINE,
-        "'n_components' is a whole number of at least 1, a share between 0 and 1, or null");
+    return sm_fail(err, SM_E_PIPELINE,
+                   "'n_components' is a whole number of at least 1 (without a point), a share "
+                   "between 0 and 1, which itself is none, or null");
 }
 
 /* --- what is summed --------------------------------------------------------------------------- */
@@ -103,6 +106,9 @@ struct head {
 struct sums {
     double n, squares;
     uint64_t missing_column, missing; /* 1 + the first column with a missing cell; how many cells */
+    /* of float64 the largest number's size, and 1 + its column: who is to blame for an overflow */
+    double largest;
+    uint64_t largest_column;
 };
 
 static struct head head_of(const struct sm_buf *state) {
@@ -117,6 +123,29 @@ static const double *state_mean(const struct sm_buf *state) {
 
 static double *sums_mean(void *partial) {
     return (double *)(void *)((struct sums *)partial + 1);
+}
+
+/* What no fit could hold is refused before anything is read. */
+static int size_check(const struct head *h, struct sm_err *err) {
+    const uint64_t square = h->columns * h->columns * sizeof(double),
+                   directions = h->columns * (h->directions + 2) * sizeof(double);
+    const double mib = 1 << 20;
+    if (h->directions == 0 && square > SM_MAX_COVARIANCE_BYTES)
+        return sm_fail(
+            err, SM_E_TOO_LARGE,
+            "the covariance of %llu columns takes %llu bytes (%.0f MiB), at most %.0f MiB "
+            "(hint: n_components: 100, or another whole number, is found without it by "
+            "the randomized solver; or fewer columns)",
+            (unsigned long long)h->columns, (unsigned long long)square, (double)square / mib,
+            SM_MAX_COVARIANCE_BYTES / mib);
+    if (h->directions > 0 && directions > SM_MAX_ARTIFACT_BYTES)
+        return sm_fail(
+            err, SM_E_TOO_LARGE,
+            "%llu directions of %llu columns take %llu bytes (%.0f MiB), at most %.0f MiB "
+            "(hint: a smaller n_components)",
+            (unsigned long long)h->directions, (unsigned long long)h->columns,
+            (unsigned long long)directions, (double)directions / mib, SM_MAX_ARTIFACT_BYTES / mib);
+    return 0;
 }
 
 static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm_err *err) {
@@ -137,8 +166,9 @@ static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm
     if (c->rows < 2) return sm_fail(err, SM_E_DATASET, "one row has no variance");
     if (!by_covariance(p, picked.n)) {
         h.directions = (uint64_t)wanted + (uint64_t)p->n_oversamples;
-        if (h.directions > most) h.directions = most;
+        if (wanted == 0 || h.directions > most) h.directions = most; /* null: all there are */
     }
+    if (size_check(&h, err) != 0) return -1;
     return sm_buf_add(state, &h, sizeof h) ? 0 : sm_fail(err, SM_E_MEMORY, "out of memory");
 }
 
@@ -162,14 +192,24 @@ static void centre(const struct sm_rows *block, const struct picked *picked, con
                 sm_rows_cell(block, i, picked->at[k]) - (mean != NULL ? mean[k] : 0);
 }
 
+static void largest_note(struct sums *s, double size, uint64_t column) {
+    if (!(size > s->largest)) return;
+    s->largest = size;
+    s->largest_column = column;
+}
+
 /* Notes a missing cell; the sums are worth nothing then. */
 static bool has_missing(const struct sm_rows *block, const struct picked *picked, struct sums *s) {
     if (!block->is_double && sm_rows_finite(block->f32, block->n * block->columns)) return false;
     const uint64_t before = s->missing;
     for (size_t i = 0; i < block->n; i++)
-        for (size_t k = 0; k < picked->n; k++)
-            if (!isfinite(sm_rows_cell(block, i, picked->at[k])) && s->missing++ == 0)
+        for (size_t k = 0; k < picked->n; k++) {
+            const double x = sm_rows_cell(block, i, picked->at[k]);
+            if (isfinite(x))
+                largest_note(s, fabs(x), picked->at[k] + 1);
+            else if (s->missing++ == 0)
                 s->missing_column = picked->at[k] + 1;
+        }
     return s->missing > before;
 }
 
@@ -237,6 +277,7 @@ static void merge(const struct sm_fit_context *c, const struct sm_buf *state, vo
     (void)c;
     if (a->missing == 0) a->missing_column = b->missing_column;
     a->missing += b->missing;
+    largest_note(a, b->largest, b->largest_column);
     if (h.round > 0) {
         for (size_t i = 0; i < h.columns * h.directions; i++)
             va[i] += vb[i];
@@ -400,6 +441,8 @@ static int next(const struct sm_fit_context *c, struct sm_buf *state, const void
                        "column '%.80s' has missing or infinite cells (%llu in all columns), which "
                        "it cannot use (hint: SimpleImputer before it)",
                        c->in->columns[s->missing_column - 1].name, (unsigned long long)s->missing);
+    if (s->largest_column > 0 && !isfinite(s->squares))
+        return learned_finite(c, s->largest_column - 1, "the sum of its squares", s->squares, err);
     if (head_of(state).directions > 0) return next_randomized(c, state, s, done, a, arena, err);
     *done = true;
     return next_covariance(c, s, a, arena, err);
@@ -564,7 +607,10 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     const struct projection *t = learned->prepared;
     (void)params_;
     faults_find(block, in, &t->picked, faults);
-    return project(t, block, out, err);
+    if (project(t, block, out, err) != 0) return -1;
+    if (out->is_double || !sm_rows_finite(out->f32, out->n * out->columns))
+        picked_overflows(out, t->n, faults);
+    return 0;
 }
 
 static const struct sm_row_op rows = {

@@ -60,3 +60,15 @@ static inline void picked_faults(const struct sm_rows *block, const struct sm_sc
                 break;
             }
 }
+
+/* A row whose products overflow is bad: no number that came of them says anything. Looks at the
+ * first n columns of what comes out. */
+static inline void picked_overflows(const struct sm_rows *out, size_t n,
+                                    struct sm_row_faults *faults) {
+    for (size_t i = 0; i < out->n; i++)
+        for (size_t k = 0; k < n; k++)
+            if (!isfinite(sm_rows_cell(out, i, k))) {
+                sm_row_fault(faults, i, "its numbers are too large to be multiplied");
+                break;
+            }
+}

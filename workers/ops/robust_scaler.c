@@ -85,6 +85,9 @@ static int learn(const struct sm_fit_context *c, const double *q, const double *
         if (counts[k] == 0) failed = column_empty(c, k, err);
         if (p->with_centering) center[k] = q[3 * k + 1];
         const double range = q[3 * k + 2] - q[3 * k];
+        if (!failed) failed = learned_finite(c, k, "its median", center[k], err);
+        if (!failed && p->with_scaling)
+            failed = learned_finite(c, k, "the difference of its quantiles", range, err);
         if (p->with_scaling && range >= 10 * DBL_EPSILON) scale[k] = range;
     }
     if (!failed) failed = learned_add(a, arena, "center_", SM_ARRAY_F64, n, 0, center, err);

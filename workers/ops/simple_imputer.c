@@ -27,7 +27,9 @@ static const struct sm_param params[] = {
      .offset = offsetof(struct params, fill_value),
      .dflt = "null",
      .null_ok = true,
-     .doc = "for constant: a number, or a category that the column has; null: 0"},
+     .doc =
+         "for constant: a number, or a word, which columns of categories get where they lack it; "
+         "null: 0"},
     {.name = "add_indicator",
      .type = SM_T_BOOL,
      .offset = offsetof(struct params, add_indicator),
@@ -169,11 +171,39 @@ static void merge(const struct sm_fit_context *c, const struct sm_buf *state, vo
     }
 }
 
-/* The number that stands for a category, or -1. */
-static double category_named(const struct sm_column *column, const char *name) {
+static bool is_number(const char *text) {
+    char *end;
+    strtod(text, &end);
+    return end != text && *end == 0;
+}
+
+/* The number that a word has among the column's categories, or is to have: they stay sorted. */
+static uint32_t word_at(const struct sm_column *column, const char *word, bool *there) {
+    bool numbers = is_number(word);
+    *there = false;
+    for (uint32_t i = 0; i < column->n_categories; i++) {
+        numbers = numbers && is_number(column->categories[i]);
+        if (strcmp(column->categories[i], word) != 0) continue;
+        *there = true;
+        return i;
+    }
     for (uint32_t i = 0; i < column->n_categories; i++)
-        if (strcmp(column->categories[i], name) == 0) return i;
-    return -1;
+        if (numbers ? strtod(column->categories[i], NULL) > strtod(word, NULL)
+                    : strcmp(column->categories[i], word) > 0)
+            return i;
+    return column->n_categories;
+}
+
+/* Whether column k gets the constant as a new category, and which number that has. */
+static bool word_is_new(const struct params *p, const struct sm_schema *in, size_t k,
+                        uint32_t *at) {
+    bool there;
+    if (p->strategy != CONSTANT || p->fill_value.kind != SM_ANY_WORD ||
+        in->columns[k].kind != SM_COLUMN_CATEGORY ||
+        (p->columns.v != NULL && !column_named(in, &p->columns, k)))
+        return false;
+    *at = word_at(&in->columns[k], p->fill_value.word, &there);
+    return !there;
 }
 
 /* What fills column k; cells: how many it had to learn from. */
@@ -183,14 +213,13 @@ static int fill_find(const struct sm_fit_context *c, size_t k, const void *merge
     const struct params *p = c->params;
     const struct sm_column *column = &c->in->columns[k];
     double n = 0;
+    bool there;
     if (p->strategy == CONSTANT) {
         *cells = ((const struct sum *)merged)[k].n;
         *fill = p->fill_value.kind == SM_ANY_NUMBER ? p->fill_value.number
-                : p->fill_value.kind == SM_ANY_WORD ? category_named(column, p->fill_value.word)
+                : p->fill_value.kind == SM_ANY_WORD ? word_at(column, p->fill_value.word, &there)
                                                     : 0;
-        if (p->fill_value.kind != SM_ANY_WORD || *fill >= 0) return 0;
-        return sm_fail(err, SM_E_PIPELINE, "column '%.80s' has no category '%.80s'", column->name,
-                       p->fill_value.word);
+        return 0;
     }
     if (p->strategy == MEAN) {
         n = ((const struct sum *)merged)[k].n;
@@ -216,7 +245,8 @@ static int fill_find(const struct sm_fit_context *c, size_t k, const void *merge
         }
     }
     *cells = n;
-    if (n > 0) return 0;
+    if (n > 0)
+        return learned_finite(c, k, p->strategy == MEAN ? "its mean" : "its median", *fill, err);
     if (p->keep_empty_features && column->kind == SM_COLUMN_NUMBER) {
         *fill = 0;
         return 0;
@@ -278,17 +308,57 @@ static int schema_with_indicators(const struct sm_schema *in, const uint8_t *lac
     return failed;
 }
 
+/* in, with the constant among the categories of columns that lack it. */
+static int schema_with_word(const struct params *p, const struct sm_schema *in,
+                            struct sm_schema *out, struct sm_arena *arena, struct sm_err *err) {
+    *out = *in;
+    out->columns = sm_arena_alloc(arena, in->n * sizeof *out->columns + 1);
+    if (out->columns == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    memcpy(out->columns, in->columns, in->n * sizeof *out->columns);
+    for (size_t k = 0; k < in->n; k++) {
+        uint32_t at;
+        if (!word_is_new(p, in, k, &at)) continue;
+        struct sm_column *column = &out->columns[k];
+        const uint32_t n = column->n_categories;
+        const char **words = sm_arena_alloc(arena, (n + (size_t)1) * sizeof *words);
+        if (words == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+        for (uint32_t i = 0; i < n; i++)
+            words[i + (i >= at)] = column->categories[i];
+        words[at] = p->fill_value.word;
+        column->categories = words;
+        column->n_categories = n + 1;
+    }
+    return 0;
+}
+
 static int schema(const void *params_, const struct sm_artifact *learned,
                   const struct sm_schema *in, struct sm_schema *out, struct sm_arena *arena,
                   struct sm_err *err) {
     const struct params *p = params_;
-    if (!p->add_indicator) return columns_keep(in, &p->columns, kind_named(p), out, arena, err);
-    if (columns_check(in, &p->columns, kind_named(p), err) != 0) return -1;
+    struct sm_schema filled;
+    if (columns_check(in, &p->columns, kind_named(p), err) != 0 ||
+        schema_with_word(p, in, &filled, arena, err) != 0)
+        return -1;
+    if (!p->add_indicator) return sm_schema_copy(out, &filled, arena, err);
     *out = (struct sm_schema){.is_double = in->is_double};
     if (learned == NULL) return 0; /* only the fit knows which columns lack cells */
     const uint8_t *lacked = learned_find(learned, "indicator_", SM_ARRAY_U8, in->n);
     if (lacked == NULL) return learned_wrong(err);
-    return schema_with_indicators(in, lacked, out, arena, err);
+    return schema_with_indicators(&filled, lacked, out, arena, err);
+}
+
+/* From which number on a column's categories go up by one, to make room for the constant. */
+static int prepare(const void *params_, struct sm_artifact *learned, const struct sm_schema *in,
+                   struct sm_err *err) {
+    double *from = malloc((in->n + 1) * sizeof *from);
+    if (from == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t k = 0; k < in->n; k++) {
+        uint32_t at;
+        from[k] = word_is_new(params_, in, k, &at) ? at : INFINITY;
+    }
+    learned->prepared = from;
+    learned->release = free;
+    return 0;
 }
 
 static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
@@ -298,12 +368,13 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     const size_t n = in->n;
     const double *fill = learned_find(learned, "statistics_", SM_ARRAY_F64, n);
     const uint8_t *lacked = learned_find(learned, "indicator_", SM_ARRAY_U8, n);
+    const double *from = learned->prepared;
     (void)faults;
     if (fill == NULL || (p->add_indicator && lacked == NULL)) return learned_wrong(err);
     for (size_t i = 0; i < block->n; i++) {
         for (size_t k = 0; k < n; k++) {
             const double x = sm_rows_cell(block, i, k);
-            sm_rows_put(out, i, k, x == x ? x : fill[k]);
+            sm_rows_put(out, i, k, x != x ? fill[k] : x >= from[k] ? x + 1 : x);
         }
         for (size_t k = 0, at = n; p->add_indicator && k < n; k++)
             if (lacked[k]) sm_rows_put(out, i, at++, isnan(sm_rows_cell(block, i, k)));
@@ -311,7 +382,8 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     return 0;
 }
 
-static const struct sm_row_op rows = {.schema = schema, .fit = &fit, .apply = apply};
+static const struct sm_row_op rows = {
+    .schema = schema, .fit = &fit, .prepare = prepare, .apply = apply};
 
 const struct sm_op sm_op_simple_imputer = {
     .info =

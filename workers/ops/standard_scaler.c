@@ -121,6 +121,8 @@ static int next(const struct sm_fit_context *c, struct sm_buf *state, const void
         mean[k] = m[k].mean;
         var[k] = m[k].m2 / m[k].n;
         seen[k] = m[k].n;
+        if (!failed) failed = learned_finite(c, k, "its mean", mean[k], err);
+        if (!failed && p->with_std) failed = learned_finite(c, k, "its variance", var[k], err);
         if (p->with_std && !is_constant(var[k], mean[k], m[k].n)) scale[k] = sqrt(var[k]);
     }
     *done = true;

@@ -1,6 +1,7 @@
-/* SMOTENC: SMOTE for tables that hold categories too. A category that differs adds the median of
- * the standard deviations of the numbers to a distance, as in the paper's section 6.1; a new row
- * gets the category that most neighbours have. */
+/* SMOTENC: SMOTE for tables that hold categories too. A category that differs adds the square of
+ * the median of the standard deviations of the class's numbers to a squared distance, as in the
+ * paper's section 6.1 and imbalanced-learn from 0.14 on (workers/neighbours.c); a new row gets the
+ * category that most neighbours have. */
 #include "workers/sampling_strategy.h"
 
 static int plan(const void *p, const struct sm_method_data *data, struct sm_rebalance *r,

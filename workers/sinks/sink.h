@@ -48,7 +48,7 @@ struct sm_row_format {
     uint32_t n_classes;
     const char *row_name; /* the column of sm_row_record.row: "row"; of images "sample" */
     bool copy;            /* samples come more than once: a column says which copy it is */
-    bool parents;         /* rows may be synthetic: parent, neighbour and gap */
+    bool parents;         /* rows may be synthetic: parent and, but of noise, neighbour and gap */
     bool weight;          /* importance weights */
     struct sm_plan plan;  /* says where shards begin and how long they are */
 };
@@ -56,8 +56,8 @@ struct sm_row_format {
 struct sm_row_record {
     int64_t row; /* in the source, as a user counts; -1: synthetic */
     uint32_t label, copy;
-    int64_t parent, neighbour; /* rows in the source; -1: not synthetic */
-    double gap;                /* row = parent + gap x (neighbour - parent); NaN: not synthetic */
+    int64_t parent, neighbour; /* rows in the source; -1: not synthetic, or parent and noise */
+    double gap; /* row = parent + gap x (neighbour - parent); NaN: there is no neighbour */
     float weight;
 };
 /* A part of rows. Of csv the first part of a shard starts with the names of its columns; of npy

@@ -299,9 +299,10 @@ static int label_all(struct solve *s, struct sm_err *err) {
     return 0;
 }
 
-static int lloyd(struct solve *s, double *inertia, struct sm_err *err) {
+static int lloyd(struct solve *s, double *inertia, size_t *steps, struct sm_err *err) {
     const size_t k = s->o->k, d = s->x->columns;
-    for (size_t i = 0; i < s->o->max_iter; i++) {
+    for (*steps = 0; *steps < s->o->max_iter;) {
+        ++*steps;
         memset(s->sums, 0, (k * d + k) * sizeof *s->sums);
         if (label_all(s, err) != 0) return -1;
         sm_kmeans_add(s->x, s->labels, s->sums, s->counts);
@@ -318,7 +319,7 @@ static int lloyd(struct solve *s, double *inertia, struct sm_err *err) {
 }
 
 int sm_kmeans_solve(const struct sm_rows *x, const struct sm_kmeans_options *o, double *centers,
-                    struct sm_err *err) {
+                    size_t *steps, struct sm_err *err) {
     struct solve s;
     double best = INFINITY;
     if (solve_make(&s, x, o, err) != 0) return -1;
@@ -326,13 +327,15 @@ int sm_kmeans_solve(const struct sm_rows *x, const struct sm_kmeans_options *o, 
     for (size_t run = 0; !failed && run < o->runs; run++) {
         struct sm_rng rng = sm_rng_op(o->seed, 0, run, 0, STREAM);
         double inertia;
+        size_t taken;
         if (o->init == SM_KMEANS_PLUSPLUS)
             seed_plusplus(&s, &rng);
         else
             failed = seed_random(&s, &rng, err);
-        if (!failed) failed = lloyd(&s, &inertia, err);
+        if (!failed) failed = lloyd(&s, &inertia, &taken, err);
         if (failed || (run > 0 && !(inertia < best))) continue;
         best = inertia;
+        *steps = taken;
         memcpy(centers, s.centers, o->k * x->columns * sizeof *centers);
     }
     solve_free(&s);

@@ -64,6 +64,6 @@ struct sm_kmeans_options {
 };
 /* k-means on rows in memory (x->n >= k): each run from a start of its own, with the seeding of
  * Arthur and Vassilvitskii (2007) and 2 + log k tries for each centre; centers[k][d] of the run
- * whose sum of squared distances is least. */
+ * whose sum of squared distances is least, and how many steps that took. */
 int sm_kmeans_solve(const struct sm_rows *x, const struct sm_kmeans_options *o, double *centers,
-                    struct sm_err *err);
+                    size_t *steps, struct sm_err *err);

@@ -33,7 +33,11 @@ int sm_eigen(double *a, size_t n, double *values, struct sm_err *err) {
     free(work);
     free(iwork);
     if (info == 0) turn_round(values, a, n);
-    return info == 0 ? 0 : sm_fail(err, SM_E_OP, "the eigenvectors were not found (%d)", (int)info);
+    if (info == 0) return 0;
+    return sm_fail(err, SM_E_OP,
+                   "the eigenvectors of %zu columns were not found (LAPACK's dsyevd says %d; hint: "
+                   "are the numbers very large or very unlike in size? StandardScaler before it)",
+                   n, (int)info);
 }
 
 int sm_subspace_begin(uint64_t seed, size_t d, size_t l, double *q, struct sm_err *err) {
