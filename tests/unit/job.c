@@ -283,6 +283,53 @@ static void a_spec_that_cannot_be_breaks_the_job_and_not_the_worker(void **state
     rig_free(&r);
 }
 
+/* Ranges that a submitter of another version counts otherwise, and a search that nothing needs. */
+static void a_search_for_neighbours_has_the_ranges_that_the_worker_counts(void **state) {
+    (void)state;
+    static const struct {
+        const char *rebalance;
+        uint64_t ranges;
+        const char *code, *says; /* NULL: it is ready */
+    } cases[] = {{"\"SMOTE\":{\"k_neighbors\":2}", 1, NULL, NULL},
+                 {"\"SMOTE\":{\"k_neighbors\":2}", 2, "differs", "1 ranges here and 2"},
+                 {"\"RandomOverSampler\":{}", 1, "protocol", "nothing needs"}};
+    struct scratch s = scratch_make();
+    struct sm_err err = {0};
+    struct sm_index *index;
+    char path[400], at[400];
+    scratch_text(&s, "t.csv", "a,y\n1,0\n2,0\n3,0\n4,0\n5,0\n6,1\n7,1\n8,1\n");
+    snprintf(path, sizeof path, "%s/t.csv", s.dir);
+    snprintf(at, sizeof at, "%s/index", s.dir);
+    struct sm_pipeline_source source = {.format = SM_SOURCE_CSV, .path = path, .label = "y"};
+    assert_int_equal(sm_index_build(&source, at, &err), 0);
+    assert_int_equal(sm_index_open(&index, at, &err), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char pipeline[900];
+        snprintf(pipeline, sizeof pipeline,
+                 "{\"version\":1,\"source\":{\"format\":\"csv\",\"path\":\"%s\",\"label\":\"y\"},"
+                 "\"rebalance\":{%s}}",
+                 path, cases[i].rebalance);
+        Shardmill__JobSpec spec = SHARDMILL__JOB_SPEC__INIT;
+        spec.kind = SHARDMILL__JOB_KIND__FIT;
+        spec.pipeline = pipeline;
+        spec.index_path = at;
+        spec.index_digest = (char *)sm_index_digest(index);
+        spec.dataset_digest = (char *)sm_index_dataset_digest(index);
+        spec.source_root = s.dir;
+        spec.samples = cases[i].ranges;
+        spec.copies = spec.shard_samples = 1;
+        struct sm_job *job = sm_job_new("j");
+        give_spec(job, &spec);
+        if (cases[i].says != NULL)
+            assert_broken(job, cases[i].code, cases[i].says);
+        else if (job->state != SM_JOB_READY)
+            fail_msg("%s", job->err.text);
+        sm_job_free(&job);
+    }
+    sm_index_close(&index);
+    scratch_remove(&s);
+}
+
 static void a_lease_outside_of_its_job_is_refused(void **state) {
     (void)state;
     struct rig r = rig_new();
@@ -321,6 +368,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(what_was_learned_is_asked_for_by_its_hash_and_verified),
         cmocka_unit_test(what_was_learned_has_a_limit_and_one_length),
         cmocka_unit_test(a_spec_that_cannot_be_breaks_the_job_and_not_the_worker),
+        cmocka_unit_test(a_search_for_neighbours_has_the_ranges_that_the_worker_counts),
         cmocka_unit_test(a_lease_outside_of_its_job_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
