@@ -15,6 +15,7 @@
 #include "lib/limits.h"
 #include "workers/features.h"
 #include "workers/places.h"
+#include "workers/sinks/sink.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -130,6 +131,32 @@ static int learn(struct expansion *x, struct sm_pipeline *p, struct sm_err *err)
     return sm_fit_ensure(p, &fit, &x->data, NULL, err);
 }
 
+/* A csv shard says where each row comes from in columns of its own (workers/sinks/sink.h), whose
+ * names no feature may have: who reads it back could not tell them apart. */
+static int names_check(const struct expansion *x, const struct sm_schema *schema,
+                       struct sm_err *err) {
+    const struct sm_pipeline *p = x->pipeline;
+    const struct sm_rebalance *r = sm_places_rebalance(x->places);
+    const bool copies = r != NULL || p->expand.copies > 1;
+    const char *const taken[] = {"label",
+                                 sm_source_is_table(&p->source) ? "row" : "sample",
+                                 copies ? "copy" : "label",
+                                 p->output.weights ? "weight" : "label",
+                                 r != NULL ? "parent" : "label",
+                                 r != NULL ? "neighbour" : "label",
+                                 r != NULL ? "gap" : "label"};
+    if (sm_shard_format(p->expand.encode) != SM_SHARD_CSV) return 0;
+    for (size_t c = 0; c < schema->n; c++)
+        for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+            if (strcmp(schema->columns[c].name, taken[i]) == 0)
+                return sm_fail(err, SM_E_PIPELINE,
+                               "a csv shard has a column '%s' of its own, and so have these rows "
+                               "(hint: name it otherwise in the source, drop it with DropColumns, "
+                               "or expand: {encode: npy})",
+                               taken[i]);
+    return 0;
+}
+
 /* The places of the plan and, of rows, their columns. */
 static int describe_run(struct expansion *x, struct sm_err *err) {
     const struct sm_pipeline *p = x->pipeline;
@@ -143,6 +170,10 @@ static int describe_run(struct expansion *x, struct sm_err *err) {
         char artifacts[PATH_MAX + 16];
         snprintf(artifacts, sizeof artifacts, "%s/" SM_ARTIFACTS_NAME, x->state);
         if (sm_features_new(&features, p, p->n_ops, x->data.index, artifacts, err) < 0) return -1;
+        if (names_check(x, sm_features_out(features), err) < 0) {
+            sm_features_free(&features);
+            return -1;
+        }
     }
     struct sm_run_source source = {.pipeline = p,
                                    .index = x->data.index,
@@ -405,15 +436,15 @@ static int work(struct expansion *x, struct sm_err *err) {
 
 /* ---- the results ---- */
 
-/* One position whose sample could not be made; of a table the row is named, since it is no file. The
- * broker knows the plan but neither the part of the dataset nor rebalancing: which sample stands at
- * a position is found out here. */
+/* One position whose sample could not be made; of a table the row is named, since it is no file.
+ * The broker knows the plan but neither the part of the dataset nor rebalancing: which sample
+ * stands at a position is found out here. */
 static int add_bad(struct expansion *x, const Shardmill__Quarantined *q, struct sm_err *err) {
     const struct sm_index *index = x->data.index;
     const bool table = sm_index_is_table(index);
     const uint64_t sample = sm_places_at(x->places, &x->run->plan, q->position).sample;
-    const struct sm_entry entry = table ? (struct sm_entry){.file = x->pipeline->source.path}
-                                        : sm_index_entry(index, sample);
+    const struct sm_entry entry =
+        table ? (struct sm_entry){.file = x->pipeline->source.path} : sm_index_entry(index, sample);
     char file[2 * SM_MAX_PATH_BYTES];
     snprintf(file, sizeof file, "%s%s%s", entry.file, entry.member ? "!" : "",
              entry.member ? entry.member : "");

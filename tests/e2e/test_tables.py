@@ -488,6 +488,18 @@ def test_too_many_unreadable_rows_end_with_3_and_on_error_fail_with_the_sentence
     assert done.returncode == 1 and "line 3" in done.stderr, done.stderr
 
 
+def test_a_feature_named_as_a_column_of_shards_is_refused_for_csv_alone(tmp_path):
+    (tmp_path / "t.csv").write_text("row,x,y\n" + "".join(f"{i},{i / 3},{'ab'[i % 2]}\n" for i in range(20)))
+    file = tmp_path / "t.yaml"
+    file.write_text("version: 1\nsource: {format: csv, path: t.csv, label: y}\nops: []\nexpand: {encode: csv}\n")
+    refused = run("expand", file, "-o", tmp_path / "out")
+    assert refused.returncode == 2 and "a column 'row' of its own" in refused.stderr and "DropColumns" in refused.stderr
+    file.write_text(file.read_text().replace("encode: csv", "encode: npy"))
+    good("expand", file, "-o", tmp_path / "npy")
+    file.write_text(file.read_text().replace("encode: npy", "encode: csv").replace("ops: []", "ops: [DropColumns: {columns: [row]}]"))
+    good("expand", file, "-o", tmp_path / "csv")
+
+
 def test_val_without_a_split_is_refused(tmp_path):
     done = run("expand", small(tmp_path, BAD), "--part", "val", "-o", tmp_path / "out")
     assert done.returncode == 2 and "split: {val:" in done.stderr and not (tmp_path / "out").exists()
