@@ -18,9 +18,18 @@ enum {
 
 static void kept_remove(struct sm_files *f, struct kept *k);
 
+int files_say(void *socket, const struct sm_peer *peer, uint64_t instance,
+              Shardmill__Envelope__BodyCase which, void *body, struct sm_err *err) {
+    sm_envelope e = SHARDMILL__ENVELOPE__INIT;
+    e.protocol = SM_PROTOCOL;
+    e.instance = instance;
+    e.body_case = which;
+    e.hello = body; /* the union's members are all pointers to a message */
+    return sm_wire_send(socket, peer, &e, err) < 0 ? -1 : 0;
+}
+
 bool files_is_digest(const char *s) {
-    const size_t n = strlen(s);
-    return (n == SM_XXH_HEX - 1 || n == SM_SHA_HEX - 1) && strspn(s, "0123456789abcdef") == n;
+    return sm_is_hex(s, SM_XXH_HEX - 1) || sm_is_hex(s, SM_SHA_HEX - 1);
 }
 
 bool files_is_sha(const char *digest) {

@@ -17,12 +17,7 @@ static int refuse(void *socket, const struct sm_action *a, const struct sm_err *
     Shardmill__Refused m = SHARDMILL__REFUSED__INIT;
     m.code = why->code;
     m.text = (char *)why->text;
-    sm_envelope e = SHARDMILL__ENVELOPE__INIT;
-    e.protocol = SM_PROTOCOL;
-    e.instance = a->instance;
-    e.body_case = SHARDMILL__ENVELOPE__BODY_REFUSED;
-    e.refused = &m;
-    return sm_wire_send(socket, a->peer, &e, err) < 0 ? -1 : 0;
+    return files_say(socket, a->peer, a->instance, SHARDMILL__ENVELOPE__BODY_REFUSED, &m, err);
 }
 
 /* Fills what lies at offset; *n 0 below the end: the file is not known yet. kept: it is one of the
@@ -87,12 +82,8 @@ int sm_files_send(struct sm_files *f, void *socket, const struct sm_action *a, s
         m.offset = a->offset;
         if (files_is_sha(a->file_digest)) m.sha256 = (char *)a->file_digest;
         m.data = (ProtobufCBinaryData){.len = n, .data = bytes};
-        sm_envelope e = SHARDMILL__ENVELOPE__INIT;
-        e.protocol = SM_PROTOCOL;
-        e.instance = a->instance;
-        e.body_case = SHARDMILL__ENVELOPE__BODY_FILE_CHUNK;
-        e.file_chunk = &m;
-        failed = sm_wire_send(socket, a->peer, &e, err) < 0 ? -1 : 0;
+        failed =
+            files_say(socket, a->peer, a->instance, SHARDMILL__ENVELOPE__BODY_FILE_CHUNK, &m, err);
     } else {
         failed = refuse(socket, a, &why, err);
     }

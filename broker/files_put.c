@@ -23,12 +23,7 @@ static int answer_kept(void *socket, const struct sm_peer *peer, uint64_t instan
     kept.digest = m->digest;
     kept.got = got;
     if (why != NULL) kept.code = why->code, kept.text = (char *)why->text;
-    sm_envelope e = SHARDMILL__ENVELOPE__INIT;
-    e.protocol = SM_PROTOCOL;
-    e.instance = instance;
-    e.body_case = SHARDMILL__ENVELOPE__BODY_FILE_KEPT;
-    e.file_kept = &kept;
-    return sm_wire_send(socket, peer, &e, err) < 0 ? -1 : 0;
+    return files_say(socket, peer, instance, SHARDMILL__ENVELOPE__BODY_FILE_KEPT, &kept, err);
 }
 
 int sm_files_put(struct sm_files *f, const struct sm_core *core, void *socket,

@@ -43,6 +43,9 @@ struct sm_files {
 };
 
 /* files.c */
+/* Sends a message of the loop's own; -1 only when the socket is broken. */
+int files_say(void *socket, const struct sm_peer *peer, uint64_t instance,
+              Shardmill__Envelope__BodyCase which, void *body, struct sm_err *err);
 bool files_is_digest(const char *s);
 bool files_is_sha(const char *digest);
 struct kept *files_kept_find(struct sm_files *f, const char *digest);

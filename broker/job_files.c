@@ -9,10 +9,6 @@
 
 enum { SHA_DIGITS = SM_SHA_HEX - 1 };
 
-static bool is_sha(const char *s) {
-    return strspn(s, "0123456789abcdef") == SHA_DIGITS && s[SHA_DIGITS] == 0;
-}
-
 /* Whether the job's pipeline says that an op, or rebalancing, has learned this. */
 static bool names_artifact(const Shardmill__JobSpec *spec, const char *sha256) {
     char word[SM_SHA_HEX + 2];
@@ -23,8 +19,7 @@ static bool names_artifact(const Shardmill__JobSpec *spec, const char *sha256) {
 /* Fills the digest of the n-th range's partial when it is made. */
 static bool partial_of(const struct job *job, uint64_t n, char sha256[SM_SHA_HEX]) {
     if (job->spec->kind != SHARDMILL__JOB_KIND__FIT || !job->shards[n].sealed) return false;
-    for (size_t i = 0; i < sizeof job->shards[n].sha256; i++)
-        snprintf(sha256 + 2 * i, 3, "%02x", job->shards[n].sha256[i]);
+    core_shard_sha(&job->shards[n], sha256);
     return true;
 }
 
@@ -38,23 +33,20 @@ static bool names_partial(const struct job *job, const char *sha256) {
 /* Where the submitter has it, should it not be kept; "": nowhere that the broker knows. */
 static const char *path_of(struct sm_core *core, const Shardmill__JobSpec *spec,
                            const char *sha256) {
-    const char *index = spec->index_path, *slash = strrchr(index, '/');
+    const char *index = spec->index_path;
     if (!names_artifact(spec, sha256)) return "";
-    return core_text(core, "%.*s" SM_ARTIFACTS_NAME "/%s.npz",
-                     slash != NULL ? (int)(slash + 1 - index) : 0, index, sha256);
+    return core_text(core, "%.*s" SM_ARTIFACTS_NAME "/%s.npz", sm_index_folder(index), index,
+                     sha256);
 }
 
 void core_on_file_get(struct sm_core *core, const struct sm_peer *peer,
                       const Shardmill__FileGet *m) {
-    struct job *job = core_job_find(core, m->job);
-    if (job == NULL) {
-        core_refuse(core, peer, SM_E_MISSING, "no job '%.100s' is known here", m->job);
-        return;
-    }
+    struct job *job = core_job_asked(core, peer, m->job);
+    if (job == NULL) return;
     const Shardmill__JobSpec *spec = job->spec;
     if (m->sha256[0] == 0)
         core_send_file(core, peer, job, spec->index_digest, spec->index_path, m->offset);
-    else if (is_sha(m->sha256) &&
+    else if (sm_is_hex(m->sha256, SHA_DIGITS) &&
              (names_artifact(spec, m->sha256) || strcmp(spec->fit_state, m->sha256) == 0 ||
               names_partial(job, m->sha256)))
         core_send_file(core, peer, job, m->sha256, path_of(core, spec, m->sha256), m->offset);

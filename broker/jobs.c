@@ -17,6 +17,13 @@ struct job *core_job_find(struct sm_core *core, const char *id) {
     return NULL;
 }
 
+/* The job that a peer asks about; NULL: it has been refused. */
+struct job *core_job_asked(struct sm_core *core, const struct sm_peer *peer, const char *id) {
+    struct job *job = core_job_find(core, id);
+    if (job == NULL) core_refuse(core, peer, SM_E_MISSING, "no job '%.100s' is known here", id);
+    return job;
+}
+
 /* The stream that goes by this id or name; of several with the name the one that is running.
  * *fitting: how many there are. */
 struct job *core_job_named(struct sm_core *core, const char *name, unsigned *fitting) {
@@ -188,11 +195,8 @@ static void job_begin_again(struct sm_core *core, struct job *job) {
 }
 
 void core_on_cancel(struct sm_core *core, const struct sm_peer *peer, const Shardmill__Cancel *m) {
-    struct job *job = core_job_find(core, m->job);
-    if (job == NULL) {
-        core_refuse(core, peer, SM_E_MISSING, "no job '%.100s' is known here", m->job);
-        return;
-    }
+    struct job *job = core_job_asked(core, peer, m->job);
+    if (job == NULL) return;
     if (job->state == SHARDMILL__JOB_STATE__RUNNING) {
         core_sessions_stop(core, job, SM_E_CANCELLED, "the job was cancelled on request");
         core_job_stop(core, job);
@@ -214,11 +218,8 @@ static void scratch_free(void *core, void *piece) {
 }
 
 void core_on_job_get(struct sm_core *core, const struct sm_peer *peer, const Shardmill__JobGet *m) {
-    struct job *job = core_job_find(core, m->job);
-    if (job == NULL) {
-        core_refuse(core, peer, SM_E_MISSING, "no job '%.100s' is known here", m->job);
-        return;
-    }
+    struct job *job = core_job_asked(core, peer, m->job);
+    if (job == NULL) return;
     BODY(core, answer, Shardmill__Job, shardmill__job__init);
     answer->job = core_text(core, "%s", job->id);
     /* a copy of its own, since the job may be forgotten before the answer leaves */

@@ -4,6 +4,7 @@
 #include "broker/state.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -192,6 +193,11 @@ void core_shard_check(struct open_shard *open) {
     if (!whole || open->sealing) return;
     open->sealing = true;
     core_work_wait(&open->seal, false);
+}
+
+void core_shard_sha(const struct shard *shard, char hex[SM_SHA_HEX]) {
+    for (size_t i = 0; i < sizeof shard->sha256; i++)
+        snprintf(hex + 2 * i, 3, "%02x", shard->sha256[i]);
 }
 
 static struct work *first_due(const struct work_list *list, int64_t now) {

@@ -84,8 +84,7 @@ void core_ack(struct sm_core *core, struct worker *worker, const char *job, uint
 
 /* Why this message cannot be a result of any lease, or NULL. */
 static const char *done_wrong(const struct job *job, const Shardmill__Done *m) {
-    if (strlen(m->sha256) != 64 || strspn(m->sha256, "0123456789abcdef") != 64)
-        return "its sha256 is not 64 hex digits";
+    if (!sm_is_hex(m->sha256, SM_SHA_HEX - 1)) return "its sha256 is not 64 hex digits";
     if (m->kind == SHARDMILL__LEASE_KIND__SEAL) return NULL;
     if (m->kind != SHARDMILL__LEASE_KIND__RANGE) return "a lease of unknown kind";
     uint64_t first = sm_plan_shard_first(&job->plan, m->shard),

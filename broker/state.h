@@ -344,6 +344,8 @@ void core_work_wait(struct work *work, bool front);
 void core_work_unwait(struct work *work);
 struct work *core_work_next(struct sm_core *core, struct job *job);
 void core_shard_check(struct open_shard *open);
+/* The digest of a sealed one as text. */
+void core_shard_sha(const struct shard *shard, char hex[SM_SHA_HEX]);
 
 /* leases.c */
 struct lease *core_lease_new(struct sm_core *core, struct work *work, struct worker *worker,
@@ -441,6 +443,7 @@ void core_on_fail(struct sm_core *core, struct worker *worker, const Shardmill__
 
 /* jobs.c */
 struct job *core_job_find(struct sm_core *core, const char *id);
+struct job *core_job_asked(struct sm_core *core, const struct sm_peer *peer, const char *id);
 /* Takes the spec. */
 struct job *core_job_new(struct sm_core *core, const char *id, Shardmill__JobSpec *spec);
 void core_job_free(struct sm_core *core, struct job *job);

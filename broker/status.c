@@ -87,10 +87,8 @@ static Shardmill__JobStatus *job_status(struct sm_core *core, const struct job *
 
 void core_on_job_status_get(struct sm_core *core, const struct sm_peer *peer,
                             const Shardmill__JobStatusGet *m) {
-    struct job *job = core_job_find(core, m->job);
-    if (job == NULL)
-        core_refuse(core, peer, SM_E_MISSING, "no job '%.100s' is known here", m->job);
-    else
+    struct job *job = core_job_asked(core, peer, m->job);
+    if (job != NULL)
         core_send(core, peer, SHARDMILL__ENVELOPE__BODY_JOB_STATUS, job_status(core, job));
 }
 
@@ -100,11 +98,8 @@ static size_t quarantined_bytes(const Shardmill__Quarantined *q) {
 
 void core_on_results_get(struct sm_core *core, const struct sm_peer *peer,
                          const Shardmill__ResultsGet *m) {
-    struct job *job = core_job_find(core, m->job);
-    if (job == NULL) {
-        core_refuse(core, peer, SM_E_MISSING, "no job '%.100s' is known here", m->job);
-        return;
-    }
+    struct job *job = core_job_asked(core, peer, m->job);
+    if (job == NULL) return;
     BODY(core, page, Shardmill__Results, shardmill__results__init);
     page->job = core_text(core, "%s", job->id);
     page->shards = core_scratch(core, RESULTS_SHARDS * sizeof *page->shards);
@@ -122,8 +117,7 @@ void core_on_results_get(struct sm_core *core, const struct sm_peer *peer,
         r->samples = sm_plan_shard_count(&job->plan, r->shard);
         r->bytes = shard->bytes;
         r->sha256 = core_scratch(core, SM_SHA_HEX);
-        for (size_t k = 0; k < sizeof shard->sha256; k++)
-            snprintf(r->sha256 + 2 * k, 3, "%02x", shard->sha256[k]);
+        core_shard_sha(shard, r->sha256);
         bytes += 128;
         page->shards[page->n_shards++] = r;
         r->quarantined = core_scratch(core, (shard->quarantined.n + 1) * sizeof *r->quarantined);

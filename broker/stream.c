@@ -296,9 +296,7 @@ static void suspects_clear(const struct batch *b) {
 static const char *batch_wrong(const struct worker *worker, const struct work *work,
                                const Shardmill__Done *m) {
     if (m->first != work->first || m->count != work->count) return "another step's positions";
-    if (strlen(m->digest) != SM_XXH_HEX - 1 ||
-        strspn(m->digest, "0123456789abcdef") != SM_XXH_HEX - 1)
-        return "its digest is not 32 hex digits";
+    if (!sm_is_hex(m->digest, SM_XXH_HEX - 1)) return "its digest is not 32 hex digits";
     if (m->bytes == 0 || m->bytes > work->job->spec->batch_bytes)
         return "another size than a batch of this job has";
     if (m->offset % 64 != 0 || m->offset > worker->batch_memory ||

@@ -35,10 +35,8 @@ static const struct sm_section *section_of(const char *name) {
 
 static int find(const char *name, struct found *f, struct sm_err *err) {
     const struct sm_op_table *ops = sm_op_table(), *methods = sm_method_table();
-    const struct sm_op_info *info = ops->find(name);
-    *f = (struct found){.method = methods->find(name), .section = section_of(name)};
-    if (info != NULL)
-        f->op = (const struct sm_op *)((const char *)info - offsetof(struct sm_op, info));
+    *f = (struct found){
+        .op = sm_op_find(name), .method = methods->find(name), .section = section_of(name)};
     if (f->op != NULL || f->method != NULL || f->section != NULL) return 0;
     const char *near = sm_nearest(name, ops->names, ops->n_names);
     if (near == NULL) near = sm_nearest(name, methods->names, methods->n_names);

@@ -137,23 +137,27 @@ static int names_check(const struct expansion *x, const struct sm_schema *schema
                        struct sm_err *err) {
     const struct sm_pipeline *p = x->pipeline;
     const struct sm_rebalance *r = sm_places_rebalance(x->places);
-    const bool copies = r != NULL || p->expand.copies > 1;
-    const char *const taken[] = {"label",
-                                 sm_source_is_table(&p->source) ? "row" : "sample",
-                                 copies ? "copy" : "label",
-                                 p->output.weights ? "weight" : "label",
-                                 r != NULL ? "parent" : "label",
-                                 r != NULL ? "neighbour" : "label",
-                                 r != NULL ? "gap" : "label"};
+    const bool table = sm_source_is_table(&p->source);
+    const struct {
+        const char *name;
+        bool is_there;
+    } own[] = {{"label", true},
+               {"row", table},
+               {"sample", !table},
+               {"copy", r != NULL || p->expand.copies > 1},
+               {"weight", p->output.weights},
+               {"parent", r != NULL},
+               {"neighbour", r != NULL},
+               {"gap", r != NULL}};
     if (sm_shard_format(p->expand.encode) != SM_SHARD_CSV) return 0;
     for (size_t c = 0; c < schema->n; c++)
-        for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
-            if (strcmp(schema->columns[c].name, taken[i]) == 0)
+        for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+            if (own[i].is_there && strcmp(schema->columns[c].name, own[i].name) == 0)
                 return sm_fail(err, SM_E_PIPELINE,
                                "a csv shard has a column '%s' of its own, and so have these rows "
                                "(hint: name it otherwise in the source, drop it with DropColumns, "
                                "or expand: {encode: npy})",
-                               taken[i]);
+                               own[i].name);
     return 0;
 }
 

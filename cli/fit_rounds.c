@@ -100,9 +100,7 @@ static bool is_carried(const struct sm_fit_crew *crew) {
 static int state_write(struct sm_fit_crew *crew, const struct sm_buf *state, char sha[SM_SHA_HEX],
                        struct sm_err *err) {
     char path[PATH_MAX + 16];
-    struct sm_hash *hash = sm_hash_new_sha256();
-    sm_hash_add(hash, state->data, state->len);
-    sm_hash_end(&hash, sha);
+    sm_sha256(state->data, state->len, sha);
     if (is_carried(crew)) {
         if (state->len == 0) sha[0] = 0; /* nothing to carry */
         return state->len == 0
@@ -165,9 +163,7 @@ static int take_partial(void *context, const Shardmill__ShardRecord *record, str
     ssize_t got = sm_fs_pread(fd, to, t->bytes, 0);
     close(fd);
     if (got < 0) return sm_fail_errno(err, "cannot read '%s'", path);
-    struct sm_hash *hash = sm_hash_new_sha256();
-    sm_hash_add(hash, to, (size_t)got);
-    sm_hash_end(&hash, sha);
+    sm_sha256(to, (size_t)got, sha);
     if ((size_t)got != t->bytes || strcmp(sha, record->sha256) != 0)
         return sm_fail(err, SM_E_CHANGED, "'%s' is not what the worker wrote", path);
     unlink(path);

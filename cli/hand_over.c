@@ -76,10 +76,9 @@ static int put_file(struct sm_client *c, const char *digest, const char *path, b
 static int put_artifact(struct sm_client *c, const char *sha256, const char *index_path,
                         struct sm_err *err) {
     char path[SM_MAX_PATH_BYTES + 128];
-    const char *slash = strrchr(index_path, '/');
     if (sha256 == NULL || sha256[0] == 0) return 0;
-    snprintf(path, sizeof path, "%.*s" SM_ARTIFACTS_NAME "/%s.npz",
-             slash != NULL ? (int)(slash + 1 - index_path) : 0, index_path, sha256);
+    snprintf(path, sizeof path, "%.*s" SM_ARTIFACTS_NAME "/%s.npz", sm_index_folder(index_path),
+             index_path, sha256);
     return put_file(c, sha256, path, false, err);
 }
 
@@ -116,9 +115,7 @@ int sm_hand_back(struct sm_client *c, const char *job, const char *sha256, void 
         if (ours && !fits)
             return sm_fail(err, SM_E_CHANGED, "the broker's '%.12s…' has another length", sha256);
     }
-    struct sm_hash *hash = sm_hash_new_sha256();
-    sm_hash_add(hash, bytes, n);
-    sm_hash_end(&hash, found);
+    sm_sha256(bytes, n, found);
     if (strcmp(found, sha256) == 0) return 0;
     return sm_fail(err, SM_E_CHANGED, "the broker sent %.12s… for '%.12s…'", found, sha256);
 }

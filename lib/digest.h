@@ -2,12 +2,21 @@
  * standard tools checks a file. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 enum { SM_XXH_HEX = 33, SM_SHA_HEX = 65 }; /* bytes of the hex text with its NUL */
 
 /* Fills hex with the XXH3-128 of the bytes: 32 lower-case digits, the canonical (big-endian) form that `xxh128sum` prints. */
 void sm_xxh(const void *bytes, size_t n, char hex[SM_XXH_HEX]);
+
+/* The same with SHA-256: 64 digits, as `sha256sum` prints them. */
+void sm_sha256(const void *bytes, size_t n, char hex[SM_SHA_HEX]);
+/* Whether a text is so many lower-case hex digits and nothing else. */
+static inline bool sm_is_hex(const char *s, size_t digits) {
+    return strspn(s, "0123456789abcdef") == digits && s[digits] == 0;
+}
 
 /* XXH3-128 or SHA-256 over pieces. */
 struct sm_hash;

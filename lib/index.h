@@ -7,6 +7,7 @@
 #pragma once
 
 #include <stdint.h>
+#include <string.h>
 
 #define SM_INDEX_MAGIC "SMINDEX\n"
 enum { SM_INDEX_VERSION = 1, SM_INDEX_TRAILER = 16 };
@@ -16,6 +17,11 @@ enum sm_index_kind { SM_INDEX_IMAGES, SM_INDEX_TABLE };
 
 /* The folder of artifacts beside a dataset's index. */
 #define SM_ARTIFACTS_NAME "artifacts"
+/* How many characters of an index's path name the folder that it lies in, the last / included. */
+static inline int sm_index_folder(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? (int)(slash + 1 - path) : 0;
+}
 
 struct sm_index_header {
     char magic[8];

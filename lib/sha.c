@@ -27,3 +27,9 @@ struct sm_hash *sm_hash_new_sha256(void) {
     *h = (struct sm_hash){.state = state, .add = sha_add, .end = sha_end};
     return h;
 }
+
+void sm_sha256(const void *bytes, size_t n, char hex[SM_SHA_HEX]) {
+    struct sm_hash *hash = sm_hash_new_sha256();
+    sm_hash_add(hash, bytes, n);
+    sm_hash_end(&hash, hex);
+}

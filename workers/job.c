@@ -179,9 +179,8 @@ static bool is_carried(const struct sm_job *job) {
 /* What fits have learned lies beside the index, where the submitter put it, or comes in pieces. */
 static int find_learned(struct sm_job *job, const struct sm_job_options *options) {
     char dir[SM_MAX_PATH_BYTES];
-    const char *path = job->spec->index_path, *slash = strrchr(path, '/');
-    snprintf(dir, SM_MAX_PATH_BYTES, "%.*s/" SM_ARTIFACTS_NAME,
-             slash != NULL ? (int)(slash - path) : 1, slash != NULL ? path : ".");
+    const char *path = job->spec->index_path;
+    snprintf(dir, SM_MAX_PATH_BYTES, "%.*s" SM_ARTIFACTS_NAME, sm_index_folder(path), path);
     const char *state = is_carried(job) ? job->spec->fit_state : NULL;
     if (sm_job_learned_begin(&job->learned, &job->pipeline, dir, state, &job->err) != 0) return -1;
     return job->learned.wanted != NULL ? 0 : make_ready(job, options);
@@ -272,12 +271,10 @@ static int read_fit_state(struct sm_job *job) {
                    ? 0
                    : sm_fail(&job->err, SM_E_MEMORY, "out of memory");
     }
-    struct sm_hash *hash = sm_hash_new_sha256();
     snprintf(path, sizeof path, "%s/" SM_FIT_STATE_NAME, job->spec->out_dir);
     sm_buf_init(&job->fit_state, SM_MAX_ARTIFACT_BYTES);
     int failed = sm_fs_read_file(path, SM_MAX_ARTIFACT_BYTES, &job->fit_state, &job->err);
-    sm_hash_add(hash, job->fit_state.data, job->fit_state.len);
-    sm_hash_end(&hash, sha);
+    sm_sha256(job->fit_state.data, job->fit_state.len, sha);
     if (failed || strcmp(sha, job->spec->fit_state) == 0) return failed;
     return sm_fail(&job->err, SM_E_DIFFERS, "'%s' is not the state of this job's round", path);
 }

@@ -49,9 +49,7 @@ int sm_job_learned_take(struct sm_job_learned *l, const void *bytes, size_t n, u
     char path[SM_MAX_PATH_BYTES], memory[64], found[SM_SHA_HEX];
     int r = sm_fetched_take(file, bytes, n, total, SM_MAX_ARTIFACT_BYTES, "what was learned", err);
     if (r <= 0) return r;
-    struct sm_hash *hash = sm_hash_new_sha256();
-    sm_hash_add(hash, file->map, file->total);
-    sm_hash_end(&hash, found);
+    sm_sha256(file->map, file->total, found);
     if (strcmp(found, l->wanted) != 0)
         return sm_fail(err, SM_E_DIFFERS, "the broker sent %.12s… for '%.12s…'", found, l->wanted);
     snprintf(memory, sizeof memory, "/proc/self/fd/%d", file->fd);

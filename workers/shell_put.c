@@ -23,9 +23,7 @@ static void piece_say(struct worker *w, struct held *h, bool question) {
 }
 
 void shell_put_begin(struct worker *w, struct held *h, void *partial, size_t n) {
-    struct sm_hash *hash = sm_hash_new_sha256();
-    sm_hash_add(hash, partial, n);
-    sm_hash_end(&hash, h->sha256);
+    sm_sha256(partial, n, h->sha256);
     h->partial = partial;
     h->bytes = n;
     h->put = 0;

@@ -1,4 +1,5 @@
 """What the end-to-end tests share: the program, real pictures, folders that are gone afterwards, and a look at processes."""
+import csv
 import hashlib
 import io
 import json
@@ -48,6 +49,21 @@ def digests(folder):
     """Name -> sha256 of everything that a reader sees in an output folder."""
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(pathlib.Path(folder).iterdir())
             if p.is_file()}
+
+
+def manifest(folder):
+    return json.loads((pathlib.Path(folder) / "manifest.json").read_text())
+
+
+def csv_rows(folder):
+    """Every row of every shard in order, as dictionaries; the header is in the shard's first part alone."""
+    found = []
+    for shard in manifest(folder)["shards"]:
+        with open(pathlib.Path(folder) / shard["name"], newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        assert len(rows) == shard["samples"]
+        found += rows
+    return found
 
 
 def leftovers(folder):

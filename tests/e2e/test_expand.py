@@ -2,7 +2,6 @@
 import io
 import json
 import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -11,11 +10,7 @@ import urllib.parse
 
 import numpy
 import pytest
-from conftest import OPS, SANITIZED, SHARDMILL, decode, digests, good, leftovers, pictures, run, samples, wait_until
-
-
-def manifest(folder):
-    return json.loads((pathlib.Path(folder) / "manifest.json").read_text())
+from conftest import OPS, SANITIZED, SHARDMILL, decode, digests, good, leftovers, manifest, pictures, run, samples, wait_until
 
 
 def test_shards_open_with_standard_tools_and_hold_what_the_manifest_says(photos, pipeline, tmp_path):

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from conftest import ROOT, SHARDMILL, STAMPS, digests, good, leftovers, run, samples
+from conftest import ROOT, SHARDMILL, STAMPS, csv_rows, digests, good, leftovers, manifest, run, samples
 from stream import Served
 
 sys.path.insert(0, str(ROOT / "client" / "python" / "src"))
@@ -37,21 +37,6 @@ def recipe(tmp_path, name, **changes):
     file = tmp_path / f"{name}.yaml"
     file.write_text(text)
     return file
-
-
-def manifest(out):
-    return json.loads((out / "manifest.json").read_text())
-
-
-def csv_rows(out):
-    """Every row of every shard in order, as dictionaries; the header is in the shard's first part alone."""
-    found = []
-    for shard in manifest(out)["shards"]:
-        with open(out / shard["name"], newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
-        assert len(rows) == shard["samples"]
-        found += rows
-    return found
 
 
 def npy_rows(out):

@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 
-from conftest import ROOT, SHARDMILL, digests, good, run, samples
+from conftest import ROOT, SHARDMILL, csv_rows, digests, good, manifest, run, samples
 from stream import Served
 
 sys.path.insert(0, str(ROOT / "client" / "python" / "src"))
@@ -65,18 +65,6 @@ def table(tmp_path):
         return path
 
     return write
-
-
-def manifest(out):
-    return json.loads((out / "manifest.json").read_text())
-
-
-def csv_rows(out):
-    found = []
-    for shard in manifest(out)["shards"]:
-        with open(out / shard["name"], newline="", encoding="ascii") as file:
-            found += csv.DictReader(file, strict=True)
-    return found
 
 
 def of_rows(row):

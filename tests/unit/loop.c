@@ -323,9 +323,7 @@ static void only_artifacts_that_the_job_names_and_that_are_right_are_handed_out(
     struct run *r = *state;
     char index[96], path[256], pipeline[256], right[SM_SHA_HEX], other[SM_SHA_HEX];
     static const char learned[] = "what was learned";
-    struct sm_hash *hash = sm_hash_new_sha256();
-    sm_hash_add(hash, learned, sizeof learned);
-    sm_hash_end(&hash, right);
+    sm_sha256(learned, sizeof learned, right);
     memset(other, 'e', sizeof other);
     other[SM_SHA_HEX - 1] = 0;
     snprintf(index, sizeof index, "%s/index", r->dir);
@@ -388,9 +386,7 @@ static void a_file_that_was_put_is_kept_for_the_job_that_names_it(void **state) 
     uint32_t code;
     for (size_t i = 0; i < N; i++)
         bytes[i] = (uint8_t)(i * 2654435761u >> 11);
-    struct sm_hash *hash = sm_hash_new_sha256();
-    sm_hash_add(hash, bytes, N);
-    sm_hash_end(&hash, sha256);
+    sm_sha256(bytes, N, sha256);
     run_start(r);
     void *s = dial(r), *other = dial(r);
     assert_int_equal(put(s, sha256, bytes, N, 0, 0, NULL, &code), 0);
@@ -444,9 +440,7 @@ static void a_file_that_is_not_what_its_name_says_is_not_kept(void **state) {
     static const uint8_t bytes[] = "what was learned";
     char right[SM_SHA_HEX], wrong[SM_SHA_HEX], name[SM_SHA_HEX + 8], path[96], index[SM_XXH_HEX];
     uint32_t code;
-    struct sm_hash *hash = sm_hash_new_sha256();
-    sm_hash_add(hash, bytes, sizeof bytes);
-    sm_hash_end(&hash, right);
+    sm_sha256(bytes, sizeof bytes, right);
     strcpy(wrong, right);
     wrong[5] = wrong[5] == '0' ? '1' : '0';
     run_start(r);
@@ -523,9 +517,7 @@ static void a_full_store_makes_room_by_what_no_job_names(void **state) {
     for (const struct dirent *e; first[0] == 0 && (e = readdir(d)) != NULL;)
         if (e->d_name[0] != '.') snprintf(first, sizeof first, "%.64s", e->d_name);
     closedir(d);
-    struct sm_hash *hash = sm_hash_new_sha256();
-    sm_hash_add(hash, bytes, sizeof bytes);
-    sm_hash_end(&hash, sha256);
+    sm_sha256(bytes, sizeof bytes, sha256);
     snprintf(pipeline, sizeof pipeline, "{\"artifacts\":[\"%s\"]}", first);
     Shardmill__JobSpec spec = spec_of("/nowhere/index");
     spec.pipeline = pipeline;

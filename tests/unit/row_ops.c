@@ -590,6 +590,7 @@ static void pca_keeps_as_many_components_as_it_was_asked_for(void **state) {
                      "version: 1\nsource: {format: npy, path: x}\nops:\n  - PCA: {%s}\n", wrong[i]);
         assert_int_equal(sm_pipeline_parse(&p, "test", text, (size_t)n, sm_op_table(), &err), -1);
         assert_non_null(strstr(err.text, "n_components"));
+        sm_pipeline_release(&p);
     }
 }
 

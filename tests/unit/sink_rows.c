@@ -157,16 +157,20 @@ static void write_expected(struct scratch *s, bool is_double) {
     scratch_text(s, "expected.py", text);
 }
 
+/* Runs the script in the folder that has the shards. */
+static void check_by_python(struct scratch *s, const char *script, const char *argument) {
+    char command[1024];
+    scratch_text(s, "check.py", script);
+    snprintf(command, sizeof command, "cd %s && /usr/bin/python3 -B check.py %s", s->dir, argument);
+    assert_int_equal(system(command), 0);
+}
+
 static void python_reads(enum sm_shard_format format, bool is_double, const char *script) {
     struct scratch s = scratch_make();
     const struct sm_row_format f = format_of(format, is_double);
     write_shards(s.dir, &f, 10);
     write_expected(&s, is_double);
-    scratch_text(&s, "check.py", script);
-    char command[1024];
-    snprintf(command, sizeof command, "cd %s && /usr/bin/python3 -B check.py %d", s.dir,
-             is_double ? 8 : 4);
-    assert_int_equal(system(command), 0);
+    check_by_python(&s, script, is_double ? "8" : "4");
     scratch_remove(&s);
 }
 
@@ -307,10 +311,7 @@ static void weights_are_the_last_column_and_read_back_equal(void **state) {
         f.weight = true;
         write_shards(s.dir, &f, 10);
     }
-    scratch_text(&s, "check.py", script);
-    char command[1024];
-    snprintf(command, sizeof command, "cd %s && /usr/bin/python3 -B check.py", s.dir);
-    assert_int_equal(system(command), 0);
+    check_by_python(&s, script, "");
     scratch_remove(&s);
 }
 
@@ -329,10 +330,7 @@ static void elements_are_converted_to_what_leaves(void **state) {
     write_shards(s.dir, &f, 25);
     f.format = SM_SHARD_CSV;
     write_shards(s.dir, &f, 25);
-    scratch_text(&s, "check.py", script);
-    char command[1024];
-    snprintf(command, sizeof command, "cd %s && /usr/bin/python3 -B check.py", s.dir);
-    assert_int_equal(system(command), 0);
+    check_by_python(&s, script, "");
     scratch_remove(&s);
 }
 

@@ -259,7 +259,7 @@ int sm_artifact_open(struct sm_artifact *a, const char *dir, const char *sha256,
     char path[SM_MAX_PATH_BYTES];
     struct stat st;
     *a = (struct sm_artifact){0};
-    if (strlen(sha256) != SM_SHA_HEX - 1 || strspn(sha256, "0123456789abcdef") != SM_SHA_HEX - 1)
+    if (!sm_is_hex(sha256, SM_SHA_HEX - 1))
         return sm_fail(err, SM_E_PROTOCOL, "'%.80s' is no SHA-256 of an artifact", sha256);
     if (snprintf(path, sizeof path, "%s/%s.npz", dir, sha256) >= (int)sizeof path)
         return sm_fail(err, SM_E_USAGE, "the path of '%s' is too long", dir);
@@ -275,9 +275,7 @@ int sm_artifact_open(struct sm_artifact *a, const char *dir, const char *sha256,
     if (map == MAP_FAILED)
         return sm_fail(err, SM_E_CHANGED, "'%s' is not an artifact (hint: remove it)", path);
     char found[SM_SHA_HEX];
-    struct sm_hash *hash = sm_hash_new_sha256();
-    sm_hash_add(hash, map, (size_t)st.st_size);
-    sm_hash_end(&hash, found);
+    sm_sha256(map, (size_t)st.st_size, found);
     int failed = strcmp(found, sha256) != 0
                      ? sm_fail(err, SM_E_CHANGED,
                                "'%s' does not hold what its name says (hint: remove it)", path)
@@ -293,10 +291,8 @@ int sm_artifact_open(struct sm_artifact *a, const char *dir, const char *sha256,
 
 int sm_artifact_read(struct sm_artifact *a, const void *bytes, uint64_t n, struct sm_err *err) {
     *a = (struct sm_artifact){0};
-    struct sm_hash *hash = sm_hash_new_sha256();
-    sm_hash_add(hash, bytes, n);
     char found[SM_SHA_HEX];
-    sm_hash_end(&hash, found);
+    sm_sha256(bytes, n, found);
     if (parse(a, bytes, n, err) == 0) {
         memcpy(a->sha256, found, sizeof found);
         return 0;
