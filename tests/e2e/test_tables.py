@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -411,3 +412,38 @@ def test_too_many_unreadable_rows_end_with_3_and_on_error_fail_with_the_sentence
 def test_val_without_a_split_is_refused(tmp_path):
     done = run("expand", small(tmp_path, BAD), "--part", "val", "-o", tmp_path / "out")
     assert done.returncode == 2 and "split: {val:" in done.stderr and not (tmp_path / "out").exists()
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.005)
+
+
+def test_an_interrupted_run_goes_on_over_a_table_that_was_only_touched(tmp_path):
+    text = "a,b,class\n" + "".join(f"{i},{i % 7},{i % 2}\n" for i in range(40000))
+    file = small(tmp_path, text)
+    file.write_text(file.read_text() + "expand: {samples_per_shard: 200}\n")
+    good("expand", file, "-o", tmp_path / "want")
+    out = tmp_path / "out"
+    started = subprocess.Popen([SHARDMILL, "expand", file, "-o", out, "--workers", "1"], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: (out / "shard-000003.csv").exists())
+    started.kill()
+    started.wait()
+    assert not (out / "manifest.json").exists()
+    os.utime(tmp_path / "small.csv", (1, 1))
+    good("expand", file, "-o", out)
+    assert digests(out) == digests(tmp_path / "want")
+
+
+def test_an_index_of_an_earlier_version_is_made_anew_without_a_word(tmp_path):
+    state = tmp_path / "state"
+    file = small(tmp_path, "a,class\n1,x\n2,y\n", "[StandardScaler]")
+    good("fit", file, "--state", state)
+    index, = state.glob("index-*")
+    whole = index.read_bytes()
+    index.write_bytes(whole[:8] + b"\x01\0\0\0" + whole[12:])
+    done = good("fit", file, "--state", state)
+    assert "index" not in done.stderr and index.read_bytes() == whole

@@ -287,6 +287,28 @@ static void an_index_is_current_until_one_of_its_files_changes(void **state) {
     table_done(&t);
 }
 
+/* Else a run could not be resumed over a table that was only touched. */
+static void the_index_digest_does_not_follow_time_and_the_index_does(void **state) {
+    (void)state;
+    struct table t = table_make();
+    char digest[SM_XXH_HEX];
+    const struct timespec when[2] = {{5, 0}, {5, 7}};
+    scratch_text(&t.s, "t.csv", "x,y\n1,a\n2,b\n");
+    t.source.label = "y";
+    table_open(&t, "t.csv");
+    strcpy(digest, sm_index_digest(t.index));
+    assert_int_equal(utimensat(AT_FDCWD, scratch_path(&t.s, "t.csv"), when, 0), 0);
+    assert_false(sm_index_is_current(t.index, t.s.dir));
+    table_open(&t, "t.csv");
+    assert_true(sm_index_is_current(t.index, t.s.dir));
+    assert_true(sm_index_entry(t.index, 0).mtime_ns == 5000000007);
+    assert_string_equal(sm_index_digest(t.index), digest);
+    scratch_text(&t.s, "t.csv", "x,y\n1,a\n3,b\n");
+    table_open(&t, "t.csv");
+    assert_string_not_equal(sm_index_digest(t.index), digest);
+    table_done(&t);
+}
+
 static void labels_that_begin_alike_are_told_apart(void **state) {
     (void)state;
     struct table t = table_make();
@@ -518,6 +540,7 @@ int main(void) {
         cmocka_unit_test(a_table_that_cannot_be_used_is_refused_by_name),
         cmocka_unit_test(several_files_are_one_table_and_must_have_one_header),
         cmocka_unit_test(an_index_is_current_until_one_of_its_files_changes),
+        cmocka_unit_test(the_index_digest_does_not_follow_time_and_the_index_does),
         cmocka_unit_test(labels_that_begin_alike_are_told_apart),
         cmocka_unit_test(number_labels_are_class_indices_and_groups_follow_their_text),
         cmocka_unit_test(categorical_makes_categories_of_numbers),

@@ -316,8 +316,8 @@ static int read_file(struct csv_table *t, size_t i, struct sm_err *err) {
     }
     file->rows = t->row - file->first;
     file->file_bytes = sm_csv_bytes(csv);
-    file->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-    sm_csv_digest(csv, t->b.digests[i]);
+    t->b.times[i] = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    sm_csv_digest(csv, file->digest);
     sm_csv_close(&csv);
     return failed || got < 0 ? -1 : 0;
 }

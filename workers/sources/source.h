@@ -1,6 +1,6 @@
 /* A source turns a dataset into an index (once) and an index entry into bytes (for each lease). The
  * index is a file that is mapped read-only: magic, version, classes, entries sorted by path as
- * bytes, strings, and a checksum over all. */
+ * bytes, strings, times, and a checksum over all. */
 #pragma once
 
 #include "lib/digest.h"
@@ -57,7 +57,8 @@ struct sm_entry sm_index_entry(const struct sm_index *index, uint64_t sample);
 /* XXH3-128 over (relative path, member, length, label, checksum) of every entry and the class
  * names: the same on every machine that holds the same files. */
 const char *sm_index_dataset_digest(const struct sm_index *index);
-/* XXH3-128 of the index file itself. */
+/* XXH3-128 of the index file without its times (lib/index.h): the same for the same content and
+ * options. */
 const char *sm_index_digest(const struct sm_index *index);
 
 /* The label alone; works for images and rows. */
@@ -118,7 +119,8 @@ const void *sm_table_lend(struct sm_table *t, uint64_t sample);
 
 /* Reads a sample's bytes into the caller's memory (out_max >= entry.length, else SM_E_TOO_LARGE).
  * EIO, ESTALE and the like are tried again with growing pauses, then SM_E_IO; a file whose size or
- * mtime is not the indexed one: SM_E_CHANGED, by name. Keeps the last few files open. */
+ * mtime is not the indexed one: SM_E_CHANGED, by name; of an entry with a checksum that decides,
+ * and not the time. Keeps the last few files open. */
 struct sm_reader;
 struct sm_reader *sm_reader_new(const char *root);
 void sm_reader_free(struct sm_reader **r);
