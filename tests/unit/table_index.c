@@ -346,7 +346,26 @@ static void categorical_makes_categories_of_numbers(void **state) {
     t.source.categorical = (struct sm_strs){.v = columns, .count = 1};
     table_open(&t, "t.csv");
     assert_int_equal(sm_index_schema(t.index)->columns[0].n_categories, 2);
-    assert_true(cell(&t, 0, 0) == 0 && cell(&t, 1, 0) == 1 && cell(&t, 2, 0) == 0);
+    assert_true(cell(&t, 0, 0) == 1 && cell(&t, 1, 0) == 0 && cell(&t, 2, 0) == 1);
+    table_done(&t);
+}
+
+static void words_that_are_all_numbers_are_sorted_by_value(void **state) {
+    (void)state;
+    struct table t = table_make();
+    static const char *const columns[] = {"c"}, *const order[] = {"-2", "0", "1.5", "2", "10"};
+    scratch_text(&t.s, "t.csv", "c,d,y\n10,10,8\n2,2,-3\n-2,b,10\n1.5,1,-1\n0,0,0\n");
+    t.source.categorical = (struct sm_strs){.v = columns, .count = 1};
+    t.source.label = "y";
+    table_open(&t, "t.csv");
+    const struct sm_schema *s = sm_index_schema(t.index);
+    for (size_t i = 0; i < 5; i++)
+        assert_string_equal(s->columns[0].categories[i], order[i]);
+    assert_true(cell(&t, 0, 0) == 4 && cell(&t, 2, 0) == 0);
+    assert_string_equal(s->columns[1].categories[2], "10"); /* a word among them: as bytes */
+    static const char *const classes[] = {"-3", "-1", "0", "8", "10"};
+    for (uint32_t i = 0; i < 5; i++)
+        assert_string_equal(sm_index_class(t.index, i), classes[i]);
     table_done(&t);
 }
 
@@ -544,6 +563,7 @@ int main(void) {
         cmocka_unit_test(labels_that_begin_alike_are_told_apart),
         cmocka_unit_test(number_labels_are_class_indices_and_groups_follow_their_text),
         cmocka_unit_test(categorical_makes_categories_of_numbers),
+        cmocka_unit_test(words_that_are_all_numbers_are_sorted_by_value),
         cmocka_unit_test(skipped_spaces_are_in_no_name_no_word_and_no_group),
         cmocka_unit_test(the_dataset_digest_follows_content_and_not_name_or_time),
         cmocka_unit_test(no_byte_of_a_damaged_index_leads_outside),

@@ -5,6 +5,7 @@
 
 #include "lib/fs.h"
 #include "workers/sources/table_build.h"
+#include "workers/sources/words.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -207,24 +208,33 @@ struct label {
     uint32_t id;
 };
 
+static int compare_number_labels(const void *a, const void *b) {
+    const struct label *x = a, *y = b;
+    return sm_words_compare_numbers(x->name, y->name);
+}
+
 static int compare_labels(const void *a, const void *b) {
     const struct label *x = a, *y = b;
     if (x->number != y->number) return x->number < y->number ? -1 : 1;
     return strcmp(x->name, y->name);
 }
 
-/* Gives the sorted labels; numbers stay -1 unless each label is one. */
+/* Gives the sorted labels; numbers stay -1 unless each label is a whole one. Others, as -1 or 0.5,
+ * are sorted by value. */
 static struct label *sort_labels(const struct sm_scan *s, bool *numeric) {
     struct label *labels = calloc(s->n_labels, sizeof *labels);
     if (labels == NULL) return NULL;
     *numeric = s->source->format != SM_SOURCE_FOLDER;
+    bool values = *numeric;
     for (uint64_t i = 0; i < s->n_labels; i++) {
         labels[i] = (struct label){s->strings + s->labels[i], -1, (uint32_t)i};
         *numeric = *numeric && whole_number(labels[i].name) >= 0;
+        values = values && sm_word_is_number(labels[i].name);
     }
     for (uint64_t i = 0; i < s->n_labels && *numeric; i++)
         labels[i].number = whole_number(labels[i].name);
-    qsort(labels, s->n_labels, sizeof *labels, compare_labels);
+    qsort(labels, s->n_labels, sizeof *labels,
+          values && !*numeric ? compare_number_labels : compare_labels);
     return labels;
 }
 

@@ -28,9 +28,10 @@ struct sm_entry {
 int sm_source_root(const struct sm_pipeline_source *source, char root[SM_MAX_PATH_BYTES],
                    struct sm_err *err);
 
-/* How a class gets its index: names are sorted as bytes. When every label of a list or webdataset
- * is a whole number, the number is the index, because it goes straight into a loss; numbers that do
- * not occur are classes without samples. */
+/* How a class gets its index: names are sorted as bytes, of a table, list or webdataset by value
+ * when all are numbers. When every label of a list, webdataset or table is a whole number, the
+ * number is the index, because it goes straight into a loss; numbers that do not occur are classes
+ * without samples. */
 
 /* Scans the dataset and writes the index to index_path (temporary name, fsync, rename). An empty
  * dataset, a missing folder, a class without images, a malformed list line or tar: an error that
