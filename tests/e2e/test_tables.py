@@ -447,3 +447,26 @@ def test_an_index_of_an_earlier_version_is_made_anew_without_a_word(tmp_path):
     index.write_bytes(whole[:8] + b"\x01\0\0\0" + whole[12:])
     done = good("fit", file, "--state", state)
     assert "index" not in done.stderr and index.read_bytes() == whole
+
+
+def test_a_stray_word_in_a_column_of_numbers_is_told_by_explain_and_quarantined_when_declared(tmp_path):
+    text = "a,class\n" + "".join(f"{'n.a.' if i == 7 else i},{i % 2}\n" for i in range(200))
+    told = good("explain", small(tmp_path, text)).stdout
+    assert "nearly all of these are numbers, but not 'n.a.'" in told and "source.numeric" in told
+    file = small(tmp_path, text, more=", numeric: [a], header: true, float64: yes")
+    assert "nearly all" not in good("explain", file).stdout
+    good("expand", file, "-o", tmp_path / "out")
+    line, = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    assert line["line"] == 9 and text[line["offset"]:].startswith("n.a.,") and "is no number" in line["text"]
+
+
+@pytest.mark.parametrize("before, after, told", [
+    ("ops: []", "split: {by: a}\nops: []", "nothing is held out"),
+    ("label: class", "label: class, categorical: [class]", "source.categorical 'class' is what source.label names"),
+    ("label: class", "label: class, delimiter: ';'", "is source.delimiter right?"),
+])
+def test_what_would_be_ignored_is_refused_with_a_sentence(tmp_path, before, after, told):
+    file = small(tmp_path, "a,b,class\n1,2,x\n3,4,y\n")
+    file.write_text(file.read_text().replace(before, after))
+    done = run("explain", file)
+    assert done.returncode != 0 and told in done.stderr, done.stderr

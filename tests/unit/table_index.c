@@ -133,6 +133,75 @@ static void a_header_is_recognised_by_the_rule_or_forced(void **state) {
     table_done(&t);
 }
 
+static void a_header_with_numbers_or_doubled_names_is_not_taken_for_data(void **state) {
+    (void)state;
+    struct table t = table_make();
+    static const char *const numeric[] = {"z"};
+    scratch_text(&t.s, "pandas.csv", "0,1,label\n1.5,2,0\n2.5,3,1\n");
+    t.source.label = "2";
+    refuse(&t, "pandas.csv", SM_E_DATASET, "'label' stands over numbers, but '0' is a number");
+    refuse(&t, "pandas.csv", SM_E_DATASET, "source.header: yes, or no");
+    t.source.label = "label";
+    table_open(&t, "pandas.csv");
+    assert_int_equal(sm_index_samples(t.index), 2);
+    assert_string_equal(sm_index_schema(t.index)->columns[0].name, "0");
+    scratch_text(&t.s, "words.csv", "0,z\n1,2\n");
+    t.source.label = NULL;
+    t.source.numeric = (struct sm_strs){.v = numeric, .count = 1};
+    table_open(&t, "words.csv");
+    assert_int_equal(sm_index_samples(t.index), 1);
+    t.source.numeric = (struct sm_strs){0};
+    scratch_text(&t.s, "twice.csv", "a,b,a\n1,2,3\n4,5,6\n");
+    refuse(&t, "twice.csv", SM_E_DATASET, "the same name");
+    scratch_text(&t.s, "data.csv", "no,1,no\nyes,2,no\n");
+    table_open(&t, "data.csv");
+    assert_int_equal(sm_index_samples(t.index), 2);
+    t.source.header = SM_HEADER_FALSE;
+    t.source.label = "y";
+    scratch_text(&t.s, "named.csv", "x,y\n1,2\n");
+    refuse(&t, "named.csv", SM_E_PIPELINE, "it stands in the first row: source.header: yes");
+    table_done(&t);
+}
+
+static void a_column_that_is_not_there_is_told_with_those_that_are(void **state) {
+    (void)state;
+    struct table t = table_make();
+    scratch_text(&t.s, "t.csv", "a;b;y\n1;2;3\n");
+    t.source.label = "y";
+    refuse(&t, "t.csv", SM_E_PIPELINE, "its one column is 'a;b;y': is source.delimiter right?");
+    scratch_text(&t.s, "t.csv", "alpha,beta,c,d,e,f,g,h\n1,2,3,4,5,6,7,8\n");
+    refuse(&t, "t.csv", SM_E_PIPELINE, "the columns are alpha, beta, c, d, e, f and 2 more");
+    table_done(&t);
+}
+
+static void a_column_declared_numeric_keeps_its_kind_and_loses_its_bad_rows(void **state) {
+    (void)state;
+    struct table t = table_make();
+    static const char *const numeric[] = {"x"}, *const label[] = {"y"};
+    scratch_text(&t.s, "t.csv", "x,z,y\n1,5,a\nn.a.,6,b\nNA,7,a\ninf,8,b\n4,9,b\n");
+    t.source.label = "y";
+    t.source.numeric = (struct sm_strs){.v = numeric, .count = 1};
+    table_open(&t, "t.csv");
+    assert_int_equal(sm_index_schema(t.index)->columns[0].kind, SM_COLUMN_NUMBER);
+    assert_int_equal(sm_index_samples(t.index), 3);
+    assert_true(cell(&t, 0, 0) == 1 && isnan(cell(&t, 1, 0)) && cell(&t, 2, 0) == 4);
+    assert_int_equal(sm_index_bad_rows(t.index), 2);
+    struct sm_bad_row bad = sm_index_bad_row(t.index, 0);
+    assert_true(bad.row == 1 && bad.line == 3 && bad.offset == 12);
+    assert_string_equal(bad.text, "'n.a.' in column 'x' is no number (hint: source.missing lists "
+                                  "words for missing cells)");
+    bad = sm_index_bad_row(t.index, 1);
+    assert_non_null(strstr(bad.text, "'inf' in column 'x' is infinite"));
+    assert_non_null(strstr(bad.text, "source.missing"));
+    t.source.on_error = SM_ON_ERROR_FAIL;
+    refuse(&t, "t.csv", SM_E_DATASET, "line 3, byte 12: 'n.a.' in column 'x' is no number");
+    t.source.categorical = t.source.numeric;
+    refuse(&t, "t.csv", SM_E_PIPELINE, "source.numeric 'x' is among source.categorical too");
+    t.source.categorical = (struct sm_strs){.v = label, .count = 1};
+    refuse(&t, "t.csv", SM_E_PIPELINE, "source.categorical 'y' is what source.label names");
+    table_done(&t);
+}
+
 static void a_word_after_thousands_of_numbers_still_makes_a_category(void **state) {
     (void)state;
     struct table t = table_make();
@@ -554,6 +623,9 @@ int main(void) {
         cmocka_unit_test(rows_here_and_there_come_from_a_mapping_that_may_be_cut_short),
         cmocka_unit_test(kinds_names_and_classes_come_from_the_whole_table),
         cmocka_unit_test(a_header_is_recognised_by_the_rule_or_forced),
+        cmocka_unit_test(a_header_with_numbers_or_doubled_names_is_not_taken_for_data),
+        cmocka_unit_test(a_column_that_is_not_there_is_told_with_those_that_are),
+        cmocka_unit_test(a_column_declared_numeric_keeps_its_kind_and_loses_its_bad_rows),
         cmocka_unit_test(a_word_after_thousands_of_numbers_still_makes_a_category),
         cmocka_unit_test(rows_that_cannot_be_read_are_listed_and_the_others_keep_their_numbers),
         cmocka_unit_test(a_table_that_cannot_be_used_is_refused_by_name),

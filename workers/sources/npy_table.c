@@ -84,6 +84,9 @@ static int list_files(struct npy_table *t, struct sm_err *err) {
     if (s->categorical.count > 0)
         return sm_fail(err, SM_E_PIPELINE,
                        "source.categorical: the columns of an npy array are numbers");
+    if (s->numeric.count > 0)
+        return sm_fail(err, SM_E_PIPELINE,
+                       "source.numeric: the columns of an npy array are numbers anyway");
     if (sm_files_list(&t->arrays, s->path, ".npy", err) != 0) return -1;
     if (s->label == NULL) return 0;
     char path[2 * SM_MAX_PATH_BYTES];

@@ -73,12 +73,14 @@ uint32_t sm_index_label(const struct sm_index *index, uint64_t sample);
  *
  * source.path is a file, a folder (its .csv or .npy files, sorted as bytes), a range
  * `x-{00..17}.csv` or a glob; of a csv each file begins with the same header. header auto: the
- * first row is a header when no cell of it is a number, not all are empty, and those that are not
- * empty differ. A column without a name is called x and its place ("x0"). label and categorical
- * name a column of the file, or say its number from 0. A column is one of numbers when each cell
- * that is not missing is one; a column in which all are missing too. Blanks around a number or a
- * word for "missing" do not count, elsewhere they do. Without a label every row is of the class "".
- * An infinity is no number that an op could take: its row is listed.
+ * first row is a header when a cell of it is named in the pipeline, or when no cell of it is a
+ * number, not all are empty, and those that are not empty differ; a word in it over numbers alone
+ * makes it a header, or doubtful (refused) when other cells are numbers. A column without a name is
+ * called x and its place ("x0"). label and categorical name a column of the file, or say its number
+ * from 0. A column is one of numbers when each cell that is not missing is one; a column in which
+ * all are missing too. Blanks around a number or a word for "missing" do not count, elsewhere they
+ * do. Without a label every row is of the class "". An infinity is no number that an op could take:
+ * its row is listed.
  *
  * npy: two axes, C order, little-endian; of whole numbers of 32 and 64 bits and of f8 the matrix is
  * float64, else float32. label is a file (or several) seen from the arrays' folder, one axis of
