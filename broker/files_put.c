@@ -2,6 +2,8 @@
  * and its digest is its name, it is kept. Before: loop.c. After: files.c. */
 #include "broker/files_state.h"
 
+#include "lib/index.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -82,7 +84,7 @@ static int upload_begin(struct sm_files *f, const struct sm_core *core, const ch
         sm_newfile_open(&u->file, path, why) < 0)
         return -1;
     snprintf(u->digest, sizeof u->digest, "%s", digest);
-    u->total = total;
+    u->total = u->digested = total;
     u->hash = files_is_sha(digest) ? sm_hash_new_sha256() : sm_hash_new_xxh();
     *gives = u;
     return 0;
@@ -92,7 +94,11 @@ static int upload_add(struct sm_files *f, struct upload *u, const ProtobufCBinar
                       struct sm_err *why) {
     char found[SM_SHA_HEX];
     if (sm_newfile_add(u->file, data->data, data->len, why) != 0) return -1;
-    sm_hash_add(u->hash, data->data, data->len);
+    if (u->got == 0 && !files_is_sha(u->digest))
+        u->digested = sm_index_digested(data->data, data->len, u->total);
+    if (u->got < u->digested)
+        sm_hash_add(u->hash, data->data,
+                    data->len < u->digested - u->got ? data->len : (size_t)(u->digested - u->got));
     u->got += data->len;
     u->moved_ms = sm_now_ms();
     if (u->got - u->synced >= SYNC_BYTES) {

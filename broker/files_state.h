@@ -22,6 +22,7 @@ struct kept {
 struct upload {
     char digest[SM_SHA_HEX];
     uint64_t total, got, synced;
+    uint64_t digested; /* bytes that its digest is over: of an index not the times */
     int64_t moved_ms;
     struct sm_newfile *file; /* NULL: this place is free */
     struct sm_hash *hash;

@@ -154,8 +154,11 @@ void core_on_submit(struct sm_core *core, const struct sm_peer *peer, const Shar
     if (job != NULL) {
         const char *field = spec_differs(job->spec, m->spec);
         if (field != NULL) {
-            core_refuse(core, peer, SM_E_DIFFERS, "job '%s' is known here with another '%s'",
-                        job->id, field);
+            core_refuse(
+                core, peer, SM_E_DIFFERS,
+                "job '%s' is known here with another '%s' (hint: what has begun goes on only "
+                "as it was submitted; another folder, or another state, begins anew)",
+                job->id, field);
             return;
         }
         if (job->state == SHARDMILL__JOB_STATE__FAILED ||

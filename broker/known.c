@@ -2,6 +2,7 @@
 #include "broker/known.h"
 
 #include "lib/digest.h"
+#include "lib/index.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@ struct sm_known {
     struct known {
         dev_t dev;
         ino_t ino;
-        off_t size, read;
+        off_t size, read, digested; /* digested: of an index the times do not count */
         struct timespec mtime;
         bool sha;
         struct sm_hash *hash; /* NULL: it is known */
@@ -47,6 +48,7 @@ static struct known *entry_of(struct sm_known *known, const struct stat *st, boo
     *k = (struct known){.dev = st->st_dev,
                         .ino = st->st_ino,
                         .size = st->st_size,
+                        .digested = st->st_size,
                         .mtime = st->st_mtim,
                         .sha = sha,
                         .hash = sha ? sm_hash_new_sha256() : sm_hash_new_xxh()};
@@ -59,12 +61,15 @@ enum sm_knowledge sm_known_ask(struct sm_known *known, int fd, const struct stat
     if (st->st_size == 0) return SM_KNOWN_OTHER;
     struct known *k = entry_of(known, st, strlen(digest) == SM_SHA_HEX - 1);
     for (off_t end = k->read + SLICE_BYTES; k->hash != NULL;) {
-        const ssize_t n = pread(fd, piece, sizeof piece, k->read);
+        ssize_t n = pread(fd, piece, sizeof piece, k->read);
+        if (n > 0 && k->read == 0 && !k->sha)
+            k->digested = (off_t)sm_index_digested(piece, (size_t)n, (uint64_t)k->size);
+        if (n > k->digested - k->read) n = (ssize_t)(k->digested - k->read);
         if (n > 0) {
             sm_hash_add(k->hash, piece, (size_t)n);
             k->read += n;
         }
-        if (n <= 0 || k->read >= k->size)
+        if (n <= 0 || k->read >= k->digested)
             sm_hash_end(&k->hash, k->digest); /* of what could be read */
         else if (k->read >= end)
             return SM_KNOWN_NOT_YET;

@@ -47,7 +47,7 @@ void sm_dataset_close(struct sm_dataset *d) {
 /* How a table is read; of a folder also which state of it, as another file may have come. */
 static void describe_table(const struct sm_pipeline_source *s, struct sm_buf *from) {
     struct stat st;
-    const struct sm_strs *const lists[] = {&s->missing, &s->categorical};
+    const struct sm_strs *const lists[] = {&s->missing, &s->categorical, &s->numeric};
     sm_buf_printf(from, " %d %d %d %d", s->header, s->float64, s->on_error, s->skip_initial_space);
     sm_buf_json(from, s->group != NULL ? s->group : "");
     sm_buf_json(from, s->label != NULL ? s->label : "");

@@ -54,7 +54,7 @@ static void enum_write(const struct sm_param *p, struct sm_buf *out) {
         if (i) sm_buf_text(out, ", ");
         sm_buf_json(out, p->choices[i]);
     }
-    sm_buf_text(out, "]");
+    sm_buf_text(out, p->yes_ok ? ", true, false]" : "]");
 }
 
 static void any_write(const struct sm_param *p, struct sm_buf *out) {
@@ -80,7 +80,8 @@ static void param_write(const struct sm_param *p, const void *defaults, struct s
     sm_buf_text(out, "{");
     switch (p->type) {
     case SM_T_BOOL:
-        sm_buf_text(out, "\"type\": \"boolean\"");
+        sm_buf_text(out, p->yes_ok ? "\"enum\": [true, false, \"yes\", \"no\"]"
+                                   : "\"type\": \"boolean\"");
         break;
     case SM_T_INT:
     case SM_T_NUM:

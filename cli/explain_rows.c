@@ -6,6 +6,7 @@
 #include "workers/features.h"
 #include "workers/ops/pca.h"
 #include "workers/places.h"
+#include "workers/sources/number.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@ enum {
     COLUMNS_SHOWN = 40,
     CATEGORIES_SHOWN = 5,
     BAD_SHOWN = 5,
+    NEARLY_ALL_PERCENT = 90, /* of a column's categories are numbers: it is told */
     NAME_COLUMNS = 24,
     BLOCK_ROWS = 4096,
     ARENA_MAX = 256 << 20,
@@ -233,6 +235,36 @@ void sm_name_text(const char *name, struct sm_buf *out) {
         sm_buf_add(out, (unsigned char)*name < 0x20 || *name == 0x7f ? "?" : name, 1);
 }
 
+/* Of a column that became categories although nearly all of them are numbers: a word that did it,
+ * else NULL. */
+static const char *stray_word(const struct sm_row_plan *x, const struct sm_column *column) {
+    const struct sm_strs *declared = &x->pipeline->source.categorical;
+    const char *stray = NULL;
+    uint32_t numbers = 0;
+    for (size_t i = 0; i < declared->count; i++)
+        if (strcmp(declared->v[i], column->name) == 0) return NULL;
+    for (uint32_t i = 0; i < column->n_categories; i++) {
+        const char *word = column->categories[i];
+        double v;
+        if (sm_number_parse(word, strlen(word), &v) != SM_NUMBER_NONE)
+            numbers++;
+        else if (stray == NULL)
+            stray = word;
+    }
+    const uint64_t all = column->n_categories;
+    return stray != NULL && numbers * UINT64_C(100) >= all * NEARLY_ALL_PERCENT ? stray : NULL;
+}
+
+static void stray_text(const struct sm_row_plan *x, const struct sm_column *column,
+                       struct sm_buf *out) {
+    const char *word = stray_word(x, column);
+    if (word == NULL) return;
+    sm_buf_text(out, "    nearly all of these are numbers, but not '");
+    sm_name_text(word, out);
+    sm_buf_text(out, "' (hint: source.missing for words that mean a missing cell, source.numeric "
+                     "to go on without such rows)\n");
+}
+
 static void column_text(const struct sm_row_plan *x, size_t c, struct sm_buf *out) {
     const struct sm_column *column = &x->in.columns[c];
     int columns = 0;
@@ -254,6 +286,7 @@ static void column_text(const struct sm_row_plan *x, size_t c, struct sm_buf *ou
     if (x->missing != NULL && x->missing[c] > 0)
         sm_buf_printf(out, "; %" PRIu64 " missing", x->missing[c]);
     sm_buf_text(out, "\n");
+    stray_text(x, column, out);
 }
 
 static void bad_rows_text(const struct sm_index *index, struct sm_buf *out) {
@@ -343,6 +376,11 @@ static void table_json(const struct sm_row_plan *x, struct sm_buf *out) {
                 sm_buf_json(out, column->categories[i]);
             }
             sm_buf_text(out, "]");
+        }
+        const char *word = stray_word(x, column);
+        if (word != NULL) {
+            sm_buf_text(out, ", \"stray_word\": ");
+            sm_buf_json(out, word);
         }
         sm_buf_text(out, "}");
     }

@@ -134,6 +134,11 @@ static int set_bool(const struct sm_param *p, bool *out, const struct sm_value *
         *out = v->boolean;
         return 0;
     }
+    if (p->yes_ok && v->str != NULL &&
+        (strcasecmp(v->str, "yes") == 0 || strcasecmp(v->str, "no") == 0)) {
+        *out = strcasecmp(v->str, "yes") == 0;
+        return 0;
+    }
     for (size_t i = 0; v->str != NULL && i < sizeof others / sizeof *others; i++)
         if (strcasecmp(v->str, others[i].word) == 0) return fail_value(p, v, others[i].hint, err);
     return fail_value(p, v, NULL, err);
@@ -207,6 +212,7 @@ static int set_enum(const struct sm_param *p, int *out, const struct sm_value *v
                     struct sm_err *err) {
     /* a word such as `null` or `1` may be a choice, so the text counts and not the kind */
     const char *word = v->kind == SM_V_LIST ? NULL : v->str;
+    if (p->yes_ok && v->kind == SM_V_BOOL) word = v->boolean ? "yes" : "no";
     size_t n = 0;
     for (; p->choices[n] != NULL; n++) {
         if (word != NULL && strcmp(word, p->choices[n]) == 0) {

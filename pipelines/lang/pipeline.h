@@ -80,6 +80,7 @@ struct sm_pipeline_source {
     int header;              /* csv: enum sm_csv_header */
     struct sm_strs missing;  /* csv: cells that mean "missing", beside the empty one */
     struct sm_strs categorical; /* columns that are categories even where every cell is a number */
+    struct sm_strs numeric;     /* csv: columns of numbers; a row with another word there is bad */
     bool float64;               /* elements of the matrix; else float32 */
     const char *group; /* split.by, so that the index keeps the groups; set by the parser */
 };

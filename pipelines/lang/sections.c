@@ -78,7 +78,8 @@ static const struct sm_param source[] = {
     {.name = "path",
      .type = SM_T_STR,
      .offset = SOURCE(path),
-     .doc = "where the data lies, seen from the pipeline file's folder; --source overrides it"},
+     .doc = "where the data lies, seen from the pipeline file's folder; several files of a table "
+            "go in the order of their names as bytes (a10 before a9); --source overrides it"},
     {.name = "on_error",
      .type = SM_T_ENUM,
      .offset = SOURCE(on_error),
@@ -127,7 +128,8 @@ static const struct sm_param source[] = {
      .dflt = "null",
      .null_ok = true,
      .whole_ok = true,
-     .doc = "csv: name or number (from 0) of the column of labels; npy: the file of labels"},
+     .doc = "csv: name or number (from 0) of the column of labels; npy: the file of labels, seen "
+            "from the data's folder"},
     {.name = "delimiter",
      .type = SM_T_STR,
      .offset = SOURCE(delimiter),
@@ -137,30 +139,41 @@ static const struct sm_param source[] = {
      .type = SM_T_BOOL,
      .offset = SOURCE(skip_initial_space),
      .dflt = "false",
+     .yes_ok = true,
      .doc = "csv: spaces before a cell, and before its quote, do not count"},
     {.name = "header",
      .type = SM_T_ENUM,
      .offset = SOURCE(header),
      .dflt = "auto",
      .choices = headers,
-     .doc = "csv: whether the first row holds the names of the columns; auto: when none of its "
-            "cells is a number"},
+     .yes_ok = true,
+     .doc = "csv: whether the first row holds the names of the columns; auto: when a cell is named "
+            "in this file, or none is a number and all differ; else refused if a word stands over "
+            "numbers"},
     {.name = "missing",
      .type = SM_T_STRS,
      .offset = SOURCE(missing),
      .dflt = "null",
      .null_ok = true,
      .doc = "csv: words that mean a missing cell, beside the empty one; null: NA, N/A, NaN, nan, "
-            "null, NULL, None, ?"},
+            "null, NULL, None and pandas' others; not '?'"},
     {.name = "categorical",
      .type = SM_T_STRS,
      .offset = SOURCE(categorical),
      .dflt = "[]",
      .doc = "csv: columns that are categories although all their cells are numbers"},
+    {.name = "numeric",
+     .type = SM_T_STRS,
+     .offset = SOURCE(numeric),
+     .dflt = "[]",
+     .later = true,
+     .doc = "csv: columns of numbers; a row with any other word there is quarantined, where else "
+            "the column became categories"},
     {.name = "float64",
      .type = SM_T_BOOL,
      .offset = SOURCE(float64),
      .dflt = "false",
+     .yes_ok = true,
      .doc = "csv, npy: rows flow through the ops as float64 instead of float32"},
 };
 
@@ -224,7 +237,8 @@ static const struct sm_param output[] = {
      .dflt = "false",
      .later = true,
      .doc = "each sample with its importance weight, natural / drawn probability: in every batch "
-            "and in shards; 1 without 'rebalance'"},
+            "and in shards; 1 without 'rebalance'; a column of weights stays a feature unless "
+            "DropColumns takes it"},
 };
 
 #define EXPAND(member) offsetof(struct sm_pipeline, expand.member)

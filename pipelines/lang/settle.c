@@ -106,8 +106,9 @@ static int ops_check(struct look *l) {
 /* --- source ----------------------------------------------------------------------------------- */
 
 static int source_check(struct look *l) {
-    static const char *const of_tables[] = {
-        "label", "delimiter", "skip_initial_space", "header", "missing", "categorical", "float64"};
+    static const char *const of_tables[] = {"label",   "delimiter", "skip_initial_space",
+                                            "header",  "missing",   "categorical",
+                                            "numeric", "float64"};
     static const char *const of_images[] = {"mode", "background", "exif", "gif", "tiff"};
     const struct sm_pipeline_source *s = &l->p->source;
     const bool table = sm_source_is_table(s);
@@ -136,6 +137,10 @@ static int source_check(struct look *l) {
 
 static int split_check(struct look *l) {
     const struct sm_pipeline *p = l->p;
+    if (p->split.by != NULL && p->split.val == 0)
+        return sm_text_fail(l->text, place_of(l, "split", "by"), l->err,
+                            "'by' keeps groups together in a split, and nothing is held out "
+                            "(hint: val: 0.1)");
     if (p->split.by != NULL && !sm_source_is_table(&p->source))
         return sm_text_fail(l->text, place_of(l, "split", "by"), l->err,
                             "'by' names a column, and only a csv or npy has columns");

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -488,3 +489,61 @@ def test_a_feature_named_as_a_column_of_shards_is_refused_for_csv_alone(tmp_path
 def test_val_without_a_split_is_refused(tmp_path):
     done = run("expand", small(tmp_path, BAD), "--part", "val", "-o", tmp_path / "out")
     assert done.returncode == 2 and "split: {val:" in done.stderr and not (tmp_path / "out").exists()
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.005)
+
+
+def test_an_interrupted_run_goes_on_over_a_table_that_was_only_touched(tmp_path):
+    text = "a,b,class\n" + "".join(f"{i},{i % 7},{i % 2}\n" for i in range(40000))
+    file = small(tmp_path, text)
+    file.write_text(file.read_text() + "expand: {samples_per_shard: 200}\n")
+    good("expand", file, "-o", tmp_path / "want")
+    out = tmp_path / "out"
+    started = subprocess.Popen([SHARDMILL, "expand", file, "-o", out, "--workers", "1"], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: (out / "shard-000003.csv").exists())
+    started.kill()
+    started.wait()
+    assert not (out / "manifest.json").exists()
+    os.utime(tmp_path / "small.csv", (1, 1))
+    good("expand", file, "-o", out)
+    assert digests(out) == digests(tmp_path / "want")
+
+
+def test_an_index_of_an_earlier_version_is_made_anew_without_a_word(tmp_path):
+    state = tmp_path / "state"
+    file = small(tmp_path, "a,class\n1,x\n2,y\n", "[StandardScaler]")
+    good("fit", file, "--state", state)
+    index, = state.glob("index-*")
+    whole = index.read_bytes()
+    index.write_bytes(whole[:8] + b"\x01\0\0\0" + whole[12:])
+    done = good("fit", file, "--state", state)
+    assert "index" not in done.stderr and index.read_bytes() == whole
+
+
+def test_a_stray_word_in_a_column_of_numbers_is_told_by_explain_and_quarantined_when_declared(tmp_path):
+    text = "a,class\n" + "".join(f"{'n.a.' if i == 7 else i},{i % 2}\n" for i in range(200))
+    told = good("explain", small(tmp_path, text)).stdout
+    assert "nearly all of these are numbers, but not 'n.a.'" in told and "source.numeric" in told
+    file = small(tmp_path, text, more=", numeric: [a], header: true, float64: yes")
+    assert "nearly all" not in good("explain", file).stdout
+    good("expand", file, "-o", tmp_path / "out")
+    line, = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    assert line["line"] == 9 and text[line["offset"]:].startswith("n.a.,") and "is no number" in line["text"]
+
+
+@pytest.mark.parametrize("before, after, told", [
+    ("ops: []", "split: {by: a}\nops: []", "nothing is held out"),
+    ("label: class", "label: class, categorical: [class]", "source.categorical 'class' is what source.label names"),
+    ("label: class", "label: class, delimiter: ';'", "is source.delimiter right?"),
+])
+def test_what_would_be_ignored_is_refused_with_a_sentence(tmp_path, before, after, told):
+    file = small(tmp_path, "a,b,class\n1,2,x\n3,4,y\n")
+    file.write_text(file.read_text().replace(before, after))
+    done = run("explain", file)
+    assert done.returncode != 0 and told in done.stderr, done.stderr

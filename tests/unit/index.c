@@ -151,7 +151,8 @@ static void a_dataset_that_cannot_be_used_says_why(void **state) {
     assert_says(&err, SM_E_DATASET, "class 'dog' has no image");
     assert_int_equal(symlink("gone", scratch_path(&s, "half/dog/b.jpg")), 0);
     err = refusal(&s, SM_SOURCE_FOLDER, "half");
-    assert_says(&err, SM_E_DATASET, "class 'dog' has no image"); /* a link that leads nowhere is none */
+    assert_says(&err, SM_E_DATASET,
+                "class 'dog' has no image"); /* a link that leads nowhere is none */
     scratch_remove(&s);
 }
 
@@ -435,6 +436,40 @@ static void a_checksum_finds_a_flipped_bit_that_keeps_size_and_time(void **state
     scratch_remove(&s);
 }
 
+static void with_checksums_a_file_that_was_only_touched_is_the_same_file(void **state) {
+    (void)state;
+    struct scratch s = scratch_make();
+    struct sm_err err = {0};
+    char digest[SM_XXH_HEX], bytes[64];
+    const struct timespec when[2] = {{5, 0}, {5, 7}};
+    char folder[512];
+    scratch_text(&s, "d/a/1.jpg", "bytes");
+    snprintf(folder, sizeof folder, "%s", scratch_path(&s, "d"));
+    struct sm_pipeline_source source = source_of(SM_SOURCE_FOLDER, folder);
+    source.checksum = true;
+    struct sm_index *x;
+    struct sm_reader *r = sm_reader_new(scratch_path(&s, "d"));
+    for (int i = 0; i < 2; i++) {
+        if (i == 1) sm_index_close(&x);
+        assert_int_equal(sm_index_build(&source, scratch_path(&s, "index"), &err), 0);
+        assert_int_equal(sm_index_open(&x, scratch_path(&s, "index"), &err), 0);
+        struct sm_entry e = sm_index_entry(x, 0);
+        assert_true(e.mtime_ns == (i == 0 ? e.mtime_ns : 5000000007));
+        if (i == 1) assert_string_equal(sm_index_digest(x), digest);
+        strcpy(digest, sm_index_digest(x));
+        if (i == 0) utimensat(AT_FDCWD, scratch_path(&s, "d/a/1.jpg"), when, 0);
+        assert_int_equal(sm_reader_read(r, &e, bytes, sizeof bytes, &err), 0);
+        scratch_text(&s, "d/a/1.jpg", i == 0 ? "bytes" : "other");
+        if (i == 0) utimensat(AT_FDCWD, scratch_path(&s, "d/a/1.jpg"), when, 0);
+    }
+    struct sm_entry e = sm_index_entry(x, 0);
+    assert_int_equal(sm_reader_read(r, &e, bytes, sizeof bytes, &err), -1);
+    assert_says(&err, SM_E_CHANGED, "a/1.jpg");
+    sm_reader_free(&r);
+    sm_index_close(&x);
+    scratch_remove(&s);
+}
+
 static void
 a_read_error_that_may_pass_is_tried_again_and_never_charged_to_the_sample(void **state) {
     (void)state;
@@ -495,6 +530,7 @@ int main(void) {
         cmocka_unit_test(a_damaged_index_is_never_opened),
         cmocka_unit_test(a_file_that_changed_after_indexing_is_named),
         cmocka_unit_test(a_checksum_finds_a_flipped_bit_that_keeps_size_and_time),
+        cmocka_unit_test(with_checksums_a_file_that_was_only_touched_is_the_same_file),
         cmocka_unit_test(a_read_error_that_may_pass_is_tried_again_and_never_charged_to_the_sample),
         cmocka_unit_test(the_dataset_digest_ignores_times_but_not_names_or_sizes),
     };

@@ -133,6 +133,75 @@ static void a_header_is_recognised_by_the_rule_or_forced(void **state) {
     table_done(&t);
 }
 
+static void a_header_with_numbers_or_doubled_names_is_not_taken_for_data(void **state) {
+    (void)state;
+    struct table t = table_make();
+    static const char *const numeric[] = {"z"};
+    scratch_text(&t.s, "pandas.csv", "0,1,label\n1.5,2,0\n2.5,3,1\n");
+    t.source.label = "2";
+    refuse(&t, "pandas.csv", SM_E_DATASET, "'label' stands over numbers, but '0' is a number");
+    refuse(&t, "pandas.csv", SM_E_DATASET, "source.header: yes, or no");
+    t.source.label = "label";
+    table_open(&t, "pandas.csv");
+    assert_int_equal(sm_index_samples(t.index), 2);
+    assert_string_equal(sm_index_schema(t.index)->columns[0].name, "0");
+    scratch_text(&t.s, "words.csv", "0,z\n1,2\n");
+    t.source.label = NULL;
+    t.source.numeric = (struct sm_strs){.v = numeric, .count = 1};
+    table_open(&t, "words.csv");
+    assert_int_equal(sm_index_samples(t.index), 1);
+    t.source.numeric = (struct sm_strs){0};
+    scratch_text(&t.s, "twice.csv", "a,b,a\n1,2,3\n4,5,6\n");
+    refuse(&t, "twice.csv", SM_E_DATASET, "the same name");
+    scratch_text(&t.s, "data.csv", "no,1,no\nyes,2,no\n");
+    table_open(&t, "data.csv");
+    assert_int_equal(sm_index_samples(t.index), 2);
+    t.source.header = SM_HEADER_FALSE;
+    t.source.label = "y";
+    scratch_text(&t.s, "named.csv", "x,y\n1,2\n");
+    refuse(&t, "named.csv", SM_E_PIPELINE, "it stands in the first row: source.header: yes");
+    table_done(&t);
+}
+
+static void a_column_that_is_not_there_is_told_with_those_that_are(void **state) {
+    (void)state;
+    struct table t = table_make();
+    scratch_text(&t.s, "t.csv", "a;b;y\n1;2;3\n");
+    t.source.label = "y";
+    refuse(&t, "t.csv", SM_E_PIPELINE, "its one column is 'a;b;y': is source.delimiter right?");
+    scratch_text(&t.s, "t.csv", "alpha,beta,c,d,e,f,g,h\n1,2,3,4,5,6,7,8\n");
+    refuse(&t, "t.csv", SM_E_PIPELINE, "the columns are alpha, beta, c, d, e, f and 2 more");
+    table_done(&t);
+}
+
+static void a_column_declared_numeric_keeps_its_kind_and_loses_its_bad_rows(void **state) {
+    (void)state;
+    struct table t = table_make();
+    static const char *const numeric[] = {"x"}, *const label[] = {"y"};
+    scratch_text(&t.s, "t.csv", "x,z,y\n1,5,a\nn.a.,6,b\nNA,7,a\ninf,8,b\n4,9,b\n");
+    t.source.label = "y";
+    t.source.numeric = (struct sm_strs){.v = numeric, .count = 1};
+    table_open(&t, "t.csv");
+    assert_int_equal(sm_index_schema(t.index)->columns[0].kind, SM_COLUMN_NUMBER);
+    assert_int_equal(sm_index_samples(t.index), 3);
+    assert_true(cell(&t, 0, 0) == 1 && isnan(cell(&t, 1, 0)) && cell(&t, 2, 0) == 4);
+    assert_int_equal(sm_index_bad_rows(t.index), 2);
+    struct sm_bad_row bad = sm_index_bad_row(t.index, 0);
+    assert_true(bad.row == 1 && bad.line == 3 && bad.offset == 12);
+    assert_string_equal(bad.text, "'n.a.' in column 'x' is no number (hint: source.missing lists "
+                                  "words for missing cells)");
+    bad = sm_index_bad_row(t.index, 1);
+    assert_non_null(strstr(bad.text, "'inf' in column 'x' is infinite"));
+    assert_non_null(strstr(bad.text, "source.missing"));
+    t.source.on_error = SM_ON_ERROR_FAIL;
+    refuse(&t, "t.csv", SM_E_DATASET, "line 3, byte 12: 'n.a.' in column 'x' is no number");
+    t.source.categorical = t.source.numeric;
+    refuse(&t, "t.csv", SM_E_PIPELINE, "source.numeric 'x' is among source.categorical too");
+    t.source.categorical = (struct sm_strs){.v = label, .count = 1};
+    refuse(&t, "t.csv", SM_E_PIPELINE, "source.categorical 'y' is what source.label names");
+    table_done(&t);
+}
+
 static void a_word_after_thousands_of_numbers_still_makes_a_category(void **state) {
     (void)state;
     struct table t = table_make();
@@ -287,6 +356,28 @@ static void an_index_is_current_until_one_of_its_files_changes(void **state) {
     table_done(&t);
 }
 
+/* Else a run could not be resumed over a table that was only touched. */
+static void the_index_digest_does_not_follow_time_and_the_index_does(void **state) {
+    (void)state;
+    struct table t = table_make();
+    char digest[SM_XXH_HEX];
+    const struct timespec when[2] = {{5, 0}, {5, 7}};
+    scratch_text(&t.s, "t.csv", "x,y\n1,a\n2,b\n");
+    t.source.label = "y";
+    table_open(&t, "t.csv");
+    strcpy(digest, sm_index_digest(t.index));
+    assert_int_equal(utimensat(AT_FDCWD, scratch_path(&t.s, "t.csv"), when, 0), 0);
+    assert_false(sm_index_is_current(t.index, t.s.dir));
+    table_open(&t, "t.csv");
+    assert_true(sm_index_is_current(t.index, t.s.dir));
+    assert_true(sm_index_entry(t.index, 0).mtime_ns == 5000000007);
+    assert_string_equal(sm_index_digest(t.index), digest);
+    scratch_text(&t.s, "t.csv", "x,y\n1,a\n3,b\n");
+    table_open(&t, "t.csv");
+    assert_string_not_equal(sm_index_digest(t.index), digest);
+    table_done(&t);
+}
+
 static void labels_that_begin_alike_are_told_apart(void **state) {
     (void)state;
     struct table t = table_make();
@@ -324,7 +415,26 @@ static void categorical_makes_categories_of_numbers(void **state) {
     t.source.categorical = (struct sm_strs){.v = columns, .count = 1};
     table_open(&t, "t.csv");
     assert_int_equal(sm_index_schema(t.index)->columns[0].n_categories, 2);
-    assert_true(cell(&t, 0, 0) == 0 && cell(&t, 1, 0) == 1 && cell(&t, 2, 0) == 0);
+    assert_true(cell(&t, 0, 0) == 1 && cell(&t, 1, 0) == 0 && cell(&t, 2, 0) == 1);
+    table_done(&t);
+}
+
+static void words_that_are_all_numbers_are_sorted_by_value(void **state) {
+    (void)state;
+    struct table t = table_make();
+    static const char *const columns[] = {"c"}, *const order[] = {"-2", "0", "1.5", "2", "10"};
+    scratch_text(&t.s, "t.csv", "c,d,y\n10,10,8\n2,2,-3\n-2,b,10\n1.5,1,-1\n0,0,0\n");
+    t.source.categorical = (struct sm_strs){.v = columns, .count = 1};
+    t.source.label = "y";
+    table_open(&t, "t.csv");
+    const struct sm_schema *s = sm_index_schema(t.index);
+    for (size_t i = 0; i < 5; i++)
+        assert_string_equal(s->columns[0].categories[i], order[i]);
+    assert_true(cell(&t, 0, 0) == 4 && cell(&t, 2, 0) == 0);
+    assert_string_equal(s->columns[1].categories[2], "10"); /* a word among them: as bytes */
+    static const char *const classes[] = {"-3", "-1", "0", "8", "10"};
+    for (uint32_t i = 0; i < 5; i++)
+        assert_string_equal(sm_index_class(t.index, i), classes[i]);
     table_done(&t);
 }
 
@@ -513,14 +623,19 @@ int main(void) {
         cmocka_unit_test(rows_here_and_there_come_from_a_mapping_that_may_be_cut_short),
         cmocka_unit_test(kinds_names_and_classes_come_from_the_whole_table),
         cmocka_unit_test(a_header_is_recognised_by_the_rule_or_forced),
+        cmocka_unit_test(a_header_with_numbers_or_doubled_names_is_not_taken_for_data),
+        cmocka_unit_test(a_column_that_is_not_there_is_told_with_those_that_are),
+        cmocka_unit_test(a_column_declared_numeric_keeps_its_kind_and_loses_its_bad_rows),
         cmocka_unit_test(a_word_after_thousands_of_numbers_still_makes_a_category),
         cmocka_unit_test(rows_that_cannot_be_read_are_listed_and_the_others_keep_their_numbers),
         cmocka_unit_test(a_table_that_cannot_be_used_is_refused_by_name),
         cmocka_unit_test(several_files_are_one_table_and_must_have_one_header),
         cmocka_unit_test(an_index_is_current_until_one_of_its_files_changes),
+        cmocka_unit_test(the_index_digest_does_not_follow_time_and_the_index_does),
         cmocka_unit_test(labels_that_begin_alike_are_told_apart),
         cmocka_unit_test(number_labels_are_class_indices_and_groups_follow_their_text),
         cmocka_unit_test(categorical_makes_categories_of_numbers),
+        cmocka_unit_test(words_that_are_all_numbers_are_sorted_by_value),
         cmocka_unit_test(skipped_spaces_are_in_no_name_no_word_and_no_group),
         cmocka_unit_test(the_dataset_digest_follows_content_and_not_name_or_time),
         cmocka_unit_test(no_byte_of_a_damaged_index_leads_outside),

@@ -16,7 +16,14 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { GUESS_ROWS = 1000, BLOCK_BYTES = 64 << 10, TEXT_BYTES = 160, SHOWN = 40 };
+enum {
+    GUESS_ROWS = 1000,
+    BLOCK_BYTES = 64 << 10,
+    TEXT_BYTES = 240,
+    SHOWN = 40,
+    NAMES_SHOWN = 6,
+    HINT_BYTES = 512 /* holds so many names */
+};
 static const size_t NO_FIELD = SIZE_MAX;
 
 struct csv_table {
@@ -25,7 +32,9 @@ struct csv_table {
     struct sm_files files;
     struct sm_missing missing;
     bool header;
-    char **names; /* of all fields */
+    char **names;                   /* of all fields */
+    const struct sm_csv_row *first; /* as long as its columns are chosen */
+    bool *declared;                 /* of a column: source.numeric says that it is one of numbers */
     size_t n_fields, label, group;
     size_t *field;              /* of a column */
     size_t *numbers, n_numbers; /* columns of this kind */
@@ -74,6 +83,7 @@ static void release(struct csv_table *t) {
     free(t->numbers);
     free(t->run);
     free(t->words);
+    free(t->declared);
     free(t->block);
 }
 
@@ -108,24 +118,114 @@ static char *name_of(const struct csv_table *t, const struct sm_csv_row *row, si
     return asprintf(&name, "x%zu", i) < 0 ? NULL : name;
 }
 
-/* auto: the first row is a header when no cell of it is a number, not all are empty, and those that
- * are not empty differ from each other. */
-static bool is_header(const struct csv_table *t, const struct sm_csv_row *row, bool *distinct) {
+/* Whether the file names this cell as a column: then the first row holds names. A number names a
+ * column by its place and says nothing. */
+static bool is_named(const struct csv_table *t, const struct sm_csv_field *f) {
+    const struct sm_pipeline_source *s = t->source;
+    const struct sm_strs *const lists[] = {&s->categorical, &s->numeric};
+    const char *const single[] = {s->label, s->group};
+    double v;
+    if (f->n == 0 || sm_number_parse(f->s, f->n, &v) != SM_NUMBER_NONE) return false;
+    for (size_t i = 0; i < 2; i++)
+        if (single[i] != NULL && strlen(single[i]) == f->n && memcmp(single[i], f->s, f->n) == 0)
+            return true;
+    for (size_t i = 0; i < 2; i++)
+        for (size_t k = 0; k < lists[i]->count; k++)
+            if (strlen(lists[i]->v[k]) == f->n && memcmp(lists[i]->v[k], f->s, f->n) == 0)
+                return true;
+    return false;
+}
+
+/* What the first row looks like. */
+struct first_row {
+    size_t filled, numbers, named; /* cells */
+    bool distinct;
+    size_t number, over; /* fields: a number; a word that stands over numbers alone. NO_FIELD */
+};
+
+static int look_at_cells(const struct csv_table *t, const struct sm_csv_row *row,
+                         struct first_row *l, struct sm_err *err) {
     struct sm_words seen = {.max = UINT32_MAX};
-    size_t filled = 0, numbers = 0;
     bool memory = true;
+    *l = (struct first_row){.number = NO_FIELD, .over = NO_FIELD};
     for (size_t i = 0; i < row->n; i++) {
         const struct sm_csv_field f = sm_csv_cell(row, i);
         double v;
-        numbers += sm_number_parse(f.s, f.n, &v) != SM_NUMBER_NONE;
+        if (sm_number_parse(f.s, f.n, &v) != SM_NUMBER_NONE) {
+            if (l->numbers++ == 0) l->number = i;
+        }
+        l->named += is_named(t, &f);
         if (f.n == 0) continue;
-        filled++;
+        l->filled++;
         memory = memory && sm_words_add(&seen, f.s, f.n, "", NULL) >= 0;
     }
-    *distinct = memory && seen.n == filled;
+    l->distinct = seen.n == l->filled;
     sm_words_release(&seen);
-    if (t->source->header != SM_HEADER_AUTO) return t->source->header == SM_HEADER_TRUE;
-    return numbers == 0 && filled > 0 && *distinct;
+    return memory ? 0 : sm_fail(err, SM_E_MEMORY, "out of memory");
+}
+
+/* Reads the beginning once more: which word of the first row stands over numbers alone. */
+static int look_below(const struct csv_table *t, struct first_row *l, struct sm_err *err) {
+    enum { WORD = 1, NUMBERS = 2 };
+    struct sm_csv *csv;
+    struct sm_csv_row row;
+    if (open_csv(t, 0, &csv, err) != 0) return -1;
+    int got = sm_csv_next(csv, &row, err);
+    const size_t n = got == 1 ? row.n : 0;
+    uint8_t *is = calloc(n + 1, 1);
+    for (int r = 0; is != NULL && r <= GUESS_ROWS && got == 1; r++) {
+        for (size_t i = 0; i < n && row.code == SM_E_OK && row.n == n; i++) {
+            const struct sm_csv_field f = sm_csv_cell(&row, i);
+            double v;
+            const enum sm_cell cell = sm_cell_number(&t->missing, &f, &v);
+            if (r == 0)
+                is[i] = cell == SM_CELL_WORD ? WORD : 0;
+            else if (cell == SM_CELL_WORD)
+                is[i] = 0;
+            else if (cell == SM_CELL_NUMBER && is[i] != 0)
+                is[i] |= NUMBERS;
+        }
+        got = sm_csv_next(csv, &row, err);
+    }
+    sm_csv_close(&csv);
+    for (size_t i = n; is != NULL && i-- > 0;)
+        if (is[i] == (WORD | NUMBERS)) l->over = i;
+    const bool memory = is != NULL;
+    free(is);
+    if (!memory) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    return got < 0 ? -1 : 0;
+}
+
+/* auto: the first row holds names when one of its cells is named in the pipeline file, or when no
+ * cell of it is a number, not all are empty and those that are not differ. Else it is a row of
+ * data, unless a word of it stands over numbers alone: then a person must say. */
+static int find_header(struct csv_table *t, const struct sm_csv_row *row, struct sm_err *err) {
+    const char *path = t->files.paths[0];
+    struct first_row l;
+    if (look_at_cells(t, row, &l, err) != 0) return -1;
+    const bool is_auto = t->source->header == SM_HEADER_AUTO;
+    t->header = t->source->header == SM_HEADER_TRUE;
+    if (is_auto) t->header = l.named > 0 || (l.numbers == 0 && l.filled > 0 && l.distinct);
+    if (is_auto && !t->header && l.filled > 0) {
+        if (look_below(t, &l, err) != 0) return -1;
+        if (l.over != NO_FIELD && l.numbers > 0) {
+            const struct sm_csv_field word = sm_csv_cell(row, l.over),
+                                      number = sm_csv_cell(row, l.number);
+            return sm_fail(err, SM_E_DATASET,
+                           "the first row of '%s' may hold the names of the columns or not: '%.*s' "
+                           "stands over numbers, but '%.*s' is a number itself (hint: "
+                           "source.header: yes, or no)",
+                           path, word.n < SHOWN ? (int)word.n : SHOWN, word.s,
+                           number.n < SHOWN ? (int)number.n : SHOWN, number.s);
+        }
+        t->header = l.over != NO_FIELD;
+    }
+    if (t->header && !l.distinct)
+        return sm_fail(err, SM_E_DATASET,
+                       "two columns of '%s' have the same name (hint: rename one, or "
+                       "source.header: no)",
+                       path);
+    return 0;
 }
 
 static int name_fields(struct csv_table *t, const struct sm_csv_row *row, struct sm_err *err) {
@@ -133,20 +233,39 @@ static int name_fields(struct csv_table *t, const struct sm_csv_row *row, struct
     if (row->code != SM_E_OK)
         return sm_fail(err, SM_E_DATASET, "the first row of '%s' cannot be read: %s", path,
                        row->text);
-    bool distinct;
-    t->header = is_header(t, row, &distinct);
-    if (t->header && !distinct)
-        return sm_fail(err, SM_E_DATASET,
-                       "two columns of '%s' have the same name (hint: rename one, or "
-                       "source.header: no)",
-                       path);
+    if (find_header(t, row, err) != 0) return -1;
     t->names = calloc(row->n, sizeof *t->names);
     if (t->names == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     t->n_fields = row->n;
     for (size_t i = 0; i < row->n; i++)
         if ((t->names[i] = name_of(t, row, i)) == NULL)
             return sm_fail(err, SM_E_MEMORY, "out of memory");
+    t->first = row;
     return 0;
+}
+
+/* What to do about a name that no column has. */
+static void hint_at(const struct csv_table *t, const char *name, char hint[HINT_BYTES]) {
+    const char *near = sm_nearest(name, (const char *const *)t->names, t->n_fields);
+    for (size_t i = 0; !t->header && i < t->first->n; i++) {
+        const struct sm_csv_field f = sm_csv_cell(t->first, i);
+        if (strlen(name) != f.n || memcmp(name, f.s, f.n) != 0) continue;
+        snprintf(hint, HINT_BYTES, "it stands in the first row: source.header: yes");
+        return;
+    }
+    if (t->n_fields == 1) {
+        snprintf(hint, HINT_BYTES, "its one column is '%.*s': is source.delimiter right?", SHOWN,
+                 t->names[0]);
+        return;
+    }
+    size_t n = 0;
+    if (near != NULL) n = (size_t)snprintf(hint, HINT_BYTES, "did you mean '%.*s'? ", SHOWN, near);
+    n += (size_t)snprintf(hint + n, HINT_BYTES - n, "a name, or a number from 0; the columns are ");
+    for (size_t i = 0; i < t->n_fields && i < NAMES_SHOWN; i++)
+        n += (size_t)snprintf(hint + n, HINT_BYTES - n, "%s%.*s", i > 0 ? ", " : "", SHOWN,
+                              t->names[i]);
+    if (t->n_fields > NAMES_SHOWN)
+        snprintf(hint + n, HINT_BYTES - n, " and %zu more", t->n_fields - NAMES_SHOWN);
 }
 
 /* A field by its name or its number. */
@@ -157,14 +276,36 @@ static int find_field(const struct csv_table *t, const char *what, const char *n
     size_t digits = strspn(name, "0123456789");
     if (digits > 0 && digits < 9 && name[digits] == 0) *field = strtoul(name, NULL, 10);
     if (digits > 0 && name[digits] == 0 && *field < t->n_fields) return 0;
-    const char *near = sm_nearest(name, (const char *const *)t->names, t->n_fields);
-    return sm_fail(err, SM_E_PIPELINE, "%s '%s': '%s' has no such column (hint: %s%s%s)", what,
-                   name, t->files.paths[0],
-                   near == NULL ? "a name of the header" : "did you mean '",
-                   near == NULL ? "" : near, near == NULL ? ", or a number from 0" : "'?");
+    char hint[HINT_BYTES];
+    hint_at(t, name, hint);
+    return sm_fail(err, SM_E_PIPELINE, "%s '%s': '%s' has no such column (hint: %s)", what, name,
+                   t->files.paths[0], hint);
 }
 
-/* Which fields are columns; what source.categorical says of them. */
+/* What source.categorical and source.numeric say of the columns. */
+static int choose_kinds(struct csv_table *t, const char *what, const struct sm_strs *names,
+                        int kind, struct sm_err *err) {
+    for (size_t k = 0; k < names->count; k++) {
+        size_t field, i = 0;
+        if (find_field(t, what, names->v[k], &field, err) != 0) return -1;
+        while (i < t->b.n_columns && t->field[i] != field)
+            i++;
+        if (i == t->b.n_columns)
+            return sm_fail(err, SM_E_PIPELINE,
+                           "%s '%s' is what %s names, which is no feature (hint: leave it out)",
+                           what, names->v[k], field == t->label ? "source.label" : "split.by");
+        if (kind == SM_COLUMN_NUMBER && t->b.columns[i].kind == SM_COLUMN_CATEGORY)
+            return sm_fail(err, SM_E_PIPELINE,
+                           "source.numeric '%s' is among source.categorical too (hint: leave it "
+                           "out of one of them)",
+                           names->v[k]);
+        t->b.columns[i].kind = kind;
+        t->declared[i] = kind == SM_COLUMN_NUMBER;
+    }
+    return 0;
+}
+
+/* Which fields are columns, and of which kind by what the file says. */
 static int choose_columns(struct csv_table *t, struct sm_err *err) {
     const struct sm_pipeline_source *s = t->source;
     t->label = t->group = NO_FIELD;
@@ -176,8 +317,9 @@ static int choose_columns(struct csv_table *t, struct sm_err *err) {
     t->numbers = calloc(t->n_fields, sizeof *t->numbers);
     t->run = calloc(t->n_fields, sizeof *t->run);
     t->words = calloc(t->n_fields, sizeof *t->words);
+    t->declared = calloc(t->n_fields, sizeof *t->declared);
     if (t->b.columns == NULL || t->field == NULL || t->numbers == NULL || t->run == NULL ||
-        t->words == NULL)
+        t->words == NULL || t->declared == NULL)
         return sm_fail(err, SM_E_MEMORY, "out of memory");
     for (size_t i = 0; i < t->n_fields; i++) {
         if (i == t->label || i == t->group) continue;
@@ -191,12 +333,9 @@ static int choose_columns(struct csv_table *t, struct sm_err *err) {
                        "'%s' has no column beside the label (hint: is "
                        "source.delimiter right?)",
                        t->files.paths[0]);
-    for (size_t k = 0; k < s->categorical.count; k++) {
-        size_t field;
-        if (find_field(t, "source.categorical", s->categorical.v[k], &field, err) != 0) return -1;
-        for (size_t i = 0; i < t->b.n_columns; i++)
-            if (t->field[i] == field) t->b.columns[i].kind = SM_COLUMN_CATEGORY;
-    }
+    return choose_kinds(t, "source.categorical", &s->categorical, SM_COLUMN_CATEGORY, err) != 0
+               ? -1
+               : choose_kinds(t, "source.numeric", &s->numeric, SM_COLUMN_NUMBER, err);
     return 0;
 }
 
@@ -225,7 +364,7 @@ static bool contradict(struct csv_table *t, const struct sm_csv_row *row) {
     for (size_t i = 0; i < t->b.n_columns; i++) {
         const struct sm_csv_field f = sm_csv_cell(row, t->field[i]);
         double v;
-        if (t->b.columns[i].kind != SM_COLUMN_NUMBER ||
+        if (t->b.columns[i].kind != SM_COLUMN_NUMBER || t->declared[i] ||
             sm_cell_number(&t->missing, &f, &v) != SM_CELL_WORD)
             continue;
         t->b.columns[i].kind = SM_COLUMN_CATEGORY;
@@ -316,8 +455,8 @@ static int read_file(struct csv_table *t, size_t i, struct sm_err *err) {
     }
     file->rows = t->row - file->first;
     file->file_bytes = sm_csv_bytes(csv);
-    file->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-    sm_csv_digest(csv, t->b.digests[i]);
+    t->b.times[i] = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    sm_csv_digest(csv, file->digest);
     sm_csv_close(&csv);
     return failed || got < 0 ? -1 : 0;
 }
@@ -337,11 +476,22 @@ static inline bool put(bool is_double, void *row, size_t column, double v) {
     return !isinf((float)v);
 }
 
-static void tell_overflow(const struct csv_table *t, size_t column, const struct sm_csv_field *f,
-                          bool of_double, char text[TEXT_BYTES]) {
-    snprintf(text, TEXT_BYTES, "'%.*s' in column '%.*s' overflows %s",
-             f->n < SHOWN ? (int)f->n : SHOWN, f->s, SHOWN, t->b.columns[column].name,
-             of_double ? "a number" : "float32 (hint: source.float64: true)");
+/* Why a cell of a column of numbers has no element. */
+static void tell_cell(const struct csv_table *t, size_t column, const struct sm_csv_field *f,
+                      enum sm_cell cell, char text[TEXT_BYTES]) {
+    const int n = f->n < SHOWN ? (int)f->n : SHOWN;
+    bool digits = false;
+    for (size_t i = 0; i < f->n; i++)
+        digits = digits || (f->s[i] >= '0' && f->s[i] <= '9');
+    const char *what = cell == SM_CELL_WORD     ? "is no number"
+                       : cell == SM_CELL_NUMBER ? "overflows float32 (hint: source.float64: true)"
+                       : digits                 ? "overflows a number"
+                                                : "is infinite, which no op takes";
+    int end = snprintf(text, TEXT_BYTES, "'%.*s' in column '%.*s' %s", n, f->s, SHOWN,
+                       t->b.columns[column].name, what);
+    if (cell == SM_CELL_WORD || (cell == SM_CELL_OVERFLOW && !digits))
+        snprintf(text + end, TEXT_BYTES - (size_t)end,
+                 " (hint: source.missing lists words for missing cells)");
 }
 
 /* The k-th column of numbers, whatever its cell is. The first one that has no element is told in
@@ -354,10 +504,11 @@ static void take_number(struct csv_table *t, const struct sm_csv_row *row, size_
     double v;
     enum sm_cell cell = sm_cell_number(&t->missing, &f, &v);
     if (cell == SM_CELL_NUMBER && put(t->b.is_double, to, i, v)) return;
-    if (cell == SM_CELL_WORD && t->b.columns[i].kind == SM_COLUMN_NUMBER)
+    if (cell == SM_CELL_WORD && t->b.columns[i].kind == SM_COLUMN_NUMBER && !t->declared[i])
         t->contradicted |= contradict(t, row);
-    if (cell == SM_CELL_NUMBER || cell == SM_CELL_OVERFLOW) {
-        if (*sound) tell_overflow(t, i, &f, cell == SM_CELL_OVERFLOW, text);
+    if (cell == SM_CELL_NUMBER || cell == SM_CELL_OVERFLOW ||
+        (cell == SM_CELL_WORD && t->declared[i])) {
+        if (*sound) tell_cell(t, i, &f, cell, text);
         *sound = false;
     }
     put(t->b.is_double, to, i, NAN);

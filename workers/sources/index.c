@@ -96,7 +96,14 @@ static const uint8_t *piece_at(const struct sm_index *x, uint64_t at, size_t n, 
     return sm_fs_pread(x->fd, piece, n, at) == (ssize_t)n ? piece : NULL;
 }
 
-/* The digest of the whole; and the trailer is that of what stands before it. */
+static void tell_digest(struct sm_index *x, const XXH3_state_t *hash) {
+    XXH128_canonical_t sum;
+    XXH128_canonicalFromHash(&sum, XXH3_128bits_digest(hash));
+    for (size_t i = 0; i < sizeof sum.digest; i++)
+        snprintf(x->digest + 2 * i, 3, "%02x", sum.digest[i]);
+}
+
+/* The digest, which leaves out the times; and the trailer, which is that of all before it. */
 static int check_sums(struct sm_index *x, const char *name, struct sm_err *err) {
     if (x->n < sizeof *x->header + SM_INDEX_TRAILER) return damaged(name, "no header", err);
     uint8_t *piece = aligned_alloc(PAGE, PIECE_BYTES);
@@ -104,25 +111,25 @@ static int check_sums(struct sm_index *x, const char *name, struct sm_err *err) 
     int failed = piece == NULL || hash == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
     if (!failed) XXH3_128bits_reset(hash);
     XXH128_canonical_t sum;
-    const uint64_t body = x->n - SM_INDEX_TRAILER;
+    const uint64_t sealed = x->n - SM_INDEX_TRAILER;
+    uint64_t digested = sealed;
     for (uint64_t at = 0; at < x->n && !failed;) {
-        uint64_t end = at < body ? body : x->n;
+        uint64_t end = at < digested ? digested : at < sealed ? sealed : x->n;
         size_t n = end - at < PIECE_BYTES ? (size_t)(end - at) : PIECE_BYTES;
         const uint8_t *p = piece_at(x, at, n, piece);
         if (p == NULL) {
             failed = sm_fail(err, SM_E_IO, "cannot read the index '%s'", name);
-        } else if (at == body) {
+        } else if (at == sealed) {
             XXH128_canonicalFromHash(&sum, XXH3_128bits_digest(hash));
             if (memcmp(sum.digest, p, sizeof sum.digest) != 0)
                 failed = damaged(name, "its checksum differs", err);
         }
+        if (p != NULL && at == 0) digested = sm_index_digested(p, n, x->n);
+        if (digested > sealed) digested = sealed; /* it is none, which check_header says */
+        if (p != NULL && at == 0 && n > digested) n = (size_t)digested;
         if (p != NULL) XXH3_128bits_update(hash, p, n);
         at += n;
-    }
-    if (!failed) {
-        XXH128_canonicalFromHash(&sum, XXH3_128bits_digest(hash));
-        for (size_t i = 0; i < sizeof sum.digest; i++)
-            snprintf(x->digest + 2 * i, 3, "%02x", sum.digest[i]);
+        if (p != NULL && at == digested) tell_digest(x, hash);
     }
     XXH3_freeState(hash);
     free(piece);
@@ -188,7 +195,8 @@ static int lay_out(struct sm_index *x, const char *name, struct sm_err *err) {
     x->classes = (const void *)(x->entries + h->samples);
     x->by_class = (const void *)(x->classes + h->classes);
     x->strings = (const char *)x->bytes + sm_index_strings(h, x->n);
-    return 0;
+    x->times = (const uint8_t *)x->strings + h->string_bytes;
+    return h->times == 0 || h->times == h->samples ? 0 : damaged(name, "wrong size", err);
 }
 
 static bool is_string(const struct sm_index *x, uint64_t at) {
@@ -281,12 +289,19 @@ uint64_t sm_index_ignored(const struct sm_index *x) {
     return x->header->ignored;
 }
 
+int64_t sm_index_time(const struct sm_index *x, uint64_t n) {
+    int64_t time;
+    if (x->header->times == 0) return x->entries[n].mtime_ns;
+    memcpy(&time, x->times + n * sizeof time, sizeof time);
+    return time;
+}
+
 /* A row as an entry: the file it came from. */
 static struct sm_entry row_entry(const struct sm_index *x, uint64_t sample) {
     const struct sm_index_file *f = sm_table_file(x, sm_index_row(x, sample));
     return (struct sm_entry){.file = x->strings + f->name,
                              .label = x->labels[sample],
-                             .mtime_ns = f->mtime_ns,
+                             .mtime_ns = sm_index_time(x, (uint64_t)(f - x->files)),
                              .file_bytes = f->file_bytes};
 }
 
@@ -299,7 +314,7 @@ struct sm_entry sm_index_entry(const struct sm_index *x, uint64_t sample) {
                              .offset = e->offset,
                              .length = e->length,
                              .label = e->label,
-                             .mtime_ns = e->mtime_ns,
+                             .mtime_ns = sm_index_time(x, sample),
                              .file_bytes = e->file_bytes,
                              .checksum = e->checksum};
 }

@@ -18,6 +18,7 @@ struct sm_index {
     const struct sm_index_class_record *classes;
     const uint64_t *by_class;
     const char *strings;
+    const uint8_t *times; /* header->times of int64_t, aligned to nothing */
     char digest[SM_XXH_HEX];
     /* of tables */
     const struct sm_index_table *table;
@@ -41,5 +42,7 @@ bool sm_table_lay_out(struct sm_index *x);
 bool sm_table_is_sound(const struct sm_index *x);
 /* The schema, whose strings are the index's. */
 int sm_table_make_schema(struct sm_index *x, struct sm_err *err);
+/* When the n-th file of a table, or an image's, had been written as it was indexed, in ns. */
+int64_t sm_index_time(const struct sm_index *x, uint64_t n);
 /* The file of a row that is counted with the bad ones. */
 const struct sm_index_file *sm_table_file(const struct sm_index *x, uint64_t row);

@@ -84,6 +84,9 @@ static int list_files(struct npy_table *t, struct sm_err *err) {
     if (s->categorical.count > 0)
         return sm_fail(err, SM_E_PIPELINE,
                        "source.categorical: the columns of an npy array are numbers");
+    if (s->numeric.count > 0)
+        return sm_fail(err, SM_E_PIPELINE,
+                       "source.numeric: the columns of an npy array are numbers anyway");
     if (sm_files_list(&t->arrays, s->path, ".npy", err) != 0) return -1;
     if (s->label == NULL) return 0;
     char path[2 * SM_MAX_PATH_BYTES];
@@ -173,7 +176,7 @@ static int read_headers(struct npy_table *t, struct sm_err *err) {
         f->first = row;
         f->rows = npy.shape[0];
         f->file_bytes = (uint64_t)st.st_size;
-        f->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+        t->b.times[i] = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
         f->data = npy.data;
         f->type = (uint32_t)npy.type;
         f->columns = (uint32_t)columns;
@@ -242,7 +245,7 @@ static int read_array(struct npy_table *t, size_t i, struct sm_err *err) {
     if (!failed) {
         XXH128_canonical_t sum;
         XXH128_canonicalFromHash(&sum, XXH3_128bits_digest(hash));
-        memcpy(t->b.digests[i], sum.digest, 16);
+        memcpy(t->b.files[i].digest, sum.digest, sizeof sum.digest);
     }
     XXH3_freeState(hash);
     close(fd);

@@ -28,7 +28,8 @@ struct sm_reader {
 };
 
 static int read_once(struct sm_reader *r, const struct sm_entry *entry, void *out, bool *may_pass,
-                     struct sm_err *err);
+                     bool *touched, struct sm_err *err);
+static int changed(const struct sm_entry *e, struct sm_err *err);
 static void close_kept(struct sm_reader *r, const char *file);
 
 struct sm_reader *sm_reader_new(const char *root) {
@@ -59,6 +60,7 @@ int sm_reader_read(struct sm_reader *r, const struct sm_entry *entry, void *out,
     struct sm_err own;
     if (err == NULL) err = &own;
     char name[SM_MAX_PATH_BYTES];
+    bool touched = false;
     name_entry(entry, name, sizeof name);
     if (entry->length > out_max)
         return sm_fail(err, SM_E_TOO_LARGE,
@@ -66,7 +68,7 @@ int sm_reader_read(struct sm_reader *r, const struct sm_entry *entry, void *out,
                        (unsigned long long)entry->length, out_max);
     for (int i = 0;; i++) {
         bool may_pass = false;
-        if (read_once(r, entry, out, &may_pass, err) == 0) break;
+        if (read_once(r, entry, out, &may_pass, &touched, err) == 0) break;
         if (!may_pass || i + 1 == TRIES) return -1;
         close_kept(r, entry->file);
         long ms = FIRST_PAUSE_MS << (2 * i); /* 15, 60, 240, 960 */
@@ -75,6 +77,7 @@ int sm_reader_read(struct sm_reader *r, const struct sm_entry *entry, void *out,
     if (entry->checksum == 0) return 0;
     uint64_t sum = XXH3_64bits(out, (size_t)entry->length);
     if ((sum == 0 ? 1 : sum) == entry->checksum) return 0;
+    if (touched) return changed(entry, err);
     return sm_fail(err, SM_E_CHECKSUM, "'%s' differs from the checksum in the index", name);
 }
 
@@ -119,19 +122,27 @@ static void keep(struct sm_reader *r, const char *file, int fd) {
     r->open[oldest].used = ++r->clock;
 }
 
-static int check_unchanged(int fd, const struct sm_entry *e, bool *may_pass, struct sm_err *err) {
+static int changed(const struct sm_entry *e, struct sm_err *err) {
+    return sm_fail(
+        err, SM_E_CHANGED,
+        "'%s' changed after the dataset was indexed (hint: start a new run, into another folder)",
+        e->file);
+}
+
+/* touched: it has another time, and its checksum is to tell whether it is another file. */
+static int check_unchanged(int fd, const struct sm_entry *e, bool *may_pass, bool *touched,
+                           struct sm_err *err) {
     struct stat st;
     if (fstat(fd, &st) != 0) {
         *may_pass = can_pass(errno);
         return sm_fail_errno(err, "cannot read '%s'", e->file);
     }
     int64_t mtime = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-    if (S_ISREG(st.st_mode) && (uint64_t)st.st_size == e->file_bytes && mtime == e->mtime_ns)
+    *touched = mtime != e->mtime_ns;
+    if (S_ISREG(st.st_mode) && (uint64_t)st.st_size == e->file_bytes &&
+        (!*touched || e->checksum != 0))
         return 0;
-    return sm_fail(
-        err, SM_E_CHANGED,
-        "'%s' changed after the dataset was indexed (hint: start a new run, into another folder)",
-        e->file);
+    return changed(e, err);
 }
 
 /* Leaves errno for the caller. */
@@ -152,14 +163,14 @@ static int open_file(struct sm_reader *r, const struct sm_entry *e, struct sm_er
 }
 
 static int read_once(struct sm_reader *r, const struct sm_entry *e, void *out, bool *may_pass,
-                     struct sm_err *err) {
+                     bool *touched, struct sm_err *err) {
     int fd = find_kept(r, e->file);
     bool kept = fd >= 0;
     if (!kept && (fd = open_file(r, e, err)) < 0) {
         *may_pass = can_pass(errno);
         return -1;
     }
-    int failed = check_unchanged(fd, e, may_pass, err);
+    int failed = check_unchanged(fd, e, may_pass, touched, err);
     ssize_t n = failed ? 0 : sm_fs_pread(fd, out, (size_t)e->length, e->offset);
     if (n < 0) {
         *may_pass = can_pass(errno);

@@ -5,6 +5,7 @@
 
 #include "lib/fs.h"
 #include "workers/sources/table_build.h"
+#include "workers/sources/words.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -207,24 +208,33 @@ struct label {
     uint32_t id;
 };
 
+static int compare_number_labels(const void *a, const void *b) {
+    const struct label *x = a, *y = b;
+    return sm_words_compare_numbers(x->name, y->name);
+}
+
 static int compare_labels(const void *a, const void *b) {
     const struct label *x = a, *y = b;
     if (x->number != y->number) return x->number < y->number ? -1 : 1;
     return strcmp(x->name, y->name);
 }
 
-/* Gives the sorted labels; numbers stay -1 unless each label is one. */
+/* Gives the sorted labels; numbers stay -1 unless each label is a whole one. Others, as -1 or 0.5,
+ * are sorted by value. */
 static struct label *sort_labels(const struct sm_scan *s, bool *numeric) {
     struct label *labels = calloc(s->n_labels, sizeof *labels);
     if (labels == NULL) return NULL;
     *numeric = s->source->format != SM_SOURCE_FOLDER;
+    bool values = *numeric;
     for (uint64_t i = 0; i < s->n_labels; i++) {
         labels[i] = (struct label){s->strings + s->labels[i], -1, (uint32_t)i};
         *numeric = *numeric && whole_number(labels[i].name) >= 0;
+        values = values && sm_word_is_number(labels[i].name);
     }
     for (uint64_t i = 0; i < s->n_labels && *numeric; i++)
         labels[i].number = whole_number(labels[i].name);
-    qsort(labels, s->n_labels, sizeof *labels, compare_labels);
+    qsort(labels, s->n_labels, sizeof *labels,
+          values && !*numeric ? compare_number_labels : compare_labels);
     return labels;
 }
 
@@ -333,19 +343,21 @@ static int put(struct writer *w, const void *bytes, size_t n, struct sm_err *err
 }
 
 static int write_body(struct writer *w, const struct sm_scan *s, const uint64_t *by_class,
-                      struct sm_err *err) {
+                      const int64_t *times, struct sm_err *err) {
     struct sm_index_header h = {.version = SM_INDEX_VERSION,
                                 .samples = s->n_entries,
                                 .classes = s->n_classes,
                                 .string_bytes = s->n_strings,
-                                .ignored = s->ignored};
+                                .ignored = s->ignored,
+                                .times = times != NULL ? s->n_entries : 0};
     memcpy(h.magic, SM_INDEX_MAGIC, sizeof h.magic);
     dataset_digest(s, h.dataset_digest);
     if (put(w, &h, sizeof h, err) != 0 ||
         put(w, s->entries, s->n_entries * sizeof *s->entries, err) != 0 ||
         put(w, s->classes, s->n_classes * sizeof *s->classes, err) != 0 ||
         put(w, by_class, s->n_entries * sizeof *by_class, err) != 0 ||
-        put(w, s->strings, s->n_strings, err) != 0)
+        put(w, s->strings, s->n_strings, err) != 0 ||
+        (times != NULL && put(w, times, s->n_entries * sizeof *times, err) != 0))
         return -1;
     XXH128_canonical_t sum;
     XXH128_canonicalFromHash(&sum, XXH3_128bits_digest(w->hash));
@@ -381,21 +393,36 @@ static int sort_strings(const struct sm_scan *s, struct sm_scan *sorted) {
     return ok ? 0 : -1;
 }
 
+/* A checksum tells a file's content, so its time is not needed for that; without one it is all that
+ * there is, and stays in its entry. Gives; NULL: they stay, or no memory. */
+static int64_t *take_times(struct sm_scan *sorted) {
+    if (!sorted->source->checksum) return NULL;
+    int64_t *times = calloc(sorted->n_entries, sizeof *times);
+    for (uint64_t i = 0; i < sorted->n_entries && times != NULL; i++) {
+        times[i] = sorted->entries[i].mtime_ns;
+        sorted->entries[i].mtime_ns = 0;
+    }
+    return times;
+}
+
 static int write_index(const struct sm_scan *s, const char *path, struct sm_err *err) {
     struct sm_scan sorted;
     struct writer w = {.hash = XXH3_createState()};
     int failed = sort_strings(s, &sorted) | (w.hash == NULL);
     uint64_t *by_class = failed ? NULL : samples_by_class(s);
-    if (by_class == NULL) failed = sm_fail(err, SM_E_MEMORY, "out of memory");
+    int64_t *times = failed ? NULL : take_times(&sorted);
+    if (by_class == NULL || (s->source->checksum && times == NULL))
+        failed = sm_fail(err, SM_E_MEMORY, "out of memory");
     if (!failed) {
         XXH3_128bits_reset(w.hash);
         failed = sm_newfile_open(&w.file, path, err);
     }
-    if (!failed) failed = write_body(&w, &sorted, by_class, err);
+    if (!failed) failed = write_body(&w, &sorted, by_class, times, err);
     if (!failed) failed = sm_newfile_commit(&w.file, err);
     sm_newfile_abandon(&w.file);
     XXH3_freeState(w.hash);
     free(by_class);
+    free(times);
     free(sorted.entries);
     free(sorted.classes);
     free(sorted.strings);

@@ -1,6 +1,6 @@
 /* A source turns a dataset into an index (once) and an index entry into bytes (for each lease). The
  * index is a file that is mapped read-only: magic, version, classes, entries sorted by path as
- * bytes, strings, and a checksum over all. */
+ * bytes, strings, times, and a checksum over all. */
 #pragma once
 
 #include "lib/digest.h"
@@ -28,9 +28,10 @@ struct sm_entry {
 int sm_source_root(const struct sm_pipeline_source *source, char root[SM_MAX_PATH_BYTES],
                    struct sm_err *err);
 
-/* How a class gets its index: names are sorted as bytes. When every label of a list or webdataset
- * is a whole number, the number is the index, because it goes straight into a loss; numbers that do
- * not occur are classes without samples. */
+/* How a class gets its index: names are sorted as bytes, of a table, list or webdataset by value
+ * when all are numbers. When every label of a list, webdataset or table is a whole number, the
+ * number is the index, because it goes straight into a loss; numbers that do not occur are classes
+ * without samples. */
 
 /* Scans the dataset and writes the index to index_path (temporary name, fsync, rename). An empty
  * dataset, a missing folder, a class without images, a malformed list line or tar: an error that
@@ -57,7 +58,8 @@ struct sm_entry sm_index_entry(const struct sm_index *index, uint64_t sample);
 /* XXH3-128 over (relative path, member, length, label, checksum) of every entry and the class
  * names: the same on every machine that holds the same files. */
 const char *sm_index_dataset_digest(const struct sm_index *index);
-/* XXH3-128 of the index file itself. */
+/* XXH3-128 of the index file without its times (lib/index.h): the same for the same content and
+ * options. */
 const char *sm_index_digest(const struct sm_index *index);
 
 /* The label alone; works for images and rows. */
@@ -71,12 +73,14 @@ uint32_t sm_index_label(const struct sm_index *index, uint64_t sample);
  *
  * source.path is a file, a folder (its .csv or .npy files, sorted as bytes), a range
  * `x-{00..17}.csv` or a glob; of a csv each file begins with the same header. header auto: the
- * first row is a header when no cell of it is a number, not all are empty, and those that are not
- * empty differ. A column without a name is called x and its place ("x0"). label and categorical
- * name a column of the file, or say its number from 0. A column is one of numbers when each cell
- * that is not missing is one; a column in which all are missing too. Blanks around a number or a
- * word for "missing" do not count, elsewhere they do. Without a label every row is of the class "".
- * An infinity is no number that an op could take: its row is listed.
+ * first row is a header when a cell of it is named in the pipeline, or when no cell of it is a
+ * number, not all are empty, and those that are not empty differ; a word in it over numbers alone
+ * makes it a header, or doubtful (refused) when other cells are numbers. A column without a name is
+ * called x and its place ("x0"). label and categorical name a column of the file, or say its number
+ * from 0. A column is one of numbers when each cell that is not missing is one; a column in which
+ * all are missing too. Blanks around a number or a word for "missing" do not count, elsewhere they
+ * do. Without a label every row is of the class "". An infinity is no number that an op could take:
+ * its row is listed.
  *
  * npy: two axes, C order, little-endian; of whole numbers of 32 and 64 bits and of f8 the matrix is
  * float64, else float32. label is a file (or several) seen from the arrays' folder, one axis of
@@ -118,7 +122,8 @@ const void *sm_table_lend(struct sm_table *t, uint64_t sample);
 
 /* Reads a sample's bytes into the caller's memory (out_max >= entry.length, else SM_E_TOO_LARGE).
  * EIO, ESTALE and the like are tried again with growing pauses, then SM_E_IO; a file whose size or
- * mtime is not the indexed one: SM_E_CHANGED, by name. Keeps the last few files open. */
+ * mtime is not the indexed one: SM_E_CHANGED, by name; of an entry with a checksum that decides,
+ * and not the time. Keeps the last few files open. */
 struct sm_reader;
 struct sm_reader *sm_reader_new(const char *root);
 void sm_reader_free(struct sm_reader **r);

@@ -17,6 +17,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 /* What is mapped although the address space of the process is limited; and how long runs are on
  * average when rows count as here and there. */
@@ -28,6 +29,7 @@ struct opened {
     const struct sm_index_file *file; /* NULL: none */
     int fd;
     uint64_t looked_at; /* the read in which it was last seen to be unchanged */
+    int64_t time;       /* of the file when it was known to be what was indexed */
     const uint8_t *map;
     bool no_map; /* it cannot be had */
 };
@@ -99,8 +101,30 @@ static int file_open(struct sm_arrays *a, struct opened *o, const struct sm_inde
         return sm_fail(err, SM_E_CHANGED,
                        "'%s' is no longer there, but the dataset was indexed with it", path);
     if (fd < 0) return sm_fail_errno(err, "cannot open '%s'", path);
-    *o = (struct opened){.file = f, .fd = fd};
+    *o = (struct opened){
+        .file = f, .fd = fd, .time = sm_index_time(a->index, (uint64_t)(f - a->index->files))};
     return 0;
+}
+
+/* Reads all of a file that was touched: whether its bytes are those that were indexed. */
+static bool is_same(const struct opened *o) {
+    const struct sm_index_file *f = o->file;
+    const uint64_t end = f->data + f->rows * f->columns * sm_npy_item((int)f->type);
+    XXH128_canonical_t sum = {{0}};
+    XXH3_state_t *hash = XXH3_createState();
+    uint8_t *piece = malloc(PIECE_BYTES);
+    bool ok = hash != NULL && piece != NULL;
+    if (ok) XXH3_128bits_reset(hash);
+    for (uint64_t at = 0; ok && at < end;) {
+        const size_t n = end - at < PIECE_BYTES ? (size_t)(end - at) : PIECE_BYTES;
+        ok = sm_fs_pread(o->fd, piece, n, at) == (ssize_t)n;
+        if (ok) XXH3_128bits_update(hash, piece, n);
+        at += n;
+    }
+    if (ok) XXH128_canonicalFromHash(&sum, XXH3_128bits_digest(hash));
+    XXH3_freeState(hash);
+    free(piece);
+    return ok && memcmp(sum.digest, f->digest, sizeof sum.digest) == 0;
 }
 
 /* Once in each read: whether it still is what was indexed. */
@@ -109,12 +133,13 @@ static int file_look(struct sm_arrays *a, struct opened *o, struct sm_err *err) 
     struct stat st;
     if (o->looked_at == a->reads) return 0;
     if (fstat(o->fd, &st) != 0) return sm_fail_errno(err, "cannot read '%s'", name_of(a, f));
-    if ((uint64_t)st.st_size != f->file_bytes ||
-        (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec != f->mtime_ns)
+    const int64_t time = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    if ((uint64_t)st.st_size != f->file_bytes || (time != o->time && !is_same(o)))
         return sm_fail(err, SM_E_CHANGED,
                        "'%s' changed after the dataset was indexed (hint: start a new run, into "
                        "another folder)",
                        name_of(a, f));
+    o->time = time;
     o->looked_at = a->reads;
     return 0;
 }

@@ -38,9 +38,9 @@ int sm_table_start(struct sm_table_build *b, struct sm_err *err) {
 
 int sm_table_files(struct sm_table_build *b, const struct sm_files *files, struct sm_err *err) {
     b->files = calloc(files->n, sizeof *b->files);
-    b->digests = calloc(files->n, sizeof *b->digests);
+    b->times = calloc(files->n, sizeof *b->times);
     b->n_files = files->n;
-    if (b->files == NULL || b->digests == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    if (b->files == NULL || b->times == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     size_t root = strlen(b->scan->root);
     for (size_t i = 0; i < files->n; i++) {
         const char *path = files->paths[i];
@@ -60,7 +60,7 @@ void sm_table_release(struct sm_table_build *b) {
     }
     free(b->columns);
     free(b->files);
-    free(b->digests);
+    free(b->times);
     free(b->labels);
     free(b->groups);
     free(b->bad);
@@ -290,7 +290,7 @@ static void dataset_digest(const struct sm_table_build *b, const struct tables *
     struct sm_hash *h = sm_hash_new_xxh();
     for (size_t i = 0; i < b->n_files; i++) {
         sm_hash_add(h, &b->files[i].file_bytes, sizeof b->files[i].file_bytes);
-        sm_hash_add(h, b->digests[i], sizeof b->digests[i]);
+        sm_hash_add(h, b->files[i].digest, sizeof b->files[i].digest);
     }
     sm_hash_add(h, b->labels_digest, sizeof b->labels_digest);
     for (uint32_t c = 0; c < b->scan->n_classes; c++) {
@@ -326,6 +326,7 @@ static int add_tables(struct sm_table_build *b, const struct tables *t, struct s
         {b->labels, b->rows * sizeof *b->labels},
         {t->by_class, b->rows * sizeof *t->by_class},
         {t->strings.strings, t->strings.n_strings},
+        {b->times, b->n_files * sizeof *b->times},
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (sm_newfile_add(b->file, parts[i].bytes, parts[i].n, err) != 0) return -1;
@@ -346,7 +347,8 @@ static int write_tables(struct sm_table_build *b, struct sm_err *err) {
                                 .kind = SM_INDEX_TABLE,
                                 .samples = b->rows,
                                 .classes = b->scan->n_classes,
-                                .string_bytes = t.strings.n_strings};
+                                .string_bytes = t.strings.n_strings,
+                                .times = b->n_files};
     if (!failed) dataset_digest(b, &t, h.dataset_digest);
     const struct sm_index_table table = {.files = b->n_files,
                                          .columns = b->n_columns,

@@ -21,7 +21,7 @@ struct sm_table_build {
     struct sm_table_column *columns;
     size_t n_columns;
     struct sm_index_file *files; /* name: a string of the scan */
-    uint8_t (*digests)[16];      /* of the files' bytes */
+    int64_t *times;              /* of the files */
     size_t n_files;
     uint8_t labels_digest[16]; /* of labels that stand in files of their own */
     struct sm_words words;     /* labels, numbered by first use */

@@ -47,7 +47,8 @@ bool sm_table_lay_out(struct sm_index *x) {
     x->labels = take(&at, &left, h->samples, sizeof *x->labels);
     x->rows_by_class = take(&at, &left, h->samples, sizeof *x->rows_by_class);
     x->strings = (const char *)at;
-    return at != NULL && left == 0;
+    if (at != NULL) x->times = at + h->string_bytes;
+    return at != NULL && left == 0 && h->times == t->files;
 }
 
 static bool is_string(const struct sm_index *x, uint64_t at) {
@@ -174,7 +175,7 @@ bool sm_index_is_current(const struct sm_index *x, const char *root) {
         snprintf(path, sizeof path, "%s%s%s", name[0] == '/' ? "" : root, name[0] == '/' ? "" : "/",
                  name);
         if (stat(path, &st) != 0 || (uint64_t)st.st_size != f->file_bytes ||
-            (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec != f->mtime_ns)
+            (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec != sm_index_time(x, i))
             return false;
     }
     return true;

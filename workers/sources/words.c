@@ -3,6 +3,7 @@
 #include "workers/sources/words.h"
 
 #include "lib/limits.h"
+#include "workers/sources/number.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -80,10 +81,30 @@ static int compare(const void *a, const void *b, void *words) {
                   sm_words_text(words, *(const uint32_t *)b));
 }
 
+int sm_words_compare_numbers(const char *a, const char *b) {
+    double x, y;
+    sm_number_parse(a, strlen(a), &x);
+    sm_number_parse(b, strlen(b), &y);
+    return x < y ? -1 : x > y ? 1 : strcmp(a, b); /* 1 and 1.0 are two words */
+}
+
+static int compare_numbers(const void *a, const void *b, void *words) {
+    return sm_words_compare_numbers(sm_words_text(words, *(const uint32_t *)a),
+                                    sm_words_text(words, *(const uint32_t *)b));
+}
+
+bool sm_word_is_number(const char *word) {
+    double v;
+    return sm_number_parse(word, strlen(word), &v) == SM_NUMBER_FINITE;
+}
+
 void sm_words_sort(const struct sm_words *w, uint32_t *order) {
     for (uint32_t i = 0; i < w->n; i++)
         order[i] = i;
-    qsort_r(order, w->n, sizeof *order, compare, (void *)w);
+    bool numbers = true;
+    for (uint32_t i = 0; i < w->n && numbers; i++)
+        numbers = sm_word_is_number(sm_words_text(w, i));
+    qsort_r(order, w->n, sizeof *order, numbers ? compare_numbers : compare, (void *)w);
 }
 
 void sm_words_release(struct sm_words *w) {

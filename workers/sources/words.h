@@ -4,6 +4,7 @@
 
 #include "lib/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,10 @@ int64_t sm_words_add(struct sm_words *w, const char *s, size_t n, const char *wh
 static inline const char *sm_words_text(const struct sm_words *w, uint32_t i) {
     return w->text + w->at[i];
 }
-/* Fills order with the words' numbers sorted as bytes. */
+/* Fills order with the words' numbers, sorted by value when every word is a number, else as bytes.
+ */
 void sm_words_sort(const struct sm_words *w, uint32_t *order);
+bool sm_word_is_number(const char *word);
+/* Of words that are numbers: by value, equal ones as bytes. */
+int sm_words_compare_numbers(const char *a, const char *b);
 void sm_words_release(struct sm_words *w);
