@@ -440,31 +440,6 @@ static int work(struct expansion *x, struct sm_err *err) {
 
 /* ---- the results ---- */
 
-/* One position whose sample could not be made; of a table the row is named, since it is no file.
- * The broker knows the plan but neither the part of the dataset nor rebalancing: which sample
- * stands at a position is found out here. */
-static int add_bad(struct expansion *x, const Shardmill__Quarantined *q, struct sm_err *err) {
-    const struct sm_index *index = x->data.index;
-    const bool table = sm_index_is_table(index);
-    const uint64_t sample = sm_places_at(x->places, &x->run->plan, q->position).sample;
-    const struct sm_entry entry =
-        table ? (struct sm_entry){.file = x->pipeline->source.path} : sm_index_entry(index, sample);
-    char file[2 * SM_MAX_PATH_BYTES];
-    snprintf(file, sizeof file, "%s%s%s", entry.file, entry.member ? "!" : "",
-             entry.member ? entry.member : "");
-    const char *slash = table ? strrchr(file, '/') : NULL;
-    struct sm_bad bad = {.position = q->position,
-                         .sample = sample,
-                         .row = table ? (int64_t)sm_index_row(index, sample) : -1,
-                         .offset = entry.offset,
-                         .file = slash != NULL ? (char *)slash + 1 : file,
-                         .stage = q->stage,
-                         .code = (char *)sm_code_word((int)q->code),
-                         .text = q->text,
-                         .label = sm_index_label(index, sample)};
-    return sm_run_add_bad(x->run, &bad, sm_index_label(index, q->substitute), err);
-}
-
 static int take_shard(void *context, const Shardmill__ShardRecord *record, struct sm_err *err) {
     struct expansion *x = context;
     struct sm_shard_record s = {
@@ -474,17 +449,8 @@ static int take_shard(void *context, const Shardmill__ShardRecord *record, struc
     bool more =
         r->n_shards > 0 && r->shards[r->n_shards - 1].shard == s.shard; /* of its bad ones */
     if (!more && sm_run_add_shard(x->run, &s, err) < 0) return -1;
-    const uint64_t samples = sm_index_samples(x->data.index),
-                   positions = sm_plan_positions(&r->plan);
-    for (size_t i = 0; i < record->n_quarantined; i++) {
-        const Shardmill__Quarantined *q = record->quarantined[i];
-        if (q->position >= positions || q->substitute >= samples)
-            return sm_fail(err, SM_E_PROTOCOL,
-                           "the broker names position %" PRIu64 " of %" PRIu64
-                           " and sample %" PRIu64 " of %" PRIu64,
-                           q->position, positions, q->substitute, samples);
-        if (add_bad(x, q, err) < 0) return -1;
-    }
+    for (size_t i = 0; i < record->n_quarantined; i++)
+        if (sm_run_take_bad(x->run, x->places, record->quarantined[i], err) < 0) return -1;
     return 0;
 }
 
@@ -505,6 +471,7 @@ static int collect(struct expansion *x, struct sm_err *err) {
     }
     sm_client_free(&x->client);
     sm_embedded_stop(&x->embedded, GRACE_MS);
+    if (sm_run_find_bad(x->run, x->places, x->data.root, err) != 0) return -1;
     if (x->run->slices > 1) return sm_run_write_slice(x->run, x->dir, err);
     sm_sink_sweep(x->dir);
     return sm_run_write_manifest(x->run, x->dir, err);

@@ -7,6 +7,7 @@
 #include "lib/digest.h"
 #include "lib/err.h"
 #include "lib/plan.h"
+#include "lib/wire.h"
 #include "pipelines/lang/pipeline.h"
 #include "workers/places.h"
 #include "workers/sinks/sink.h"
@@ -35,7 +36,7 @@ struct sm_shard_record {
 
 /* One quarantined position. Strings are owned by the run. */
 struct sm_bad {
-    uint64_t position, sample, offset;
+    uint64_t position, sample, line, offset; /* line: of a table, from 1 */
     int64_t row; /* of a table: its number in the source; else -1 */
     char *file, *stage, *code, *text;
     uint32_t label;
@@ -86,6 +87,15 @@ int sm_run_add_shard(struct sm_run *r, const struct sm_shard_record *record, str
  * place. */
 int sm_run_add_bad(struct sm_run *r, const struct sm_bad *bad, uint32_t substitute_label,
                    struct sm_err *err);
+/* What the broker says of a position. It knows the plan but neither the part of the dataset nor
+ * rebalancing: which sample stands there is found out here. */
+int sm_run_take_bad(struct sm_run *r, const struct sm_places *places,
+                    const Shardmill__Quarantined *q, struct sm_err *err);
+/* Of a table: in which file each of the bad ones stands, and where. They are sorted. */
+int sm_run_find_bad(struct sm_run *r, const struct sm_places *places, const char *root,
+                    struct sm_err *err);
+/* In the order of the dataset, then of positions. */
+void sm_run_sort_bad(struct sm_run *r);
 int sm_run_add_line(struct sm_run *r, const struct sm_bad_line *line, struct sm_err *err);
 
 uint64_t sm_run_planned(const struct sm_run *r);

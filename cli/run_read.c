@@ -81,6 +81,7 @@ static int read_bad(struct sm_run *r, json_t *root, const char *path, struct sm_
         *b = (struct sm_bad){.position = number(item, "position"),
                              .sample = number(item, "sample"),
                              .row = row != NULL ? json_integer_value(row) : -1,
+                             .line = number(item, "line"),
                              .offset = number(item, "offset"),
                              .file = text(item, "file"),
                              .stage = text(item, "stage"),

@@ -138,6 +138,7 @@ static void put_bad(struct out *o, const struct sm_run *r, const struct sm_bad *
     if (b->row >= 0) sm_buf_printf(&o->buf, ", \"row\": %" PRId64, b->row);
     sm_buf_text(&o->buf, ", \"file\": ");
     sm_buf_json(&o->buf, b->file);
+    if (b->row >= 0) sm_buf_printf(&o->buf, ", \"line\": %" PRIu64, b->line);
     sm_buf_printf(&o->buf, ", \"offset\": %" PRIu64 ", \"class\": ", b->offset);
     sm_buf_json(&o->buf, r->classes[b->label]);
     sm_buf_text(&o->buf, ", \"stage\": ");
@@ -200,12 +201,6 @@ static int by_shard(const void *a, const void *b) {
     return x->shard < y->shard ? -1 : x->shard > y->shard;
 }
 
-static int by_sample(const void *a, const void *b) {
-    const struct sm_bad *x = a, *y = b;
-    if (x->sample != y->sample) return x->sample < y->sample ? -1 : 1;
-    return x->position < y->position ? -1 : x->position > y->position;
-}
-
 /* One line for each row that could not be read when the table was indexed, and for each sample,
  * with the positions where it was missed. */
 static int write_quarantine(const struct sm_run *r, const char *dir, struct sm_err *err) {
@@ -233,7 +228,7 @@ static int write_quarantine(const struct sm_run *r, const char *dir, struct sm_e
 
 int sm_run_write_manifest(struct sm_run *r, const char *dir, struct sm_err *err) {
     if (r->n_shards) qsort(r->shards, r->n_shards, sizeof *r->shards, by_shard);
-    if (r->n_bad) qsort(r->bad, r->n_bad, sizeof *r->bad, by_sample);
+    sm_run_sort_bad(r);
     if (write_quarantine(r, dir, err) < 0) return -1;
     char path[4096];
     snprintf(path, sizeof path, "%s/" SM_MANIFEST_NAME, dir);

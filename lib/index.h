@@ -49,12 +49,12 @@ struct sm_index_class_record {
 
 /* Follows the header of a table. The matrix begins at SM_INDEX_MATRIX, row after row, and ends
  * before `tables`, where these stand one after the other: classes, files, columns, categories
- * (uint64_t: strings), bad rows, groups (uint64_t for each row, or none), labels and rows by class
+ * (uint64_t: strings), bad rows, marks, groups (uint64_t for each row, or none), labels and rows by class
  * (uint32_t for each row); then the strings. */
 enum { SM_INDEX_MATRIX = 4096, SM_INDEX_TABLES_ALIGNED = 64 };
 
 struct sm_index_table {
-    uint64_t files, columns, categories, bad_rows, tables;
+    uint64_t files, columns, categories, bad_rows, marks, tables;
     uint32_t is_double, has_groups, has_matrix, reserved;
 };
 
@@ -74,6 +74,13 @@ struct sm_index_column {
 struct sm_index_bad_row {
     uint64_t row, line, offset, text;
     uint32_t file, code;
+};
+
+/* Of a csv: where the first of each so many rows of a file begins, so that any row's line is found
+ * by a short reading. */
+enum { SM_INDEX_MARK_ROWS = 1024 };
+struct sm_index_mark {
+    uint64_t row, line, offset;
 };
 
 /* Where the strings begin in a file of `total` bytes, or 0 when this is no header of one. The first

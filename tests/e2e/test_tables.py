@@ -444,6 +444,8 @@ def test_a_row_that_overflows_is_quarantined_with_column_and_cause(tmp_path):
         assert [l["row"] for l in lines] == bad and all(l["stage"] == "ops" for l in lines)
         if bad:
             assert lines[0]["text"].startswith(words), lines[0]
+            assert [l["line"] for l in lines] == [row + 2 for row in bad] and {l["file"] for l in lines} == {"t.csv"}
+            assert all(text[l["offset"]:].startswith(rows[l["row"]] + "\n") for l in lines)
         cells = npy_rows(out)["features"][:, 0] if encode == "npy" else \
             np.array([float(r["a"] or "nan") for r in csv_rows(out)])
         assert not np.isinf(cells).any() and np.isnan(cells).sum() == 1

@@ -141,6 +141,14 @@ static void arrays_of_a_folder_and_their_labels_are_one_table(void **state) {
     assert_string_equal(sm_index_bad_row(t.index, 0).text, "an infinity in column 'x1'");
     assert_int_equal(sm_index_row(t.index, 1), 2);
     assert_string_equal(sm_index_entry(t.index, 2).file, "b.npy");
+    struct sm_finder *finder;
+    struct sm_found found;
+    assert_int_equal(sm_finder_open(&finder, t.index, &t.source, t.path, NULL), 0);
+    assert_int_equal(sm_finder_find(finder, 1, &found, NULL), 0); /* row 2 of a.npy */
+    assert_int_equal(found.line, 3);
+    assert_int_equal(found.offset, sm_index_bad_row(t.index, 0).offset + 2 * sizeof(float));
+    assert_string_equal(found.file, "a.npy");
+    sm_finder_close(&finder);
     static const double want[] = {1, 10, 3, 30, 4, 40};
     assert_memory_equal(all(&t), want, sizeof want);
     t.source.group = "x0";

@@ -1,6 +1,7 @@
 /* Tables from file to rows: kinds of columns, classes, rows that cannot be read, what a table that
  * cannot be used gets, and that nothing in a damaged index is believed. */
 #include "lib/fs.h"
+#include "lib/index.h"
 #include "tests/unit/scratch.h"
 #include "workers/sources/source.h"
 
@@ -509,6 +510,63 @@ static void the_dataset_digest_follows_content_and_not_name_or_time(void **state
     table_done(&t);
 }
 
+/* Two files of more rows than a mark is for, with newlines in quotes, empty lines, rows that cannot
+ * be read and both ends of lines: each row is found where it was written. */
+static void any_row_is_found_by_line_and_offset(void **state) {
+    enum { ROWS = 2 * SM_INDEX_MARK_ROWS + 300 };
+    (void)state;
+    struct table t = table_make();
+    struct sm_err err = {0};
+    struct place {
+        uint64_t line, offset;
+        bool bad;
+    } *at = calloc((size_t)2 * ROWS, sizeof *at);
+    for (int f = 0; f < 2; f++) {
+        struct sm_buf text;
+        sm_buf_init(&text, 1 << 20);
+        sm_buf_printf(&text, "%sa,b\n", f ? "\xEF\xBB\xBF" : "");
+        uint64_t line = 2;
+        for (int i = 0; i < ROWS; i++) {
+            const bool wide = i % 7 == 3;
+            if (i % 11 == 0) sm_buf_text(&text, "\r\n"), line++;
+            at[f * ROWS + i] = (struct place){line, text.len, i % 97 == 5};
+            sm_buf_printf(&text, "%d,%s%s", i, wide ? "\"x\ny\"" : "z",
+                          i % 97 == 5 ? ",too many" : "");
+            sm_buf_text(&text, i % 5 ? "\n" : "\r\n");
+            line += 1 + wide;
+        }
+        scratch_write(&t.s, f ? "d/b.csv" : "d/a.csv", text.data, text.len);
+        sm_buf_release(&text);
+    }
+    t.source.header = SM_HEADER_TRUE;
+    table_open(&t, "d");
+    struct sm_finder *finder;
+    assert_int_equal(sm_finder_open(&finder, t.index, &t.source, t.path, &err), 0);
+    const uint64_t n = sm_index_samples(t.index);
+    uint64_t bad = 0;
+    for (uint64_t i = 0; i < (uint64_t)2 * ROWS; i++)
+        bad += at[i].bad;
+    assert_int_equal(n, (uint64_t)2 * ROWS - bad);
+    for (uint64_t k = 0; k < 3 * n; k++) { /* in order, backwards, criss-cross */
+        const uint64_t sample = k < n ? k : k < 2 * n ? 2 * n - 1 - k : k * 977 % n;
+        const uint64_t row = sm_index_row(t.index, sample);
+        struct sm_found found;
+        if (sm_finder_find(finder, sample, &found, &err) != 0) fail_msg("%s", err.text);
+        assert_int_equal(found.line, at[row].line);
+        assert_int_equal(found.offset, at[row].offset);
+        assert_string_equal(found.file, row < ROWS ? "a.csv" : "b.csv");
+    }
+    sm_finder_close(&finder);
+    scratch_text(&t.s, "d/b.csv", "a,b\n1,2\n");
+    assert_int_equal(sm_finder_open(&finder, t.index, &t.source, t.path, &err), 0);
+    struct sm_found found;
+    assert_int_equal(sm_finder_find(finder, n - 1, &found, &err), -1);
+    assert_int_equal(err.code, SM_E_CHANGED);
+    sm_finder_close(&finder);
+    free(at);
+    table_done(&t);
+}
+
 /* With its checksum put right, so that the checks behind it are reached. */
 static void seal(uint8_t *bytes, size_t n) {
     char hex[SM_XXH_HEX];
@@ -638,6 +696,7 @@ int main(void) {
         cmocka_unit_test(words_that_are_all_numbers_are_sorted_by_value),
         cmocka_unit_test(skipped_spaces_are_in_no_name_no_word_and_no_group),
         cmocka_unit_test(the_dataset_digest_follows_content_and_not_name_or_time),
+        cmocka_unit_test(any_row_is_found_by_line_and_offset),
         cmocka_unit_test(no_byte_of_a_damaged_index_leads_outside),
         cmocka_unit_test(mutated_tables_never_break_the_reader),
     };

@@ -124,6 +124,14 @@ void sm_csv_skip_initial_space(struct sm_csv *c) {
     c->skip_space = true;
 }
 
+int sm_csv_seek(struct sm_csv *c, uint64_t offset, uint64_t line, struct sm_err *err) {
+    c->base = offset;
+    c->used = c->at = 0;
+    c->line = line;
+    c->eof = c->skipping = false;
+    return refill(c, err);
+}
+
 uint64_t sm_csv_bytes(const struct sm_csv *c) {
     return c->base + c->used;
 }

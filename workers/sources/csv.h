@@ -49,6 +49,9 @@ void sm_csv_close(struct sm_csv **c);
 /* From the next row on spaces (U+0020) at a field's beginning do not belong to it, as with Python's
  * skipinitialspace; a quote behind them opens the field. The delimiter is not a space. */
 void sm_csv_skip_initial_space(struct sm_csv *c);
+/* Goes on at `offset`, where a row begins, on line `line`. From then on the digest is not the
+ * file's. */
+int sm_csv_seek(struct sm_csv *c, uint64_t offset, uint64_t line, struct sm_err *err);
 /* 1: a row, sound or not; 0: the file's end; -1: reading failed. After a row that cannot be read it
  * goes on at the next line: behind the fault, or behind the row's first line when a quote never
  * ends. */

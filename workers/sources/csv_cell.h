@@ -1,9 +1,14 @@
-/* What a cell of a CSV means: a number, a missing cell, or a word. Private to the sources. */
+/* What the pipeline file says about a CSV: how its fields are delimited, and what a cell means: a
+ * number, a missing cell, or a word. Private to the sources. */
 #pragma once
 
 #include "pipelines/lang/pipeline.h"
 #include "workers/sources/csv.h"
 #include "workers/sources/number.h"
+
+/* Opens a file with the source's delimiter and skip_initial_space. */
+int sm_csv_open_as(struct sm_csv **gives, const char *path,
+                   const struct sm_pipeline_source *source, struct sm_err *err);
 
 enum sm_cell { SM_CELL_MISSING, SM_CELL_NUMBER, SM_CELL_OVERFLOW, SM_CELL_WORD };
 

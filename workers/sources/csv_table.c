@@ -87,15 +87,8 @@ static void release(struct csv_table *t) {
     free(t->block);
 }
 
-static char delimiter(const struct csv_table *t) {
-    const char *d = t->source->delimiter;
-    return d == NULL || *d == 0 ? ',' : *d;
-}
-
 static int open_csv(const struct csv_table *t, size_t i, struct sm_csv **csv, struct sm_err *err) {
-    if (sm_csv_open(csv, t->files.paths[i], delimiter(t), err) != 0) return -1;
-    if (t->source->skip_initial_space) sm_csv_skip_initial_space(*csv);
-    return 0;
+    return sm_csv_open_as(csv, t->files.paths[i], t->source, err);
 }
 
 static int check_delimiter(const struct csv_table *t, struct sm_err *err) {
@@ -450,7 +443,10 @@ static int read_file(struct csv_table *t, size_t i, struct sm_err *err) {
     }
     file->first = t->row;
     while (!failed && got == 1 && (got = sm_csv_next(csv, &row, err)) == 1) {
-        failed = take_row(t, i, &row, err);
+        const struct sm_index_mark mark = {t->row, row.line, row.offset};
+        if ((t->row - file->first) % SM_INDEX_MARK_ROWS == 0)
+            failed = sm_table_mark(&t->b, &mark, err);
+        if (!failed) failed = take_row(t, i, &row, err);
         t->row++;
     }
     file->rows = t->row - file->first;

@@ -29,6 +29,7 @@ struct sm_index {
     const struct sm_index_column *columns;
     const uint64_t *categories;
     const struct sm_index_bad_row *bad;
+    const struct sm_index_mark *marks;
     const uint64_t *groups;
     const uint32_t *labels, *rows_by_class;
     const uint8_t *matrix; /* in memory, or NULL: at SM_INDEX_MATRIX in fd */
@@ -44,5 +45,9 @@ bool sm_table_is_sound(const struct sm_index *x);
 int sm_table_make_schema(struct sm_index *x, struct sm_err *err);
 /* When the n-th file of a table, or an image's, had been written as it was indexed, in ns. */
 int64_t sm_index_time(const struct sm_index *x, uint64_t n);
+/* Of a csv: the last mark at or before a row that is counted with the bad ones. NULL: no csv. */
+const struct sm_index_mark *sm_table_mark_before(const struct sm_index *x, uint64_t row);
+void sm_table_file_path(const struct sm_index *x, const char *root,
+                        const struct sm_index_file *file, char path[2 * SM_MAX_PATH_BYTES]);
 /* The file of a row that is counted with the bad ones. */
 const struct sm_index_file *sm_table_file(const struct sm_index *x, uint64_t row);

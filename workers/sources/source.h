@@ -99,12 +99,27 @@ uint64_t sm_index_group(const struct sm_index *index, uint64_t sample);
 bool sm_index_is_current(const struct sm_index *index, const char *root);
 
 struct sm_bad_row {
-    uint64_t row, line, offset; /* line from 1, byte offset of its first byte in the file */
+    uint64_t row, line, offset; /* line from 1 (npy: row of the array), byte offset in the file */
     const char *file, *text;    /* what is wrong, for people; never empty */
     enum sm_code code;
 };
 uint64_t sm_index_bad_rows(const struct sm_index *index);
 struct sm_bad_row sm_index_bad_row(const struct sm_index *index, uint64_t k);
+
+/* Where rows stand in their files, for people who look for one: a csv is read from the last mark
+ * of its index on, so rows that are asked for in ascending order are found in one reading. */
+struct sm_finder;
+struct sm_found {
+    const char *file;      /* lent by the index */
+    uint64_t line, offset; /* as of a bad row */
+};
+/* Keeps what it is given. root: of the source. */
+int sm_finder_open(struct sm_finder **gives, const struct sm_index *index,
+                   const struct sm_pipeline_source *source, const char *root, struct sm_err *err);
+void sm_finder_close(struct sm_finder **f);
+/* SM_E_CHANGED: a file is not the indexed one. */
+int sm_finder_find(struct sm_finder *f, uint64_t sample, struct sm_found *found,
+                   struct sm_err *err);
 
 /* Reads rows into memory, in bounded pieces by pread (fits), or gathers any rows (leases). */
 struct sm_table; /* belongs to one thread */

@@ -91,10 +91,8 @@ void sm_arrays_free(struct sm_arrays *a) {
 
 static int file_open(struct sm_arrays *a, struct opened *o, const struct sm_index_file *f,
                      struct sm_err *err) {
-    const char *name = name_of(a, f);
     char path[2 * SM_MAX_PATH_BYTES];
-    snprintf(path, sizeof path, "%s%s%s", name[0] == '/' ? "" : a->root, name[0] == '/' ? "" : "/",
-             name);
+    sm_table_file_path(a->index, a->root, f, path);
     opened_close(o);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0 && errno == ENOENT)

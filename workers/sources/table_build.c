@@ -31,7 +31,7 @@ int sm_table_start(struct sm_table_build *b, struct sm_err *err) {
         sm_words_release(&b->columns[i].words);
         b->columns[i].words.max = SM_MAX_TABLE_CATEGORIES;
     }
-    b->rows = b->n_bad = 0;
+    b->rows = b->n_bad = b->n_marks = 0;
     if (sm_newfile_open(&b->file, b->index_path, err) != 0) return -1;
     return sm_newfile_add(b->file, header, sizeof header, err);
 }
@@ -64,6 +64,7 @@ void sm_table_release(struct sm_table_build *b) {
     free(b->labels);
     free(b->groups);
     free(b->bad);
+    free(b->marks);
 }
 
 static int grow_rows(struct sm_table_build *b, struct sm_err *err) {
@@ -128,6 +129,17 @@ int sm_table_bad(struct sm_table_build *b, const struct sm_index_bad_row *bad, c
     b->bad[b->n_bad].text = sm_scan_string(b->scan, text);
     if (b->bad[b->n_bad].text == SM_INDEX_NONE) return sm_fail(err, SM_E_MEMORY, "out of memory");
     b->n_bad++;
+    return 0;
+}
+
+int sm_table_mark(struct sm_table_build *b, const struct sm_index_mark *mark, struct sm_err *err) {
+    if (b->n_marks == b->marks_cap) {
+        struct sm_index_mark *more = reallocarray(b->marks, b->marks_cap * 2 + 64, sizeof *more);
+        if (more == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+        b->marks = more;
+        b->marks_cap = b->marks_cap * 2 + 64;
+    }
+    b->marks[b->n_marks++] = *mark;
     return 0;
 }
 
@@ -322,6 +334,7 @@ static int add_tables(struct sm_table_build *b, const struct tables *t, struct s
         {t->columns, b->n_columns * sizeof *t->columns},
         {t->categories, t->n_categories * sizeof *t->categories},
         {b->bad, b->n_bad * sizeof *b->bad},
+        {b->marks, b->n_marks * sizeof *b->marks},
         {b->groups, b->has_groups ? b->rows * sizeof *b->groups : 0},
         {b->labels, b->rows * sizeof *b->labels},
         {t->by_class, b->rows * sizeof *t->by_class},
@@ -354,6 +367,7 @@ static int write_tables(struct sm_table_build *b, struct sm_err *err) {
                                          .columns = b->n_columns,
                                          .categories = t.n_categories,
                                          .bad_rows = b->n_bad,
+                                         .marks = b->n_marks,
                                          .tables = end + pad,
                                          .is_double = b->is_double,
                                          .has_groups = b->has_groups,

@@ -30,6 +30,8 @@ struct sm_table_build {
     uint64_t rows, rows_cap;
     struct sm_index_bad_row *bad; /* text: a string of the scan */
     uint64_t n_bad, bad_cap;
+    struct sm_index_mark *marks;
+    uint64_t n_marks, marks_cap;
 };
 
 /* Begins with no rows, or begins again. files and columns stay. */
@@ -40,6 +42,8 @@ int sm_table_row(struct sm_table_build *b, const char *label, size_t label_n, ui
 /* A row that cannot be read: listed, or refused when source.on_error is fail. */
 int sm_table_bad(struct sm_table_build *b, const struct sm_index_bad_row *bad, const char *text,
                  struct sm_err *err);
+/* Where a row of a csv begins; told of the first of every SM_INDEX_MARK_ROWS rows of a file. */
+int sm_table_mark(struct sm_table_build *b, const struct sm_index_mark *mark, struct sm_err *err);
 int sm_table_finish(struct sm_table_build *b, struct sm_err *err);
 void sm_table_release(struct sm_table_build *b);
 /* The files of a path as the index names them: relative to the scan's root. */

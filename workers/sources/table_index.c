@@ -43,6 +43,7 @@ bool sm_table_lay_out(struct sm_index *x) {
     x->columns = take(&at, &left, t->columns, sizeof *x->columns);
     x->categories = take(&at, &left, t->categories, sizeof *x->categories);
     x->bad = take(&at, &left, t->bad_rows, sizeof *x->bad);
+    x->marks = take(&at, &left, t->marks, sizeof *x->marks);
     x->groups = take(&at, &left, t->has_groups ? h->samples : 0, sizeof *x->groups);
     x->labels = take(&at, &left, h->samples, sizeof *x->labels);
     x->rows_by_class = take(&at, &left, h->samples, sizeof *x->rows_by_class);
@@ -74,6 +75,21 @@ static bool rows_are_sound(const struct sm_index *x) {
             return false;
     }
     return rows == x->header->samples + t->bad_rows;
+}
+
+static bool marks_are_sound(const struct sm_index *x) {
+    const struct sm_index_table *t = x->table;
+    uint64_t k = 0;
+    for (uint64_t i = 0; i < t->files && t->has_matrix; i++) {
+        const struct sm_index_file *f = &x->files[i];
+        for (uint64_t row = 0; row < f->rows; row += SM_INDEX_MARK_ROWS, k++) {
+            if (k >= t->marks) return false;
+            const struct sm_index_mark *m = &x->marks[k];
+            if (m->row != f->first + row || m->line == 0 || m->offset >= f->file_bytes)
+                return false;
+        }
+    }
+    return k == t->marks;
 }
 
 static bool columns_are_sound(const struct sm_index *x) {
@@ -111,7 +127,7 @@ static bool labels_are_sound(const struct sm_index *x) {
 }
 
 bool sm_table_is_sound(const struct sm_index *x) {
-    return rows_are_sound(x) && columns_are_sound(x) && labels_are_sound(x);
+    return rows_are_sound(x) && marks_are_sound(x) && columns_are_sound(x) && labels_are_sound(x);
 }
 
 int sm_table_make_schema(struct sm_index *x, struct sm_err *err) {
@@ -166,14 +182,20 @@ uint64_t sm_index_group(const struct sm_index *x, uint64_t sample) {
     return x->table->has_groups ? x->groups[sample] : 0;
 }
 
+void sm_table_file_path(const struct sm_index *x, const char *root,
+                        const struct sm_index_file *file, char path[2 * SM_MAX_PATH_BYTES]) {
+    const char *name = x->strings + file->name;
+    const bool whole = name[0] == '/';
+    snprintf(path, (size_t)2 * SM_MAX_PATH_BYTES, "%s%s%s", whole ? "" : root, whole ? "" : "/",
+             name);
+}
+
 bool sm_index_is_current(const struct sm_index *x, const char *root) {
     for (uint64_t i = 0; x->table != NULL && i < x->table->files; i++) {
         const struct sm_index_file *f = &x->files[i];
-        const char *name = x->strings + f->name;
         char path[2 * SM_MAX_PATH_BYTES];
         struct stat st;
-        snprintf(path, sizeof path, "%s%s%s", name[0] == '/' ? "" : root, name[0] == '/' ? "" : "/",
-                 name);
+        sm_table_file_path(x, root, f, path);
         if (stat(path, &st) != 0 || (uint64_t)st.st_size != f->file_bytes ||
             (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec != sm_index_time(x, i))
             return false;
@@ -206,4 +228,16 @@ const struct sm_index_file *sm_table_file(const struct sm_index *x, uint64_t row
             high = middle - 1;
     }
     return &x->files[low];
+}
+
+const struct sm_index_mark *sm_table_mark_before(const struct sm_index *x, uint64_t row) {
+    uint64_t low = 0, high = x->table->marks;
+    while (low < high) {
+        uint64_t middle = (low + high) / 2;
+        if (x->marks[middle].row <= row)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low == 0 ? NULL : &x->marks[low - 1];
 }
