@@ -12,8 +12,8 @@ static const char *const pandas_words[] = {
     "<NA>", "N/A",      "NA",  "NULL",    "NaN",      "None", "n/a",  "nan",    "null",
 };
 
-int sm_csv_open_as(struct sm_csv **gives, const char *path,
-                   const struct sm_pipeline_source *source, struct sm_err *err) {
+int sm_csv_open_as(struct sm_csv **gives, const char *path, const struct sm_pipeline_source *source,
+                   struct sm_err *err) {
     const char *d = source->delimiter;
     if (sm_csv_open(gives, path, d == NULL || *d == 0 ? ',' : *d, err) != 0) return -1;
     if (source->skip_initial_space) sm_csv_skip_initial_space(*gives);

@@ -7,8 +7,8 @@
 #include "workers/sources/number.h"
 
 /* Opens a file with the source's delimiter and skip_initial_space. */
-int sm_csv_open_as(struct sm_csv **gives, const char *path,
-                   const struct sm_pipeline_source *source, struct sm_err *err);
+int sm_csv_open_as(struct sm_csv **gives, const char *path, const struct sm_pipeline_source *source,
+                   struct sm_err *err);
 
 enum sm_cell { SM_CELL_MISSING, SM_CELL_NUMBER, SM_CELL_OVERFLOW, SM_CELL_WORD };
 

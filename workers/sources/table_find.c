@@ -14,10 +14,10 @@ struct sm_finder {
     const struct sm_index *index;
     const struct sm_pipeline_source *source;
     const char *root;
-    struct sm_csv *csv;               /* of file; NULL: none is open */
+    struct sm_csv *csv; /* of file; NULL: none is open */
     const struct sm_index_file *file;
-    uint64_t next;                    /* the row that csv gives next */
-    uint64_t row;                     /* the last one that it gave: */
+    uint64_t next; /* the row that csv gives next */
+    uint64_t row;  /* the last one that it gave: */
     struct sm_found found;
 };
 
