@@ -37,7 +37,7 @@ struct sm_shard_record {
 /* One quarantined position. Strings are owned by the run. */
 struct sm_bad {
     uint64_t position, sample, line, offset; /* line: of a table, from 1 */
-    int64_t row; /* of a table: its number in the source; else -1 */
+    int64_t row;                             /* of a table: its number in the source; else -1 */
     char *file, *stage, *code, *text;
     uint32_t label;
 };

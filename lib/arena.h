@@ -1,4 +1,5 @@
-/* One arena per request or parsed file: many small allocations, freed in one call. Memory is zeroed and 16-aligned. */
+/* One arena per request or parsed file: many small allocations, freed in one call. Memory is zeroed
+ * and 16-aligned. */
 #pragma once
 
 #include <stddef.h>

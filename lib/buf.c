@@ -86,7 +86,10 @@ bool sm_buf_float(struct sm_buf *b, float x) {
 /* Length of the UTF-8 sequence at s (1 to 4), or 0 where there is none. */
 static int utf8_len(const unsigned char *s) {
     if (s[0] < 0x80) return 1;
-    int n = s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
+    int n = s[0] >= 0xc2 && s[0] < 0xe0   ? 2
+            : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
+            : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
+                                          : 0;
     for (int i = 1; i < n; i++)
         if ((s[i] & 0xc0) != 0x80) return 0;
     if (n == 3 && ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] >= 0xa0))) return 0;
@@ -102,7 +105,8 @@ bool sm_utf8(const char *text) {
 }
 
 bool sm_buf_quoted(struct sm_buf *b, const char *text) {
-    static const char safe[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
+    static const char safe[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
     for (; *text != 0; text++)
         sm_buf_printf(b, strchr(safe, *text) != NULL ? "%c" : "%%%02X", (unsigned char)*text);
     return !b->full;

@@ -1,5 +1,5 @@
-/* A growing run of bytes that is given its maximum when it is made, so that nothing from outside makes it grow without
- * bound. Always NUL-terminated, so text can be read in place. */
+/* A growing run of bytes that is given its maximum when it is made, so that nothing from outside
+ * makes it grow without bound. Always NUL-terminated, so text can be read in place. */
 #pragma once
 
 #include <stdbool.h>

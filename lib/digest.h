@@ -1,5 +1,5 @@
-/* Digests as text: XXH3-128 where equality is the question (datasets, pipelines, tensors), SHA-256 where a reader with
- * standard tools checks a file. */
+/* Digests as text: XXH3-128 where equality is the question (datasets, pipelines, tensors), SHA-256
+ * where a reader with standard tools checks a file. */
 #pragma once
 
 #include <stdbool.h>
@@ -8,7 +8,8 @@
 
 enum { SM_XXH_HEX = 33, SM_SHA_HEX = 65 }; /* bytes of the hex text with its NUL */
 
-/* Fills hex with the XXH3-128 of the bytes: 32 lower-case digits, the canonical (big-endian) form that `xxh128sum` prints. */
+/* Fills hex with the XXH3-128 of the bytes: 32 lower-case digits, the canonical (big-endian) form
+ * that `xxh128sum` prints. */
 void sm_xxh(const void *bytes, size_t n, char hex[SM_XXH_HEX]);
 
 /* The same with SHA-256: 64 digits, as `sha256sum` prints them. */

@@ -49,8 +49,8 @@ struct sm_index_class_record {
 
 /* Follows the header of a table. The matrix begins at SM_INDEX_MATRIX, row after row, and ends
  * before `tables`, where these stand one after the other: classes, files, columns, categories
- * (uint64_t: strings), bad rows, marks, groups (uint64_t for each row, or none), labels and rows by class
- * (uint32_t for each row); then the strings. */
+ * (uint64_t: strings), bad rows, marks, groups (uint64_t for each row, or none), labels and rows by
+ * class (uint32_t for each row); then the strings. */
 enum { SM_INDEX_MATRIX = 4096, SM_INDEX_TABLES_ALIGNED = 64 };
 
 struct sm_index_table {

@@ -1,4 +1,5 @@
-/* A keyed permutation of [0, n): the order of an epoch, computable at any position in O(1) time and memory. */
+/* A keyed permutation of [0, n): the order of an epoch, computable at any position in O(1) time and
+ * memory. */
 #pragma once
 
 #include <stddef.h>

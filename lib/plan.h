@@ -1,6 +1,7 @@
-/* The plan of an expansion: which sample and copy stands at which position, and which positions make which shard.
- * Arithmetic on a few integers, so that a plan of 10^9 positions takes no more memory than one of ten. Broker, workers
- * and the command line read it and must agree on it: if you change it, raise SM_PLAN_VERSION. */
+/* The plan of an expansion: which sample and copy stands at which position, and which positions
+ * make which shard. Arithmetic on a few integers, so that a plan of 10^9 positions takes no more
+ * memory than one of ten. Broker, workers and the command line read it and must agree on it: if you
+ * change it, raise SM_PLAN_VERSION. */
 #pragma once
 
 #include <stdbool.h>

@@ -21,15 +21,15 @@ void sm_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]
     out[3] = c3;
 }
 
-/* The name has 224 bits and key and counter only 192, so it goes in two steps: seed and (epoch, copy, sample) make a key
- * of 64 bits and two counter words of 64 more; the op's position stays in the counter. Two samples share a stream with
- * probability 2^-128. */
-struct sm_rng sm_rng_op(uint64_t seed, uint32_t epoch, uint64_t sample, uint32_t copy, uint32_t op) {
+/* The name has 224 bits and key and counter only 192, so it goes in two steps: seed and (epoch,
+ * copy, sample) make a key of 64 bits and two counter words of 64 more; the op's position stays in
+ * the counter. Two samples share a stream with probability 2^-128. */
+struct sm_rng sm_rng_op(uint64_t seed, uint32_t epoch, uint64_t sample, uint32_t copy,
+                        uint32_t op) {
     uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
     uint32_t name[4] = {epoch, copy, (uint32_t)sample, (uint32_t)(sample >> 32)}, out[4];
     sm_philox(name, key, out);
-    return (struct sm_rng){
-        .key = {out[0], out[1]}, .counter = {0, op, out[2], out[3]}, .used = 4};
+    return (struct sm_rng){.key = {out[0], out[1]}, .counter = {0, op, out[2], out[3]}, .used = 4};
 }
 
 uint32_t sm_rng_u32(struct sm_rng *r) {

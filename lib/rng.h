@@ -1,6 +1,7 @@
-/* Randomness as a counter, never as a state that outlives one call: Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel
- * Random Numbers: As Easy as 1, 2, 3", SC'11). A stream is named by (seed, epoch, sample, copy, op position); the same name
- * gives the same numbers on every machine, whatever was drawn before. */
+/* Randomness as a counter, never as a state that outlives one call: Philox4x32-10 (Salmon, Moraes,
+ * Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC'11). A stream is named by (seed,
+ * epoch, sample, copy, op position); the same name gives the same numbers on every machine,
+ * whatever was drawn before. */
 #pragma once
 
 #include <stdint.h>
@@ -22,7 +23,8 @@ enum { SM_PHILOX_ROUNDS = 10 };
 /* The bare block function: ten rounds, Random123's philox4x32. */
 void sm_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
-/* The stream of one op of one sample. op is the op's position in the chain (nested ops are numbered through). */
+/* The stream of one op of one sample. op is the op's position in the chain (nested ops are numbered
+ * through). */
 struct sm_rng sm_rng_op(uint64_t seed, uint32_t epoch, uint64_t sample, uint32_t copy, uint32_t op);
 
 uint32_t sm_rng_u32(struct sm_rng *r);

@@ -16,7 +16,8 @@ int sm_watch_new(void *context, void *socket, const char *endpoint, const char *
 void sm_watch_free(struct sm_watch **watch);
 
 /* Connections so far that did not get through their handshake: no key, a wrong one, too
- * slow. (What is no ZeroMQ at all libzmq drops without an event.) Call it often: events are queued until then. */
+ * slow. (What is no ZeroMQ at all libzmq drops without an event.) Call it often: events are queued
+ * until then. */
 uint64_t sm_watch_failed(struct sm_watch *watch);
 /* Of a socket that connects: whether there is no use in waiting. Then err says why: not allowed,
  * wrong key, keys on one side only. A connection that broke off once is none of these. libzmq does

@@ -106,7 +106,8 @@ int sm_encode_jpeg(struct sm_encoder *e, const struct sm_tile *tile, int quality
                    size_t out_max, size_t *n, struct sm_err *err) {
     const struct job job = {.tile = tile, .quality = quality};
     if (out_max == 0) /* libjpeg puts a byte first and asks for room afterwards */
-        return sm_fail(err, SM_E_TOO_LARGE, "the encoded jpeg does not fit into the result's memory");
+        return sm_fail(err, SM_E_TOO_LARGE,
+                       "the encoded jpeg does not fit into the result's memory");
     e->to.next_output_byte = out;
     e->to.free_in_buffer = out_max;
     if (guard(e, write_tile, &job, err) != 0) return -1;

@@ -37,7 +37,9 @@ static void table_fill(void) {
     assert(sm_ops_count <= NAMES_MAX);
     for (size_t i = 0; i < sm_ops_count; i++)
         names[i] = sm_ops[i]->info.name;
-    table = (struct sm_op_table){
-        .find = info_find, .names = names, .n_names = sm_ops_count, .check = params_check,
-        .rebalance = sm_method_table()};
+    table = (struct sm_op_table){.find = info_find,
+                                 .names = names,
+                                 .n_names = sm_ops_count,
+                                 .check = params_check,
+                                 .rebalance = sm_method_table()};
 }

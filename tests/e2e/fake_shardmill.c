@@ -1,7 +1,8 @@
-/* A library with the calls of client/c/shardmill.h whose batches come from nowhere: the Python package is tested against it
- * where a real server cannot be made to do what the test needs (wait for ever, fail, run out of credit).
- * The job's name is a list of words that say how it behaves: "slow" never has a batch, "broken" fails, "bf16" has that type,
- * "rows" has features, "weights" carries importance weights, "column" draws by weights that it does not carry. */
+/* A library with the calls of client/c/shardmill.h whose batches come from nowhere: the Python
+ * package is tested against it where a real server cannot be made to do what the test needs (wait
+ * for ever, fail, run out of credit). The job's name is a list of words that say how it behaves:
+ * "slow" never has a batch, "broken" fails, "bf16" has that type, "rows" has features, "weights"
+ * carries importance weights, "column" draws by weights that it does not carry. */
 #include "client/c/shardmill.h"
 
 #include <inttypes.h>
@@ -52,7 +53,8 @@ int sm_open(struct sm_loader **gives, const struct sm_open_options *o) {
     snprintf(l->job, sizeof l->job, "%s", o->job);
     l->rank = o->rank;
     if (o->token != NULL) go(l, o->token);
-    l->memory = mmap(NULL, CREDIT * SLOT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    l->memory =
+        mmap(NULL, CREDIT * SLOT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     *gives = l;
     return 0;
 }
@@ -65,7 +67,8 @@ static int wait_ms(struct sm_loader *l, int ms, const char *why) {
 
 int sm_next(struct sm_loader *l, struct sm_batch_view *v, int timeout_ms) {
     memset(v, 0, sizeof *v);
-    if (strstr(l->job, "slow") != NULL) return wait_ms(l, timeout_ms, "the trainer waits for a worker");
+    if (strstr(l->job, "slow") != NULL)
+        return wait_ms(l, timeout_ms, "the trainer waits for a worker");
     if (strstr(l->job, "broken") != NULL) return fail(l, "cancelled", "the job was cancelled");
     if (l->epoch == EPOCHS) return SM_NEXT_JOB_END;
     if (l->ended) {
@@ -75,7 +78,8 @@ int sm_next(struct sm_loader *l, struct sm_batch_view *v, int timeout_ms) {
     int slot = 0;
     while (slot < CREDIT && l->used[slot])
         slot++;
-    if (slot == CREDIT) return wait_ms(l, timeout_ms, "shardmill waits for you: 3 batches are not released");
+    if (slot == CREDIT)
+        return wait_ms(l, timeout_ms, "shardmill waits for you: 3 batches are not released");
     l->used[slot] = 1;
     l->held++;
     uint8_t *at = l->memory + slot * SLOT;
@@ -97,10 +101,21 @@ int sm_next(struct sm_loader *l, struct sm_batch_view *v, int timeout_ms) {
         flags[i] = l->step == STEPS - 1 && i == N - 1 ? 1 : i == 1 ? 2 : 0;
     }
     mprotect(l->memory, CREDIT * SLOT, PROT_READ);
-    *v = (struct sm_batch_view){.epoch = l->epoch, .step = l->step, .count = N, .padding = l->step == STEPS - 1,
-                                .type = wide == 2 ? SM_BFLOAT16 : SM_UINT8, .ndim = 4, .shape = {N, 3, 8, 8}, .data = at,
-                                .data_bytes = (size_t)(N * PIXELS * wide), .label = label, .index = index,
-                                .position = position, .flags = flags, .digest = "00112233", .handle = at};
+    *v = (struct sm_batch_view){.epoch = l->epoch,
+                                .step = l->step,
+                                .count = N,
+                                .padding = l->step == STEPS - 1,
+                                .type = wide == 2 ? SM_BFLOAT16 : SM_UINT8,
+                                .ndim = 4,
+                                .shape = {N, 3, 8, 8},
+                                .data = at,
+                                .data_bytes = (size_t)(N * PIXELS * wide),
+                                .label = label,
+                                .index = index,
+                                .position = position,
+                                .flags = flags,
+                                .digest = "00112233",
+                                .handle = at};
     if (strstr(l->job, "weights") != NULL) {
         float *weight = (float *)(void *)(at + 2304);
         mprotect(l->memory, CREDIT * SLOT, PROT_READ | PROT_WRITE);
@@ -141,29 +156,33 @@ int sm_state(struct sm_loader *l, char *token, size_t n) {
 }
 
 int sm_commit(struct sm_loader *l, const char *token, int timeout_ms) {
-    if (strstr(l->job, "slow") != NULL) return wait_ms(l, timeout_ms, "the broker did not confirm the commit");
+    if (strstr(l->job, "slow") != NULL)
+        return wait_ms(l, timeout_ms, "the broker did not confirm the commit");
     return strncmp(token, "fake:", 5) == 0 ? 0 : fail(l, "usage", "no token");
 }
 
 int sm_seek(struct sm_loader *l, const char *token) {
-    if (strstr(token, ":aa:bb") == NULL) return fail(l, "differs", "the token is of another dataset");
+    if (strstr(token, ":aa:bb") == NULL)
+        return fail(l, "differs", "the token is of another dataset");
     go(l, token);
     return 0;
 }
 
 int sm_classes(struct sm_loader *l, char *json, size_t n, int timeout_ms) {
     static const char text[] = "[\"cat\",\"d\\\"og\",\"\\u00e9lan\"]";
-    if (strstr(l->job, "slow") != NULL) return wait_ms(l, timeout_ms, "the broker did not tell the names");
+    if (strstr(l->job, "slow") != NULL)
+        return wait_ms(l, timeout_ms, "the broker did not tell the names");
     if (n >= sizeof text) memcpy(json, text, sizeof text);
     return sizeof text - 1;
 }
 
 int sm_info(struct sm_loader *l, char *json, size_t n) {
-    const char *weights = strstr(l->job, "weights") != NULL ? "in_batches"
+    const char *weights = strstr(l->job, "weights") != NULL  ? "in_batches"
                           : strstr(l->job, "column") != NULL ? "by_sample"
                                                              : "by_class";
-    return snprintf(json, n, "{\"job\":\"%s\",\"steps_per_epoch\":%d,\"held\":%d,\"weights\":\"%s\"}", l->job, STEPS,
-                    l->held, weights);
+    return snprintf(json, n,
+                    "{\"job\":\"%s\",\"steps_per_epoch\":%d,\"held\":%d,\"weights\":\"%s\"}",
+                    l->job, STEPS, l->held, weights);
 }
 
 void sm_interrupt(struct sm_loader *l) {
