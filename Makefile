@@ -221,6 +221,7 @@ lint:            ## everything compiles without a warning under clang too
 asan-build:
 	@$(MAKE) --no-print-directory -s BUILD=build-asan OPT="-O1 -g" SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" all tests
 asan: deps-test  ## unit tests and e2e under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory -s client # an ordinary one: a sanitized library does not load into Python
 	@$(MAKE) --no-print-directory asan-build
 	@tests/run --build build-asan unit e2e
 tsan: deps-test  ## unit tests under ThreadSanitizer

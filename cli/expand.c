@@ -52,11 +52,13 @@ struct expansion {
     struct sm_places *places;
     struct sm_embedded *embedded;
     struct sm_client *client;
-    char job[SM_XXH_HEX];
+    char job[SM_XXH_HEX], asked[SM_XXH_HEX];
     struct sm_progress progress;
 };
 
 static int claim_folder(struct expansion *x, struct sm_err *err);
+static void asked_digest(struct expansion *x);
+static bool was_complete(struct expansion *x);
 static int learn(struct expansion *x, struct sm_pipeline *p, struct sm_err *err);
 static int describe_run(struct expansion *x, struct sm_err *err);
 static int compare_folder(struct expansion *x, bool *complete, struct sm_err *err);
@@ -76,9 +78,12 @@ int sm_expand(struct sm_pipeline *pipeline, const struct sm_expand_options *opti
     bool complete = false;
     int r = -1;
     if (claim_folder(x, err) < 0 ||
-        sm_dataset_open(&x->data, &pipeline->source, x->state, false, err) < 0 ||
-        learn(x, pipeline, err) < 0 || describe_run(x, err) < 0 ||
-        compare_folder(x, &complete, err) < 0)
+        sm_dataset_open(&x->data, &pipeline->source, x->state, false, err) < 0)
+        goto out;
+    asked_digest(x);
+    complete = was_complete(x);
+    if (!complete && (learn(x, pipeline, err) < 0 || describe_run(x, err) < 0 ||
+                      compare_folder(x, &complete, err) < 0))
         goto out;
     *end = complete ? SM_EXPAND_WAS_DONE : SM_EXPAND_DONE;
     r = complete ? 0 : work(x, err);
@@ -187,6 +192,7 @@ static int describe_run(struct expansion *x, struct sm_err *err) {
                                    .slice = x->options->slice,
                                    .slices = x->options->slices};
     int r = sm_run_plan(x->run, &source, err);
+    memcpy(x->run->asked_digest, x->asked, sizeof x->asked);
     sm_features_free(&features);
     return r;
 }
@@ -279,6 +285,37 @@ static int compare_folder(struct expansion *x, bool *complete, struct sm_err *er
             "shardmill: '%s' holds shards without a record: shards of the same name are replaced\n",
             x->dir);
     return sm_run_write_header(x->run, path, err);
+}
+
+/* What decides all that a pipeline learns, but for the dataset and the seed. */
+static void asked_digest(struct expansion *x) {
+    char hex[SM_XXH_HEX], text[1024];
+    if (!sm_pipeline_learns(x->pipeline)) return;
+    sm_pipeline_digest(x->pipeline, hex);
+    snprintf(text, sizeof text, "%s %s", hex, sm_fit_fingerprint());
+    sm_xxh(text, strlen(text), x->asked);
+}
+
+/* Whether the folder holds all of this very run, so that nothing need be learned to say so. A lock
+ * file pins what is learned: then that is looked at too. */
+static bool was_complete(struct expansion *x) {
+    const struct sm_pipeline *p = x->pipeline;
+    const struct sm_expand_options *o = x->options;
+    char path[PATH_MAX + 64], gone[SM_PART_NAME_MAX];
+    struct sm_run before;
+    snprintf(path, sizeof path, "%s/" SM_MANIFEST_NAME, x->dir);
+    if (x->asked[0] == 0 || (o->lock != NULL && access(o->lock, F_OK) == 0) ||
+        sm_run_read(&before, path, NULL) < 0)
+        return false;
+    const bool same = strcmp(before.asked_digest, x->asked) == 0 &&
+                      strcmp(before.dataset_digest, sm_index_dataset_digest(x->data.index)) == 0 &&
+                      before.plan.seed == (uint64_t)p->seed && before.plan.epoch == o->epoch;
+    if (same && shards_there(x, &before, gone)) {
+        *x->run = before;
+        return true;
+    }
+    sm_run_release(&before);
+    return false;
 }
 
 bool sm_expand_started(const char *dir) {

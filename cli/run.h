@@ -50,7 +50,9 @@ struct sm_bad_line {
 
 struct sm_run {
     char pipeline_digest[SM_XXH_HEX], dataset_digest[SM_XXH_HEX];
-    char *name, *fingerprint; /* fingerprint: NULL as long as nobody has worked */
+    char asked_digest[SM_XXH_HEX]; /* of a pipeline that learns: what the other says, before
+                                      anything was learned; else "" */
+    char *name, *fingerprint;      /* fingerprint: NULL as long as nobody has worked */
     struct sm_plan plan;
     enum sm_shard_format format;
     uint32_t slice, slices;

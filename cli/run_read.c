@@ -165,6 +165,7 @@ int sm_run_read(struct sm_run *r, const char *path, struct sm_err *err) {
     }
     snprintf(r->pipeline_digest, sizeof r->pipeline_digest, "%s", p);
     snprintf(r->dataset_digest, sizeof r->dataset_digest, "%s", d);
+    snprintf(r->asked_digest, sizeof r->asked_digest, "%s", word(root, "asked_digest"));
     r->weights = json_is_true(json_object_get(root, "weights"));
     r->name = text(root, "name");
     r->fingerprint = text(root, "fingerprint");

@@ -67,6 +67,7 @@ static void put_header(struct out *o, const struct sm_run *r) {
     sm_buf_json(b, r->name);
     sm_buf_printf(b, ",\n\"pipeline_digest\": \"%s\",\n\"dataset_digest\": \"%s\",\n",
                   r->pipeline_digest, r->dataset_digest);
+    if (r->asked_digest[0] != 0) sm_buf_printf(b, "\"asked_digest\": \"%s\",\n", r->asked_digest);
     sm_buf_printf(b, "\"seed\": %" PRIu64 ",\n\"epoch\": %u,\n\"fingerprint\": ", r->plan.seed,
                   r->plan.epoch);
     sm_buf_json(b, r->fingerprint ? r->fingerprint : "");

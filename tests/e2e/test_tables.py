@@ -517,6 +517,24 @@ def test_an_interrupted_run_goes_on_over_a_table_that_was_only_touched(tmp_path)
     assert digests(out) == digests(tmp_path / "want")
 
 
+def test_a_complete_folder_is_recognised_without_learning_again(tmp_path):
+    text = "a,class\n" + "".join(f"{i % 13},{'yes' if i % 4 else 'no'}\n" for i in range(200))
+    file, out = small(tmp_path, text, "[StandardScaler]"), tmp_path / "out"
+    assert "fits 'StandardScaler'" in good("expand", file, "-o", out).stderr
+    before = digests(out)
+    again = good("expand", file, "-o", out)
+    assert "already complete" in again.stdout and "fits" not in again.stderr and digests(out) == before
+    assert run("expand", file, "-o", out, "--seed", 2).returncode != 0
+    (out / "shard-000000.csv").unlink()
+    again = good("expand", file, "-o", out)  # the shard is made anew, and for that the scaler
+    assert "is made again" in again.stderr and "fits" in again.stderr and digests(out) == before
+    good("fit", file, "--state", tmp_path / "state")
+    lock = tmp_path / "small.lock"
+    lock.write_text(re.sub('"sha256": "[0-9a-f]{8}', '"sha256": "00000000', lock.read_text()))
+    done = run("expand", file, "-o", out)  # another artifact is pinned than the folder was made with
+    assert done.returncode != 0 and "small.lock' says" in done.stderr, done.stderr
+
+
 def test_an_index_of_an_earlier_version_is_made_anew_without_a_word(tmp_path):
     state = tmp_path / "state"
     file = small(tmp_path, "a,class\n1,x\n2,y\n", "[StandardScaler]")
