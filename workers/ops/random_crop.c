@@ -1,6 +1,5 @@
 /* RandomCrop: a window of fixed size anywhere in the picture, after an optional border. */
-#include "lib/limits.h"
-#include "workers/ops/op.h"
+#include "workers/ops/border.h"
 
 struct random_crop {
     struct sm_nums size, padding, fill;
@@ -23,40 +22,16 @@ static const struct sm_param params[] = {
      .count_max = 2,
      .integral = true,
      .doc = "one number: a square; or [height, width]"},
-    {.name = "padding",
-     .type = SM_T_NUMS,
-     .offset = offsetof(struct random_crop, padding),
-     .dflt = "null",
-     .min = 0,
-     .max = SM_MAX_IMAGE_SIDE,
-     .count_min = 1,
-     .count_max = 4,
-     .null_ok = true,
-     .integral = true,
-     .doc =
-         "pixels of border before the crop: one for all sides, [left and right, top and bottom], or [left, top, right, bottom]"},
+    BORDER_PADDING_PARAM(struct random_crop, "pixels of border before the crop", .dflt = "null",
+                         .null_ok = true),
     {.name = "pad_if_needed",
      .type = SM_T_BOOL,
      .offset = offsetof(struct random_crop, pad_if_needed),
      .dflt = "false",
      .doc =
          "pad a picture that is smaller than the crop, by what is missing on both sides; else it is an error"},
-    {.name = "fill",
-     .type = SM_T_NUMS,
-     .offset = offsetof(struct random_crop, fill),
-     .dflt = "0",
-     .min = 0,
-     .max = 255,
-     .count_min = 1,
-     .count_max = 3,
-     .doc = "one value, or one for each channel; for padding_mode constant"},
-    {.name = "padding_mode",
-     .type = SM_T_ENUM,
-     .offset = offsetof(struct random_crop, padding_mode),
-     .dflt = "constant",
-     .choices = sm_padding_words,
-     .doc =
-         "constant, edge (the last pixel again), reflect or symmetric (mirrored without or with the last pixel)"},
+    BORDER_FILL_PARAM(struct random_crop),
+    BORDER_MODE_PARAM(struct random_crop),
 };
 
 static const struct sm_param draws[] = {
@@ -74,28 +49,12 @@ static const struct sm_param draws[] = {
 
 static int check(const void *p, struct sm_err *err) {
     const struct random_crop *c = p;
-    if (c->padding.count == 3)
-        return sm_fail(err, SM_E_PIPELINE,
-                       "'padding' is a list of 3 numbers (hint: give 1, 2 or 4)");
-    if (c->fill.count == 2)
-        return sm_fail(err, SM_E_PIPELINE, "'fill' is a list of 2 numbers (hint: give 1 or 3)");
-    return 0;
+    return border_check(&c->padding, &c->fill, err);
 }
-
-struct border {
-    int left, top, right, bottom;
-};
 
 /* The border around a picture of this size. */
 static struct border border(const struct random_crop *c, int width, int height) {
-    const double *v = c->padding.v;
-    const int n = c->padding.count;
-    struct border b = {0};
-    if (n > 0)
-        b = (struct border){(int)v[0], (int)v[n == 1 ? 0 : 1], (int)v[n == 4 ? 2 : 0],
-                            (int)v[n == 4   ? 3
-                                   : n == 2 ? 1
-                                            : 0]};
+    struct border b = border_of(&c->padding);
     if (!c->pad_if_needed) return b;
     int missing_x = (int)c->size.v[c->size.count - 1] - (width + b.left + b.right);
     int missing_y = (int)c->size.v[0] - (height + b.top + b.bottom);
@@ -144,8 +103,7 @@ static int apply(const void *p, const void *from, struct sm_image *image, struct
     const struct drawn *d = from;
     struct border b = border(c, sm_image_width(image), sm_image_height(image));
     double fill[3];
-    for (int i = 0; i < 3; i++)
-        fill[i] = c->fill.v[c->fill.count == 3 ? i : 0];
+    border_fill(&c->fill, fill);
     return sm_image_place(image, b.left - (int)d->left, b.top - (int)d->top, (int)d->width,
                           (int)d->height, (enum sm_padding)c->padding_mode, fill, err);
 }

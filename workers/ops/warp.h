@@ -1,5 +1,6 @@
-/* What the ops that warp (RandomRotation, RandomAffine) share: the filters that a warp can use, the
- * fill colour, a range of angles, and the refusal of float pixels. Only those ops include it. */
+/* What the ops that warp (RandomRotation, RandomAffine) share: rows of parameters, the filters that
+ * a warp can use, the fill colour, a range of angles, and the refusal of float pixels. Only those
+ * ops include it. */
 #pragma once
 
 #include "workers/ops/op.h"
@@ -7,6 +8,32 @@
 /* The filters of a warp, in the words of torchvision's InterpolationMode. */
 static const char *const warp_filter_words[] = {"nearest", "bilinear", "bicubic", NULL};
 static const enum sm_filter warp_filters[] = {SM_NEAREST, SM_BILINEAR, SM_BICUBIC};
+
+/* Rows of parameters. */
+#define WARP_DEGREES_PARAM(owner, way)                                                          \
+    {                                                                                           \
+        .name = "degrees", .type = SM_T_NUMS, .offset = offsetof(owner, degrees), .min = -3600, \
+        .max = 3600, .count_min = 2, .count_max = 2,                                            \
+        .doc = "angle is drawn from [min, max], or from [-d, d] for one number d; " way         \
+    }
+#define WARP_INTERPOLATION_PARAM(owner)                                                       \
+    {                                                                                         \
+        .name = "interpolation", .type = SM_T_ENUM, .offset = offsetof(owner, interpolation), \
+        .dflt = "nearest", .choices = warp_filter_words,                                      \
+        .doc = "how pixels between pixels are made; without antialias"                        \
+    }
+#define WARP_FILL_PARAM(owner)                                                                     \
+    {                                                                                              \
+        .name = "fill", .type = SM_T_NUMS, .offset = offsetof(owner, fill), .dflt = "0", .min = 0, \
+        .max = 255, .count_min = 1, .count_max = 3, .null_ok = true,                               \
+        .doc = "colour of what lies outside the source: one number, or one for each channel"       \
+    }
+#define WARP_CENTER_PARAM(owner, what)                                                          \
+    {                                                                                           \
+        .name = "center", .type = SM_T_NUMS, .offset = offsetof(owner, center), .dflt = "null", \
+        .min = -32768, .max = 32768, .count_min = 2, .count_max = 2, .null_ok = true,           \
+        .doc = "x and y of the point " what "; null: the middle"                                \
+    }
 
 /* A number d means -d to d, a list its own limits. What is wrong with it, or NULL. */
 static inline const char *warp_range_fault(const struct sm_nums *n, size_t pair) {
