@@ -136,34 +136,39 @@ static int learn(struct expansion *x, struct sm_pipeline *p, struct sm_err *err)
     return sm_fit_ensure(p, &fit, &x->data, NULL, err);
 }
 
-/* A csv shard says where each row comes from in columns of its own (workers/sinks/sink.h), whose
- * names no feature may have: who reads it back could not tell them apart. */
-static int names_check(const struct expansion *x, const struct sm_schema *schema,
+static int by_text(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* A csv shard says where each row comes from in columns of its own. Two columns of one name could
+ * not be told apart by who reads it back. */
+static int names_check(const struct expansion *x, const struct sm_features *features,
                        struct sm_err *err) {
-    const struct sm_pipeline *p = x->pipeline;
-    const struct sm_rebalance *r = sm_places_rebalance(x->places);
-    const bool table = sm_source_is_table(&p->source);
-    const struct {
-        const char *name;
-        bool is_there;
-    } own[] = {{"label", true},
-               {"row", table},
-               {"sample", !table},
-               {"copy", r != NULL || p->expand.copies > 1},
-               {"weight", p->output.weights},
-               {"parent", r != NULL},
-               {"neighbour", r != NULL},
-               {"gap", r != NULL}};
-    if (sm_shard_format(p->expand.encode) != SM_SHARD_CSV) return 0;
-    for (size_t c = 0; c < schema->n; c++)
-        for (size_t i = 0; i < sizeof own / sizeof *own; i++)
-            if (own[i].is_there && strcmp(schema->columns[c].name, own[i].name) == 0)
-                return sm_fail(err, SM_E_PIPELINE,
-                               "a csv shard has a column '%s' of its own, and so have these rows "
-                               "(hint: name it otherwise in the source, drop it with DropColumns, "
-                               "or expand: {encode: npy})",
-                               own[i].name);
-    return 0;
+    const struct sm_row_format f =
+        sm_features_shard(x->pipeline, features, sm_places_rebalance(x->places) != NULL);
+    const char *own[SM_ROW_NAMES], *twice = NULL;
+    if (f.format != SM_SHARD_CSV) return 0;
+    const size_t n = f.schema->n, n_own = sm_row_format_names(&f, own);
+    const char **names = calloc(n + n_own, sizeof *names);
+    if (names == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t c = 0; c < n + n_own; c++)
+        names[c] = c < n ? f.schema->columns[c].name : own[c - n];
+    qsort(names, n + n_own, sizeof *names, by_text);
+    for (size_t c = 1; c < n + n_own && twice == NULL; c++)
+        if (strcmp(names[c - 1], names[c]) == 0) twice = names[c];
+    free(names);
+    if (twice == NULL) return 0;
+    for (size_t i = 0; i < n_own; i++)
+        if (strcmp(twice, own[i]) == 0)
+            return sm_fail(err, SM_E_PIPELINE,
+                           "a csv shard has a column '%s' of its own, and so have these rows "
+                           "(hint: name it otherwise in the source, drop it with DropColumns, "
+                           "or expand: {encode: npy})",
+                           twice);
+    return sm_fail(err, SM_E_PIPELINE,
+                   "two columns that leave the pipeline are called '%.80s', and a csv shard names "
+                   "its columns (hint: name one otherwise in the source, or expand: {encode: npy})",
+                   twice);
 }
 
 /* The places of the plan and, of rows, their columns. */
@@ -179,7 +184,7 @@ static int describe_run(struct expansion *x, struct sm_err *err) {
         char artifacts[PATH_MAX + 16];
         snprintf(artifacts, sizeof artifacts, "%s/" SM_ARTIFACTS_NAME, x->state);
         if (sm_features_new(&features, p, p->n_ops, x->data.index, artifacts, err) < 0) return -1;
-        if (names_check(x, sm_features_out(features), err) < 0) {
+        if (names_check(x, features, err) < 0) {
             sm_features_free(&features);
             return -1;
         }
@@ -508,7 +513,10 @@ static int collect(struct expansion *x, struct sm_err *err) {
     }
     sm_client_free(&x->client);
     sm_embedded_stop(&x->embedded, GRACE_MS);
-    if (sm_run_find_bad(x->run, x->places, x->data.root, err) != 0) return -1;
+    const int found = sm_run_find_bad(x->run, x->places, x->data.root, err);
+    if (found < 0) return -1;
+    if (found > 0)
+        fprintf(stderr, "shardmill: rows are quarantined without their lines: %s\n", err->text);
     if (x->run->slices > 1) return sm_run_write_slice(x->run, x->dir, err);
     sm_sink_sweep(x->dir);
     return sm_run_write_manifest(x->run, x->dir, err);

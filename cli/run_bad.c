@@ -58,17 +58,17 @@ int sm_run_find_bad(struct sm_run *r, const struct sm_places *places, const char
     sm_run_sort_bad(r);
     if (sm_finder_open(&finder, index, &sm_places_pipeline(places)->source, root, err) != 0)
         return -1;
-    int failed = 0;
-    for (size_t i = 0; i < r->n_bad && !failed; i++) {
+    int result = 0;
+    for (size_t i = 0; i < r->n_bad && result >= 0; i++) {
         struct sm_bad *b = &r->bad[i];
         struct sm_found found;
-        failed = sm_finder_find(finder, b->sample, &found, err);
-        if (failed) break;
+        if (sm_finder_find(finder, b->sample, &found, result == 0 ? err : NULL) != 0) result = 1;
         free(b->file);
         b->file = strdup(found.file);
         b->line = found.line;
         b->offset = found.offset;
+        if (b->file == NULL) result = sm_fail(err, SM_E_MEMORY, "out of memory");
     }
     sm_finder_close(&finder);
-    return failed;
+    return result;
 }

@@ -139,8 +139,9 @@ static void put_bad(struct out *o, const struct sm_run *r, const struct sm_bad *
     if (b->row >= 0) sm_buf_printf(&o->buf, ", \"row\": %" PRId64, b->row);
     sm_buf_text(&o->buf, ", \"file\": ");
     sm_buf_json(&o->buf, b->file);
-    if (b->row >= 0) sm_buf_printf(&o->buf, ", \"line\": %" PRIu64, b->line);
-    sm_buf_printf(&o->buf, ", \"offset\": %" PRIu64 ", \"class\": ", b->offset);
+    if (b->line > 0) sm_buf_printf(&o->buf, ", \"line\": %" PRIu64, b->line);
+    if (b->row < 0 || b->line > 0) sm_buf_printf(&o->buf, ", \"offset\": %" PRIu64, b->offset);
+    sm_buf_text(&o->buf, ", \"class\": ");
     sm_buf_json(&o->buf, r->classes[b->label]);
     sm_buf_text(&o->buf, ", \"stage\": ");
     sm_buf_json(&o->buf, b->stage);

@@ -6,6 +6,7 @@
 
 #include "workers/chain.h"
 #include "workers/kernels/rows.h"
+#include "workers/rebalance/method.h"
 
 #include <assert.h>
 #include <math.h>
@@ -269,6 +270,19 @@ static int piece_apply(struct sm_features *f, const struct sm_rows *from, struct
         in = out;
     }
     return 0;
+}
+
+/* --- a shard ---------------------------------------------------------------------------------- */
+
+struct sm_row_format sm_features_shard(const struct sm_pipeline *p, const struct sm_features *f,
+                                       bool rebalances) {
+    return (struct sm_row_format){.format = sm_shard_format(p->expand.encode),
+                                  .is_double = p->output.dtype == SM_DTYPE_FLOAT64,
+                                  .schema = sm_features_out(f),
+                                  .row_name = sm_source_is_table(&p->source) ? "row" : "sample",
+                                  .copy = rebalances || p->expand.copies > 1,
+                                  .parents = rebalances && sm_method_learns(p->rebalance),
+                                  .weight = p->output.weights};
 }
 
 /* --- a batch ---------------------------------------------------------------------------------- */

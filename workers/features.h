@@ -7,6 +7,7 @@
 #include "lib/batch.h"
 #include "pipelines/lang/pipeline.h"
 #include "workers/ops/op.h"
+#include "workers/sinks/sink.h"
 #include "workers/sources/source.h"
 #include "workers/table/rows.h"
 
@@ -33,6 +34,10 @@ int sm_features_apply(struct sm_features *f, const struct sm_rows *in, struct sm
  * in float32. A missing cell may leave. */
 void sm_features_leave(const struct sm_features *f, const struct sm_rows *out, bool narrow,
                        struct sm_row_faults *faults);
+/* What the rows of its shards look like, but for the classes and the plan. rebalances: the part that
+ * is written is rebalanced. */
+struct sm_row_format sm_features_shard(const struct sm_pipeline *p, const struct sm_features *f,
+                                       bool rebalances);
 /* What a batch of this pipeline looks like: images (f is NULL), or rows. Fills a laid out header;
  * the submitter uses it for JobSpec.batch_bytes, workers come to the same. SM_E_PIPELINE when
  * images have sizes of their own. */

@@ -211,22 +211,15 @@ static int lay_out_batch(struct sm_job *job) {
 static int describe_rows(struct sm_job *job) {
     const struct sm_pipeline *p = &job->pipeline;
     const uint32_t n = sm_index_classes(job->index);
-    const struct sm_rebalance *r = sm_places_rebalance(job->places);
     job->classes = calloc(n + 1, sizeof *job->classes);
     if (job->classes == NULL) return sm_fail(&job->err, SM_E_MEMORY, "out of memory");
     for (uint32_t c = 0; c < n; c++)
         job->classes[c] = sm_index_class(job->index, c);
     job->row_format =
-        (struct sm_row_format){.format = sm_shard_format(p->expand.encode),
-                               .is_double = p->output.dtype == SM_DTYPE_FLOAT64,
-                               .schema = sm_features_out(job->features),
-                               .classes = job->classes,
-                               .n_classes = n,
-                               .row_name = sm_source_is_table(&p->source) ? "row" : "sample",
-                               .copy = r != NULL || p->expand.copies > 1,
-                               .parents = r != NULL && sm_method_learns(p->rebalance),
-                               .weight = p->output.weights,
-                               .plan = job->lease.plan};
+        sm_features_shard(p, job->features, sm_places_rebalance(job->places) != NULL);
+    job->row_format.classes = job->classes;
+    job->row_format.n_classes = n;
+    job->row_format.plan = job->lease.plan;
     job->lease.row_format = &job->row_format;
     return 0;
 }

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from conftest import ROOT, SHARDMILL, STAMPS, csv_rows, digests, good, leftovers, manifest, run, samples
+from conftest import ROOT, SHARDMILL, STAMPS, csv_rows, digests, good, leftovers, manifest, run, samples, wait_until
 from stream import Served
 
 sys.path.insert(0, str(ROOT / "client" / "python" / "src"))
@@ -486,6 +486,39 @@ def test_a_feature_named_as_a_column_of_shards_is_refused_for_csv_alone(tmp_path
     good("expand", file, "-o", tmp_path / "npy")
     file.write_text(file.read_text().replace("encode: npy", "encode: csv").replace("ops: []", "ops: [DropColumns: {columns: [row]}]"))
     good("expand", file, "-o", tmp_path / "csv")
+
+
+def test_a_csv_shard_has_no_two_columns_of_one_name(tmp_path):
+    (tmp_path / "t.csv").write_text("a,a_b,gap,y\n" + "".join(f"{'b_c' if i % 2 else 'z'},{'c' if i % 3 else 'y'},{i},{'ab'[i % 4 == 0]}\n"
+                                                              for i in range(40)))
+    file = tmp_path / "t.yaml"
+    text = "version: 1\nsource: {format: csv, path: t.csv, label: y}\nops: [OPS]\nrebalance: {RandomOverSampler: {}}\nexpand: {encode: csv}\n"
+    file.write_text(text.replace("OPS", "OneHotEncoder"))  # a = b_c and a_b = c have the same name
+    refused = run("expand", file, "-o", tmp_path / "out")
+    assert refused.returncode == 2 and "two columns that leave the pipeline are called 'a_b_c'" in refused.stderr, refused.stderr
+    file.write_text(text.replace("OPS", "SelectColumns: {columns: [gap]}"))  # only synthetic rows have a gap of their own
+    good("expand", file, "-o", tmp_path / "gap")
+    assert list(csv_rows(tmp_path / "gap")[0]) == ["gap", "label", "row", "copy"]
+
+
+def test_a_table_that_changes_amid_a_run_does_not_spoil_what_is_made(tmp_path, start):
+    """Rows come from the index: the file alone says on which line one stands that an op refuses."""
+    text = "a,class\n" + "".join(f"{'1e300' if i == 7 else i},{'ab'[i % 2]}\n" for i in range(300))
+    file = tmp_path / "t.yaml"
+    file.write_text("version: 1\nsource: {format: csv, path: t.csv, label: class, float64: true}\nops: []\nexpand: {encode: csv}\n")
+    (tmp_path / "t.csv").write_text(text)
+    good("expand", file, "-o", tmp_path / "alone")
+    broker = start("broker", "--bind", "tcp://127.0.0.1:*", "--state", tmp_path / "state")
+    endpoint = broker.process.stdout.readline().split()[2].rstrip(",")
+    at_work = start("expand", file, "-o", tmp_path / "out", "--broker", endpoint)
+    wait_until(lambda: json.loads(good("status", "--broker", endpoint, "--json").stdout)["jobs"])
+    (tmp_path / "t.csv").write_text(text + "9,a\n")
+    start("worker", "--broker", endpoint)
+    assert at_work.process.wait(60) == 0
+    line, = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
+    assert line["row"] == 7 and line["file"] == "t.csv" and "line" not in line and "offset" not in line
+    want, got = digests(tmp_path / "alone"), digests(tmp_path / "out")
+    assert {n: d for n, d in got.items() if n.startswith("shard-")} == {n: d for n, d in want.items() if n.startswith("shard-")}
 
 
 def test_val_without_a_split_is_refused(tmp_path):

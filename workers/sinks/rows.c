@@ -86,16 +86,27 @@ static void csv_text(struct sm_buf *b, const char *text) {
     sm_buf_add(b, "\"", 1);
 }
 
-static void csv_header(struct sm_buf *b, const struct sm_row_format *f) {
-    for (size_t c = 0; c < f->schema->n; c++) {
-        csv_text(b, f->schema->columns[c].name);
-        sm_buf_add(b, ",", 1);
+size_t sm_row_format_names(const struct sm_row_format *f, const char *names[SM_ROW_NAMES]) {
+    size_t n = 0;
+    names[n++] = "label";
+    names[n++] = f->row_name;
+    if (f->copy) names[n++] = "copy";
+    if (f->parents) {
+        names[n++] = "parent";
+        names[n++] = "neighbour";
+        names[n++] = "gap";
     }
-    sm_buf_text(b, "label,");
-    csv_text(b, f->row_name);
-    if (f->copy) sm_buf_text(b, ",copy");
-    if (f->parents) sm_buf_text(b, ",parent,neighbour,gap");
-    if (f->weight) sm_buf_text(b, ",weight");
+    if (f->weight) names[n++] = "weight";
+    return n;
+}
+
+static void csv_header(struct sm_buf *b, const struct sm_row_format *f) {
+    const char *own[SM_ROW_NAMES];
+    const size_t n = sm_row_format_names(f, own);
+    for (size_t c = 0; c < f->schema->n + n; c++) {
+        if (c > 0) sm_buf_add(b, ",", 1);
+        csv_text(b, c < f->schema->n ? f->schema->columns[c].name : own[c - f->schema->n]);
+    }
     sm_buf_add(b, "\n", 1);
 }
 

@@ -17,8 +17,8 @@ struct sm_finder {
     struct sm_csv *csv; /* of file; NULL: none is open */
     const struct sm_index_file *file;
     uint64_t next; /* the row that csv gives next */
-    uint64_t row;  /* the last one that it gave: */
-    struct sm_found found;
+    uint64_t row;  /* the last one that it gave, and where that began */
+    uint64_t line, offset;
 };
 
 int sm_finder_open(struct sm_finder **gives, const struct sm_index *index,
@@ -56,7 +56,10 @@ static int go_to(struct sm_finder *f, const struct sm_index_file *file, uint64_t
         struct stat st;
         sm_table_file_path(f->index, f->root, file, path);
         if (stat(path, &st) != 0) return sm_fail_errno(err, "cannot read '%s'", path);
-        if ((uint64_t)st.st_size != file->file_bytes) return changed(f, file, err);
+        const int64_t time = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+        if ((uint64_t)st.st_size != file->file_bytes ||
+            time != sm_index_time(f->index, (uint64_t)(file - f->index->files)))
+            return changed(f, file, err);
         if (sm_csv_open_as(&f->csv, path, f->source, err) != 0) return -1;
     }
     f->next = mark->row;
@@ -74,7 +77,8 @@ static int find_in_csv(struct sm_finder *f, const struct sm_index_file *file, ui
         if (more == 0) return changed(f, file, err);
     }
     f->row = row;
-    f->found = (struct sm_found){.line = got.line, .offset = got.offset};
+    f->line = got.line;
+    f->offset = got.offset;
     return 0;
 }
 
@@ -83,14 +87,16 @@ int sm_finder_find(struct sm_finder *f, uint64_t sample, struct sm_found *found,
     const struct sm_index *x = f->index;
     const uint64_t row = sm_index_row(x, sample);
     const struct sm_index_file *file = sm_table_file(x, row);
+    *found = (struct sm_found){.file = x->strings + file->name};
     if (x->table->has_matrix) {
         if (find_in_csv(f, file, row, err) != 0) return -1;
-        *found = f->found;
+        found->line = f->line;
+        found->offset = f->offset;
     } else {
         const uint64_t bytes = file->columns * (uint64_t)sm_npy_item((int)file->type),
                        in_file = row - file->first;
-        *found = (struct sm_found){.line = in_file + 1, .offset = file->data + in_file * bytes};
+        found->line = in_file + 1;
+        found->offset = file->data + in_file * bytes;
     }
-    found->file = x->strings + file->name;
     return 0;
 }
