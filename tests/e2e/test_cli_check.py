@@ -30,6 +30,15 @@ def test_a_valid_file_tells_ops_and_output(file):
     assert good("check", "--quiet", path).stdout == ""
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/DESIGN.md"])
+def test_examples_in_the_documents_are_valid_files(file, page):
+    examples = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.S)
+    assert examples
+    for text in examples:
+        text = text if text.startswith("version:") else "version: 1\n" + text
+        good("check", file(text if "source:" in text else text + "source: {path: data}\n"))
+
+
 @pytest.mark.parametrize("text, place, what", [
     ("version: 1\nsource: {path: x}\nops:\n  - RandomResizedCorp: {size: 224}\n", "4:5",
      "unknown op 'RandomResizedCorp' (hint: did you mean 'RandomResizedCrop'?)"),
