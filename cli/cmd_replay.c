@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -33,6 +34,13 @@ static int open_file(struct sm_replay *r, const char *file, const struct values 
     return result;
 }
 
+/* Whether a name can only be that of a file. */
+static bool is_path(const char *name) {
+    const char *dot = strrchr(name, '.');
+    return strchr(name, '/') != NULL ||
+           (dot != NULL && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0));
+}
+
 static int run(const void *values, int n, char **operands) {
     const struct values *v = values;
     (void)n;
@@ -47,6 +55,11 @@ static int run(const void *values, int n, char **operands) {
     }
     const char *endpoint = v->common.broker != NULL ? v->common.broker : SM_BROKER_ENDPOINT;
     bool file = v->common.broker == NULL && stat(operands[0], &st) == 0 && !S_ISDIR(st.st_mode);
+    if (!file && v->common.broker == NULL && is_path(operands[0])) {
+        sm_fail(&err, SM_E_USAGE, "'%s' is no file (hint: a pipeline file, or a job's name)",
+                operands[0]);
+        return sm_cli_fail(&err);
+    }
     int result = sm_engine_start("shardmill", &err);
     if (result == 0)
         result = file ? open_file(&r, operands[0], v, &err)

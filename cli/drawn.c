@@ -20,13 +20,13 @@ static json_t *names_ask(struct sm_loader *loader) {
     return names;
 }
 
-/* log pi - log pi' of a class, with which a model's output is recalibrated; null where nothing of
- * it is there or drawn. all: the sums over classes. */
+/* log pi - log pi' of a class, with which a model's output is recalibrated; 0 where nothing of it is
+ * there, null where nothing of it is drawn. all: the sums over classes. */
 static void shift_json(const struct sm_class_count *of, const struct sm_class_count *all,
                        struct sm_buf *out) {
     sm_buf_text(out, ",\"log_prior_shift\":");
     if (of->present == 0 || of->drawn == 0) {
-        sm_buf_text(out, "null");
+        sm_buf_text(out, of->present == 0 ? "0" : "null");
         return;
     }
     const double shift = log((double)of->present / (double)all->present) -

@@ -257,7 +257,8 @@ enum { SCRATCH_SIGNALS = sizeof scratch_signals / sizeof *scratch_signals };
 static char scratch[SM_MAX_PATH_BYTES];
 static struct sigaction scratch_before[SCRATCH_SIGNALS];
 
-static void scratch_remove(void) {
+/* Empties a folder and the folders in it, `levels` deep, and closes it. */
+static void folder_empty(int dir, int levels) {
     struct entry {
         uint64_t inode, next;
         uint16_t bytes;
@@ -265,11 +266,20 @@ static void scratch_remove(void) {
         char name[];
     };
     _Alignas(uint64_t) char list[4096];
-    int dir = open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     for (long n; dir >= 0 && (n = syscall(SYS_getdents64, dir, list, sizeof list)) > 0;)
-        for (long at = 0; at < n; at += ((struct entry *)(list + at))->bytes)
-            unlinkat(dir, ((struct entry *)(list + at))->name, 0);
+        for (long at = 0; at < n; at += ((struct entry *)(list + at))->bytes) {
+            const char *name = ((struct entry *)(list + at))->name;
+            const bool self = name[0] == '.' && (name[1] == 0 || (name[1] == '.' && name[2] == 0));
+            if (self || unlinkat(dir, name, 0) == 0 || levels == 0) continue;
+            folder_empty(openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW),
+                         levels - 1);
+            unlinkat(dir, name, AT_REMOVEDIR);
+        }
     if (dir >= 0) close(dir);
+}
+
+static void scratch_remove(void) {
+    folder_empty(open(scratch, O_RDONLY | O_DIRECTORY | O_CLOEXEC), 2);
     rmdir(scratch);
 }
 

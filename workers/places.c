@@ -368,7 +368,7 @@ struct sm_account sm_places_account(const struct sm_places *v, uint32_t label) {
     }
     const double pi = (double)a.present / (double)sm_view_samples(v->view),
                  drawn = (double)a.drawn / (double)r->total;
-    a.log_prior_shift = a.drawn == 0 ? NAN : a.present == 0 ? -INFINITY : log(pi) - log(drawn);
+    if (a.present > 0) a.log_prior_shift = a.drawn == 0 ? NAN : log(pi) - log(drawn);
     if (a.log_prior_shift == 0) a.log_prior_shift = 0; /* no -0 */
     if (a.drawn > 0)
         a.weight = r->method == SM_REBALANCE_ROWS ? v->tally[label].importance / (double)a.drawn

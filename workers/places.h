@@ -63,8 +63,8 @@ const struct sm_index *sm_places_index(const struct sm_places *p);
  * 0. */
 struct sm_account {
     uint64_t present, drawn, distinct, repeated, synthetic;
-    double log_prior_shift; /* log pi - log pi'; 0 where both are the same, NaN when nothing is
-                               drawn */
+    double log_prior_shift; /* log pi - log pi'; 0 where both are the same, and of a class without
+                               samples; NaN when it has some and none is drawn */
     double weight;          /* mean importance weight: pi / pi' where each sample has its class's; 0
                                when nothing is drawn */
 };

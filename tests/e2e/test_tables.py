@@ -521,6 +521,33 @@ def test_a_table_that_changes_amid_a_run_does_not_spoil_what_is_made(tmp_path, s
     assert {n: d for n, d in got.items() if n.startswith("shard-")} == {n: d for n, d in want.items() if n.startswith("shard-")}
 
 
+def test_a_number_that_no_sample_has_as_its_label_shifts_nothing(tmp_path, start):
+    """Whole numbers are labels as they are: with 1, 2 and 3 there is a class 0, which has no samples."""
+    text = "a,class\n" + "".join(f"{i},{1 + (i % 10 > 5) + (i % 10 > 8)}\n" for i in range(100))
+    for name, more, shift in (("plain", "", [0, 0, 0, 0]),
+                              ("over", "rebalance: {RandomOverSampler: {}}\n", [0, *np.log(np.array([.6, .3, .1]) * 3)])):
+        file = small(tmp_path, text)
+        file.write_text(file.read_text().replace("name: small", f"name: {name}") + more)
+        served = Served(start, file, tmp_path / name)
+        with shardmill.Loader(name, broker=served.endpoint, timeout=60) as loader:
+            assert np.allclose(loader.log_prior_shift(), shift, atol=1e-12)
+            next(iter(loader))
+        told = json.loads(good("explain", file, "--json").stdout)["dataset"]["classes"]
+        assert all(c.get("log_prior_shift", 0) is not None for c in told)
+
+
+def test_replay_of_what_learns_leaves_nothing_behind(tmp_path):
+    text = "a,class\n" + "".join(f"{i % 13},{'yes' if i % 4 else 'no'}\n" for i in range(200))
+    file, temporary = small(tmp_path, text, "[StandardScaler]"), tmp_path / "tmp"
+    temporary.mkdir()
+    for step, code in (("0", 0), ("99999", 2)):
+        done = run("replay", file, "--step", step, env={"TMPDIR": str(temporary)})
+        assert done.returncode == code and list(temporary.iterdir()) == [], done.stderr
+    before = time.monotonic()
+    done = run("replay", tmp_path / "smal.yaml", "--step", "0")
+    assert done.returncode == 2 and "is no file" in done.stderr and time.monotonic() - before < 4
+
+
 def test_val_without_a_split_is_refused(tmp_path):
     done = run("expand", small(tmp_path, BAD), "--part", "val", "-o", tmp_path / "out")
     assert done.returncode == 2 and "split: {val:" in done.stderr and not (tmp_path / "out").exists()

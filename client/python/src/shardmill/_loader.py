@@ -192,7 +192,7 @@ class Loader:
 
     def log_prior_shift(self) -> np.ndarray:
         """log(share in the dataset) - log(share in an epoch) of each class, float64: added to a model's logits it undoes what
-        rebalancing did to the classes' priors. 0 without rebalancing, NaN for a class that is never drawn. Its exponential
+        rebalancing did to the classes' priors. 0 without rebalancing and for a class without samples, NaN for one that is never drawn. Its exponential
         is the importance weight of a class's samples, unless they are drawn by a column of weights. A loss that is weighted with `batch["weight"]`
         estimates the loss over the dataset as it is."""
         return _log_prior_shift(self._opened())
@@ -386,6 +386,7 @@ def _log_prior_shift(session: Session) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = np.log(present / present.sum()) - np.log(drawn / drawn.sum())
     shift[drawn == 0] = np.nan
+    shift[present == 0] = 0  # a number that no sample has as its label
     return shift
 
 
