@@ -34,7 +34,7 @@ static int extremes_find(const struct sm_rebalance *r, struct extremes *e, uint3
     }
     if (*classes > 1) return 0;
     return sm_fail(err, SM_E_PIPELINE,
-                   "rebalance: %" PRIu32 " class has samples, and there is nothing to balance with "
+                   "%" PRIu32 " class has samples, and there is nothing to balance with "
                    "fewer than 2 (hint: source.label)",
                    *classes);
 }

@@ -399,10 +399,17 @@ static int top_read(struct parser *s, const struct sm_node *root) {
 
 /* --- ops ------------------------------------------------------------------------------------ */
 
-static int fail_op_shape(struct parser *s, const struct sm_node *item) {
+static int fail_op_shape(struct parser *s, const struct sm_node *item, bool is_method) {
     if (item->kind == SM_NODE_MAP && item->count == 0)
         return sm_text_fail(&s->text, item->offset, s->err,
                             "an op needs a name (hint: - Resize: {size: 224})");
+    if (item->kind == SM_NODE_MAP && is_method) {
+        const struct sm_node *second = item->first->next;
+        return sm_text_fail(&s->text, second->offset, s->err,
+                            "one method rebalances, but '%.60s' follows '%.60s' (hint: leave one "
+                            "out, or indent it if it is a parameter)",
+                            second->text, item->first->text);
+    }
     if (item->kind == SM_NODE_MAP) {
         const struct sm_node *second = item->first->next;
         return sm_text_fail(&s->text, second->offset, s->err,
@@ -423,7 +430,10 @@ static const struct sm_op_info *info_find(struct parser *s, const struct sm_op_t
     const char *near = sm_nearest(name, table->names, table->n_names);
     char list[200];
     names_list(table->names, table->n_names, list, sizeof list);
-    if (near != NULL)
+    if (table == s->ops && table->rebalance != NULL && table->rebalance->find(name) != NULL)
+        sm_text_fail(&s->text, offset, s->err,
+                     "'%.60s' is no op (hint: rebalance: {%.60s: {}}, beside 'ops')", name, name);
+    else if (near != NULL)
         sm_text_fail(&s->text, offset, s->err, "unknown %s '%.60s' (hint: did you mean '%s'?)",
                      kind, name, near);
     else if (table != s->ops)
@@ -466,7 +476,8 @@ static int op_params_read(struct parser *s, const struct sm_op_table *table, str
 static int op_read(struct parser *s, const struct sm_op_table *table, const struct sm_node *item,
                    struct sm_op_node *op) {
     bool bare = item->kind == SM_NODE_SCALAR && !is_null(item);
-    if (!bare && (item->kind != SM_NODE_MAP || item->count != 1)) return fail_op_shape(s, item);
+    if (!bare && (item->kind != SM_NODE_MAP || item->count != 1))
+        return fail_op_shape(s, item, table != s->ops);
     const struct sm_node *name = bare ? item : item->first;
     if (++s->n_ops > SM_MAX_OPS)
         return sm_text_fail(&s->text, name->offset, s->err, "more than %d ops", SM_MAX_OPS);

@@ -174,7 +174,8 @@ static const struct sm_param source[] = {
      .offset = SOURCE(float64),
      .dflt = "false",
      .yes_ok = true,
-     .doc = "csv, npy: rows flow through the ops as float64 instead of float32"},
+     .doc = "csv, npy: rows flow through the ops as float64 instead of float32; not said, as "
+            "output.dtype"},
 };
 
 #define SPLIT(member) offsetof(struct sm_pipeline, split.member)

@@ -167,6 +167,10 @@ static int output_settle(struct look *l) {
     if (!rows && p->output.dtype == SM_DTYPE_FLOAT64)
         return sm_text_fail(l->text, place_of(l, "output", "dtype"), l->err,
                             "images are uint8, float32, float16 or bfloat16; float64 is for rows");
+    /* what leaves as float64 was float64 all the way, unless the file says otherwise */
+    if (sm_source_is_table(&p->source) && p->output.dtype == SM_DTYPE_FLOAT64 &&
+        key_of(l, "source", "float64") == NULL)
+        p->source.float64 = true;
     if (rows != (p->expand.encode == SM_ENCODE_CSV || p->expand.encode == SM_ENCODE_NPY))
         return sm_text_fail(
             l->text, place_of(l, "expand", "encode"), l->err,

@@ -253,7 +253,7 @@ static void rows_that_cannot_be_read_are_listed_and_the_others_keep_their_number
     } want[] = {{1, 3, "2 fields where 3 are expected"},
                 {2, 4, "a quoted field goes on behind its closing quote"},
                 {3, 5, "'1e999' in column 'b' overflows a number"},
-                {4, 6, "'1e39' in column 'a' overflows float32 (hint: source.float64: true)"},
+                {4, 6, "'1e39' in column 'a' overflows float32 (hint: output: {dtype: float64})"},
                 {5, 7, "the label is missing"},
                 {6, 8, "the row is not UTF-8"}};
     assert_int_equal(sm_index_samples(t.index), 2);

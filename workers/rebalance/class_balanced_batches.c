@@ -36,14 +36,15 @@ static int plan(const void *p_, const struct sm_method_data *data, struct sm_reb
         classes += r->of[c].present > 0;
     if (p->n_classes > classes)
         return sm_fail(err, SM_E_PIPELINE,
-                       "ClassBalancedBatches: 'n_classes' is %" PRId64 ", and %" PRIu32
-                       " classes have samples",
+                       "'n_classes' is %" PRId64 ", and %" PRIu32 " classes have samples",
                        p->n_classes, classes);
     if ((uint64_t)(p->n_classes * p->n_samples) != data->batch_size)
         return sm_fail(err, SM_E_PIPELINE,
-                       "ClassBalancedBatches: %" PRId64 " classes x %" PRId64
-                       " samples are %" PRId64 ", and output.batch_size is %" PRIu64,
-                       p->n_classes, p->n_samples, p->n_classes * p->n_samples, data->batch_size);
+                       "%" PRId64 " classes x %" PRId64 " samples are %" PRId64
+                       ", and output.batch_size is %" PRIu64 " (hint: output: {batch_size: %" PRId64
+                       "})",
+                       p->n_classes, p->n_samples, p->n_classes * p->n_samples, data->batch_size,
+                       p->n_classes * p->n_samples);
     r->method = SM_REBALANCE_BATCHES;
     r->batch_classes = (uint32_t)p->n_classes;
     r->batch_samples = (uint32_t)p->n_samples;

@@ -480,7 +480,7 @@ static void tell_cell(const struct csv_table *t, size_t column, const struct sm_
     for (size_t i = 0; i < f->n; i++)
         digits = digits || (f->s[i] >= '0' && f->s[i] <= '9');
     const char *what = cell == SM_CELL_WORD     ? "is no number"
-                       : cell == SM_CELL_NUMBER ? "overflows float32 (hint: source.float64: true)"
+                       : cell == SM_CELL_NUMBER ? "overflows float32 (hint: output: {dtype: float64})"
                        : digits                 ? "overflows a number"
                                                 : "is infinite, which no op takes";
     int end = snprintf(text, TEXT_BYTES, "'%.*s' in column '%.*s' %s", n, f->s, SHOWN,
