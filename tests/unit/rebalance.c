@@ -50,7 +50,9 @@ static void plan_as(struct planned *x, const char *yaml, const char *kinds, int 
                                         .n = n,
                                         .schema = kinds != NULL ? &x->schema : NULL,
                                         .batch_size = (uint64_t)batch_size};
-    x->rc = sm_method_of(x->p.rebalance)->plan(x->p.rebalance->params, &data, &x->r, &x->err);
+    if (data.schema != NULL) x->rc = sm_method_columns(x->p.rebalance, data.schema, &x->err);
+    if (x->rc == 0)
+        x->rc = sm_method_of(x->p.rebalance)->plan(x->p.rebalance->params, &data, &x->r, &x->err);
     if (x->rc == 0 && x->r.method != SM_REBALANCE_ROWS) x->rc = sm_rebalance_lay(&x->r, &x->err);
 }
 
