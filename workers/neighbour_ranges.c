@@ -51,9 +51,14 @@ static uint64_t rows_most(const struct search *s) {
     return n < SM_CODES_PANEL ? SM_CODES_PANEL : n / SM_CODES_PANEL * SM_CODES_PANEL;
 }
 
+static uint64_t larger(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+
+/* Where ops come first, wide rows may have become narrow ones: a step reads no more of them. */
 static uint64_t others(const struct search *s) {
-    const size_t each = search_other_bytes(s);
-    uint64_t n = OTHERS_BYTES / each / OTHERS_MIN * OTHERS_MIN;
+    const uint64_t each = search_other_bytes(s), read = search_source_bytes(s);
+    uint64_t n = OTHERS_BYTES / larger(each, read) / OTHERS_MIN * OTHERS_MIN;
     if (n < OTHERS_MIN) n = OTHERS_MIN;
     const uint64_t room = (search_room(s) / 2 - search_own_bytes(s)) / each;
     if (n > room) n = room;
@@ -65,10 +70,6 @@ static uint64_t range_rows(const struct search *s, uint64_t rows) {
     n = (n + STRIP_ROWS - 1) / STRIP_ROWS * STRIP_ROWS;
     if (n < STRIPS_MIN * STRIP_ROWS) n = STRIPS_MIN * STRIP_ROWS;
     return n < rows_most(s) ? n : rows_most(s);
-}
-
-static uint64_t larger(uint64_t a, uint64_t b) {
-    return a > b ? a : b;
 }
 
 static uint64_t artifact_bytes(const struct search *s, uint64_t rows) {

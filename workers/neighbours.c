@@ -50,20 +50,21 @@ int sm_neighbours_learn(const struct sm_places *places, const char *artifacts, c
     return failed;
 }
 
+size_t search_source_bytes(const struct search *s) {
+    const struct sm_schema *in = s->features != NULL ? sm_features_in(s->features) : NULL;
+    return in == NULL ? 0 : in->n * (in->is_double ? sizeof(double) : sizeof(float));
+}
+
 /* Rows of a piece that goes through the ops. */
 static size_t raw_rows(const struct search *s) {
-    const struct sm_schema *in = sm_features_in(s->features);
-    const size_t n = RAW_BYTES / (in->n * (in->is_double ? sizeof(double) : sizeof(float)));
+    const size_t n = RAW_BYTES / search_source_bytes(s);
     return n > RAW_ROWS ? RAW_ROWS : n < RAW_ROWS_MIN ? RAW_ROWS_MIN : n;
 }
 
-static size_t raw_bytes(const struct search *s) {
-    const struct sm_schema *in = sm_features_in(s->features);
-    return raw_rows(s) * (in->n * (in->is_double ? sizeof(double) : sizeof(float)) + 1);
-}
-
 size_t search_reading_bytes(const struct search *s) {
-    return s->features == NULL ? 0 : sm_features_bytes(s->features) + raw_bytes(s);
+    return s->features == NULL
+               ? 0
+               : sm_features_bytes(s->features) + raw_rows(s) * (search_source_bytes(s) + 1);
 }
 
 size_t search_room(const struct search *s) {

@@ -102,6 +102,8 @@ int search_artifact(const struct search *s, const uint32_t *list, struct sm_arti
  */
 size_t search_reading_bytes(const struct search *s);
 size_t search_room(const struct search *s);
+/* Bytes of a row of the source that goes through ops first; 0: none does. */
+size_t search_source_bytes(const struct search *s);
 /* Bytes of memory for each row that is looked up, and for each that others are compared with; and
  * what a search takes besides. */
 size_t search_query_bytes(const struct search *s);

@@ -148,6 +148,16 @@ def test_a_killed_expansion_goes_on_to_the_same_bytes(passengers, tmp_path, star
     assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
 
 
+def test_the_held_out_part_has_no_synthetic_row_and_goes_through_the_same_ops(passengers, tmp_path):
+    path = write(tmp_path, passengers, ops=OPS[:4])
+    good("expand", path, "-o", tmp_path / "val", "--part", "val", "--quiet")
+    good("expand", path, "-o", tmp_path / "train", "--quiet")
+    held, train = csv_rows(tmp_path / "val"), csv_rows(tmp_path / "train")
+    assert len(held) == 150 and "parent" not in held[0] and not {r["row"] for r in held} & {r["row"] for r in train}
+    real = np.array([[float(r["age"]), float(r["fare"])] for r in train if r["row"]])
+    assert np.allclose(real.mean(axis=0), 0, atol=1e-5) and np.allclose(real.std(axis=0), 1, atol=1e-5), "fitted on these alone"
+
+
 # ---- what was learned belongs to the ops before ----
 
 def test_the_search_is_made_anew_when_an_op_before_it_changes_and_only_then(passengers, tmp_path):
