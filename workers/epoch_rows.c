@@ -139,41 +139,49 @@ static int first_ops(struct sm_epoch_rows *e, size_t n, struct sm_rows *raw, str
                : sm_features_apply_part(e->from.features, 0, e->after, raw, made, faults, err);
 }
 
-/* The next synthetic rows of a piece, from row *i on, become what lies between their ends: as many
- * as there is room for those of each. */
-static int some_between(struct sm_epoch_rows *e, struct piece *p, struct sm_rows *made, size_t *i,
-                        struct sm_err *err) {
-    const struct sm_epoch_rows_from *f = &e->from;
-    const struct sm_schema *schema = sm_features_behind(f->features, e->after);
-    const size_t most = e->room > e->k ? e->room : e->k;
-    struct sm_rows raw = e->raw, ends = e->ends;
-    struct sm_row_faults faults = {.bad = e->bad};
+/* Rows at the other end of a synthetic one: the neighbour, or all of them when they vote. */
+static size_t ends_each(const struct sm_epoch_rows *e) {
+    return e->k > 0 ? e->k : 1;
+}
+
+/* Notes the ends of synthetic rows from row *i on, as many as there is room for. Gives their
+ * number. */
+static size_t ends_note(struct sm_epoch_rows *e, const struct piece *p, size_t *i) {
+    const size_t each = ends_each(e), most = e->room > e->k ? e->room : e->k;
     size_t n = 0;
-    for (; *i < made->n && n + (e->k > 0 ? e->k : 1) <= most; ++*i) {
+    for (; *i < p->in.n && n + each <= most; ++*i) {
         const struct sm_placed *placed = &p->placed[*i];
         if (!placed->synthetic || p->faults.bad[*i] != 0) continue;
         e->at[n] = *i;
         if (e->k > 0)
-            sm_parent_neighbours(f->places, f->learned, placed, e->samples + n);
+            sm_parent_neighbours(e->from.places, e->from.learned, placed, e->samples + n);
         else
             e->samples[n] = placed->neighbour;
-        n += e->k > 0 ? e->k : 1;
+        n += each;
     }
+    return n;
+}
+
+/* The next synthetic rows of a piece, from row *i on, become what lies between their ends. */
+static int some_between(struct sm_epoch_rows *e, struct piece *p, struct sm_rows *made, size_t *i,
+                        struct sm_err *err) {
+    const struct sm_schema *schema = sm_features_behind(e->from.features, e->after);
+    const size_t each = ends_each(e), n = ends_note(e, p, i);
+    struct sm_rows raw = e->raw, ends = e->ends;
+    struct sm_row_faults faults = {.bad = e->bad};
     if (n == 0) return 0;
     memset(e->bad, 0, n);
     if (first_ops(e, n, &raw, &ends, &faults, err) != 0) return -1;
-    const size_t each = e->k > 0 ? e->k : 1;
     for (size_t j = 0; j < n; j += each) {
-        const size_t row = e->at[j];
-        const struct sm_placed *placed = &p->placed[row];
+        const struct sm_placed *placed = &p->placed[e->at[j]];
         struct sm_ends to = {
             .to = &ends, .near = e->k > 0 ? &ends : NULL, .j = j, .at = j, .k = each};
         while (to.j < j + each - 1 && e->samples[to.j] != placed->neighbour)
             to.j++;
         if (memchr(e->bad + j, 1, each) != NULL)
-            sm_row_fault(&p->faults, row, "a neighbour of its parent: %.100s", faults.text);
+            sm_row_fault(&p->faults, e->at[j], "a neighbour of its parent: %.100s", faults.text);
         else
-            sm_row_between(schema, &to, placed->gap, made, row);
+            sm_row_between(schema, &to, placed->gap, made, e->at[j]);
     }
     return 0;
 }

@@ -5,6 +5,7 @@
 #include "workers/kernels/rows.h"
 #include "workers/rebalance/method.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,6 +118,7 @@ static int synthesize(const struct sm_places *places, struct sm_table *table,
                       struct sm_rows *rows, size_t i, struct sm_err *err) {
     const struct sm_schema *schema = sm_index_schema(sm_places_index(places));
     const struct sm_method *method = sm_method_of(sm_places_pipeline(places)->rebalance);
+    assert(sm_places_pipeline(places)->rebalance_after == 0); /* else epoch_rows.c makes them */
     if (method->neighbours == NULL) return noise_add(places, learned, p, rows, i, err);
     if (sm_neighbours_kept(learned) == 0)
         return sm_fail(err, SM_E_MISSING, "neighbours are not known (hint: shardmill fit)");
@@ -167,6 +169,7 @@ int sm_placed_rows(const struct sm_places *places, struct sm_table *table,
     const size_t row_bytes = rows->columns * sm_rows_element(rows);
     /* what lies between two rows that are in memory is made without a copy of either */
     const bool mixes = method != NULL && method->neighbours != NULL && !method->mixed &&
+                       sm_places_pipeline(places)->rebalance_after == 0 &&
                        sm_neighbours_kept(learned) > 0 && rows->n > 0 &&
                        sm_table_lend(table, placed->sample) != NULL;
     for (size_t i = 0, k; i < rows->n; i += k) {
