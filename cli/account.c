@@ -3,7 +3,6 @@
 #include "cli/account.h"
 
 #include "cli/explain_rows.h"
-#include "workers/neighbours.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -44,30 +43,47 @@ static void class_text(const struct sm_account *a, const char *name, uint64_t la
     sm_buf_text(out, "\n");
 }
 
-static void search_text(const struct sm_places *places, struct sm_buf *out) {
-    const struct sm_neighbours_plan plan = sm_neighbours_plan(places);
-    if (plan.rows == 0) return;
-    sm_buf_printf(out, "  neighbours: %" PRIu64 " rows are searched for %" PRIu32 " each, kept in ",
-                  plan.rows, plan.k);
-    sm_bytes_text((double)plan.artifact, out);
-    sm_buf_printf(out, " (%" PRIu64 " range%s of rows, at most ", plan.ranges,
-                  plan.ranges == 1 ? "" : "s");
-    sm_bytes_text((double)plan.memory, out);
+/* The op behind which synthetic rows are made; NULL: none, among rows of the source. */
+static const struct sm_op_node *after_of(const struct sm_places *places) {
+    const struct sm_pipeline *p = sm_places_pipeline(places);
+    return p->rebalance_after > 0 ? &p->ops[p->rebalance_after - 1] : NULL;
+}
+
+static void search_text(const struct sm_places *places, const struct sm_neighbours_plan *plan,
+                        struct sm_buf *out) {
+    const struct sm_op_node *after = after_of(places);
+    if (plan->rows == 0) return;
+    sm_buf_printf(out, "  neighbours: %" PRIu64 " rows are searched for %" PRIu32 " each",
+                  plan->rows, plan->k);
+    if (after != NULL) sm_buf_printf(out, " behind '%s' (line %d)", after->info->name, after->line);
+    sm_buf_text(out, ", kept in ");
+    sm_bytes_text((double)plan->artifact, out);
+    if (plan->ranges == 0) {
+        sm_buf_text(out, " (memory is known when the ops before have learned)\n");
+        return;
+    }
+    sm_buf_printf(out, " (%" PRIu64 " range%s of rows, at most ", plan->ranges,
+                  plan->ranges == 1 ? "" : "s");
+    sm_bytes_text((double)plan->memory, out);
     sm_buf_text(out, " of memory in a process)\n");
 }
 
-void sm_account_search_json(const struct sm_places *places, struct sm_buf *out) {
-    const struct sm_neighbours_plan plan = sm_neighbours_plan(places);
-    if (plan.rows == 0) return;
-    sm_buf_printf(out,
-                  ",\n  \"neighbours\": {\"rows\": %" PRIu64 ", \"k\": %" PRIu32
-                  ", \"ranges\": %" PRIu64 ", \"artifact_bytes\": %" PRIu64
-                  ", \"memory_bytes\": %" PRIu64 "}",
-                  plan.rows, plan.k, plan.ranges, plan.artifact, plan.memory);
+void sm_account_search_json(const struct sm_places *places, const struct sm_neighbours_plan *plan,
+                            struct sm_buf *out) {
+    const struct sm_op_node *after = after_of(places);
+    if (plan->rows == 0) return;
+    sm_buf_printf(out, ",\n  \"neighbours\": {\"rows\": %" PRIu64 ", \"k\": %" PRIu32, plan->rows,
+                  plan->k);
+    if (after != NULL)
+        sm_buf_printf(out, ", \"after\": \"%s\", \"line\": %d", after->info->name, after->line);
+    if (plan->ranges > 0) sm_buf_printf(out, ", \"ranges\": %" PRIu64, plan->ranges);
+    sm_buf_printf(out, ", \"artifact_bytes\": %" PRIu64, plan->artifact);
+    if (plan->ranges > 0) sm_buf_printf(out, ", \"memory_bytes\": %" PRIu64, plan->memory);
+    sm_buf_text(out, "}");
 }
 
 void sm_account_text(const struct sm_places *places, const struct sm_index *index,
-                     struct sm_buf *out) {
+                     const struct sm_neighbours_plan *search, struct sm_buf *out) {
     const uint32_t n = sm_index_classes(index), shown = n > CLASSES_SHOWN ? CLASSES_SHOWN : n;
     const bool weights = sm_places_pipeline(places)->output.weights;
     uint64_t largest = 0;
@@ -91,7 +107,7 @@ void sm_account_text(const struct sm_places *places, const struct sm_index *inde
                     "own, sum of the weights / (rows x its weight)\n");
     else if (weights)
         sm_buf_text(out, "  weight: importance weight of each sample of the class\n");
-    search_text(places, out);
+    search_text(places, search, out);
 }
 
 void sm_account_json(const struct sm_places *places, uint32_t label, struct sm_buf *out) {

@@ -35,10 +35,11 @@ struct explanation {
     bool kept;              /* the index is one that a serve has made */
     const char *state;      /* where it, and what fits have learned, would be */
     struct sm_shape shape;
-    bool compiled;            /* the file is all right by itself */
-    struct sm_row_plan *rows; /* NULL: images leave the pipeline, or a table is not there */
-    struct sm_places *places; /* when index is not NULL */
-    struct sm_plan plan;      /* when index is not NULL */
+    bool compiled;                    /* the file is all right by itself */
+    struct sm_row_plan *rows;         /* NULL: images leave the pipeline, or a table is not there */
+    struct sm_places *places;         /* when index is not NULL */
+    struct sm_neighbours_plan search; /* of rows */
+    struct sm_plan plan;              /* when index is not NULL */
     char digest[SM_XXH_HEX];
 };
 
@@ -139,6 +140,7 @@ static int rows_plan(struct explanation *x, const char *path, struct sm_err *err
     const uint64_t rows = x->places != NULL ? sm_places_part_samples(x->places) : 0;
     char artifacts[PATH_MAX];
     snprintf(artifacts, sizeof artifacts, "%s/" SM_ARTIFACTS_NAME, x->state);
+    if (x->places != NULL) x->search = sm_neighbours_plan(x->places, artifacts);
     const int failed = sm_row_plan_new(&x->rows, p, path, &x->data, rows, artifacts, err);
     p->artifacts = none;
     return failed;
@@ -209,7 +211,7 @@ static void dataset_text(const struct explanation *x, struct sm_buf *out) {
                       "%" PRIu64 " of them are held out (--part val), %" PRIu64 " are drawn from\n",
                       held, sm_places_part_samples(x->places));
     if (p->rebalance != NULL && x->places != NULL)
-        sm_account_text(x->places, x->index, out);
+        sm_account_text(x->places, x->index, &x->search, out);
     else
         classes_text(x, out);
     sm_buf_printf(out,
@@ -286,7 +288,7 @@ static void dataset_json(const struct explanation *x, struct sm_buf *out) {
         sm_buf_text(out, "}");
     }
     sm_buf_text(out, "]");
-    if (x->places != NULL) sm_account_search_json(x->places, out);
+    if (x->places != NULL) sm_account_search_json(x->places, &x->search, out);
     sm_buf_text(out, "}");
 }
 

@@ -6,6 +6,7 @@
 #include "workers/features.h"
 #include "workers/ops/pca.h"
 #include "workers/places.h"
+#include "workers/rebalance/method.h"
 #include "workers/sources/number.h"
 
 #include <inttypes.h>
@@ -172,6 +173,16 @@ static int op_walk(struct sm_row_plan *x, struct row_plan_op *op, const struct s
     return failed;
 }
 
+/* What rebalancing makes rows of, where that is known and not the source. */
+static int rebalance_walk(const struct sm_row_plan *x, const char *file, size_t place,
+                          const struct sm_schema *schema, struct sm_err *err) {
+    const struct sm_pipeline *p = x->pipeline;
+    if (place == 0 || place != p->rebalance_after || schema->n == 0 ||
+        sm_method_columns(p->rebalance, schema, err) == 0)
+        return 0;
+    return fail_at(file, p->rebalance, true, err);
+}
+
 /* Behind an op whose columns only its fit tells, the others are listed without numbers. */
 static int ops_walk(struct sm_row_plan *x, const char *file, uint64_t rows, const char *dir,
                     struct sm_err *err) {
@@ -192,6 +203,7 @@ static int ops_walk(struct sm_row_plan *x, const char *file, uint64_t rows, cons
         }
         op->out = out.n;
         schema = out;
+        if (rebalance_walk(x, file, i + 1, &schema, err) != 0) return -1;
     }
     x->out = schema.n;
     return 0;
@@ -348,6 +360,9 @@ void sm_row_plan_ops_text(const struct sm_row_plan *x, struct sm_buf *out) {
             sm_buf_text(out, " of memory)");
         }
         sm_buf_text(out, "\n");
+        if (x->first + i + 1 == x->pipeline->rebalance_after)
+            sm_buf_printf(out, "         %s makes rows between those that come out here\n",
+                          x->pipeline->rebalance->info->name);
     }
 }
 

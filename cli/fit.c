@@ -89,9 +89,11 @@ int sm_fit_ensure(struct sm_pipeline *p, const struct sm_fit_options *options,
         return failed;
     }
     failed = phase_open(&f, err);
-    if (!failed && rebalance_learns(p)) failed = place_ensure(&f, p->n_ops, err);
-    for (size_t i = 0; !failed && i < p->n_ops; i++)
-        if (sm_op_learns(&p->ops[i])) failed = place_ensure(&f, i, err);
+    for (size_t i = 0; !failed && i <= p->n_ops; i++) {
+        if (i == p->rebalance_after && rebalance_learns(p))
+            failed = place_ensure(&f, p->n_ops, err);
+        if (!failed && i < p->n_ops && sm_op_learns(&p->ops[i])) failed = place_ensure(&f, i, err);
+    }
     phase_close(&f);
     sm_fits_release(&own);
     return failed;
@@ -118,9 +120,10 @@ void sm_fit_key(const struct sm_pipeline *p, size_t op, const char *dataset_dige
                 char key[SM_XXH_HEX]) {
     struct sm_pipeline upto = *p;
     char digest[SM_XXH_HEX], text[SM_MAX_FINGERPRINT_BYTES + 256];
-    const bool rebalance = op == p->n_ops; /* learns from rows as they are in the source */
-    upto.n_ops = rebalance ? 0 : op + 1;
-    if (upto.artifacts.count > op || rebalance) upto.artifacts.count = rebalance ? 0 : op;
+    const bool rebalance = op == p->n_ops; /* learns from rows as they come to it */
+    const size_t before = rebalance ? p->rebalance_after : op;
+    upto.n_ops = rebalance ? before : op + 1;
+    if (upto.artifacts.count > before || rebalance) upto.artifacts.count = before;
     upto.part = SM_PART_TRAIN;
     if (!rebalance) upto.rebalance = NULL;
     upto.rebalance_artifact = NULL;
@@ -386,7 +389,7 @@ static int op_fit(struct phase *f, size_t op, struct sm_fitted *fitted, struct s
  * knows. */
 static bool is_long(const struct phase *f, const struct sm_neighbours_plan *plan) {
     const struct sm_fit_options *o = f->options;
-    if ((o->workers < 2 && o->broker == NULL) || plan->rows == 0 || plan->state_bytes > STATE_MAX)
+    if ((o->workers < 2 && o->broker == NULL) || plan->ranges == 0 || plan->state_bytes > STATE_MAX)
         return false;
     if (o->spread_bytes != 0)
         return plan->rows >= (o->spread_bytes + plan->row_bytes - 1) / plan->row_bytes;
@@ -410,7 +413,7 @@ static int neighbours_spread(struct phase *f, const struct sm_places *places,
     struct sm_buf state;
     sm_buf_init(&state, STATE_MAX);
     sm_cli_stop_at_once(true); /* but for the round, which looks at the flag */
-    int failed = sm_neighbours_search_new(&search, places, f->data->root, err);
+    int failed = sm_neighbours_search_new(&search, places, f->artifacts, f->data->root, err);
     if (!failed) failed = sm_neighbours_state(search, &state, err);
     sm_cli_stop_at_once(false);
     if (!failed) failed = working_folder(f, fitted->key, err);
@@ -441,7 +444,7 @@ static int neighbours_fit(struct phase *f, const struct sm_places *places, struc
                           struct sm_artifact *artifact, struct sm_arena *arena,
                           struct sm_err *err) {
     struct sm_fit_watch watch;
-    const struct sm_neighbours_plan plan = sm_neighbours_plan(places);
+    const struct sm_neighbours_plan plan = sm_neighbours_plan(places, f->artifacts);
     const struct sm_neighbours_watch told = {rows_told, &watch};
     const bool spread = is_long(f, &plan);
     sm_fit_watch_begin(&watch, f->options->quiet);
@@ -451,11 +454,13 @@ static int neighbours_fit(struct phase *f, const struct sm_places *places, struc
         failed = neighbours_spread(f, places, fitted, &watch, artifact, arena, err);
     } else {
         sm_cli_stop_at_once(true);
-        failed = sm_neighbours_learn(places, f->data->root, &told, artifact, arena, err);
+        failed =
+            sm_neighbours_learn(places, f->artifacts, f->data->root, &told, artifact, arena, err);
         sm_cli_stop_at_once(false);
     }
     sm_fit_watch_end(&watch);
-    if (failed && err->code != SM_E_CANCELLED) fail_at(f, f->p->n_ops, err);
+    if (failed && err->code != SM_E_CANCELLED && strncmp(err->text, "line ", 5) != 0)
+        fail_at(f, f->p->n_ops, err);
     return failed;
 }
 

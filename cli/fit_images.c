@@ -34,6 +34,7 @@ int sm_fit_images(const struct sm_pipeline *p, const struct sm_fit_options *o, c
     images.name = NULL;
     images.part = SM_PART_TRAIN;
     images.rebalance = NULL;
+    images.rebalance_after = 0;
     images.rebalance_artifact = NULL;
     images.artifacts.count = 0; /* an empty list, not none */
     images.output.shuffle = false;

@@ -3,8 +3,7 @@
  * reads it, so nothing of the data may command a terminal. */
 #include "cli/preview_state.h"
 #include "lib/fs.h"
-#include "workers/features.h"
-#include "workers/synthesis.h"
+#include "workers/epoch_rows.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -20,6 +19,7 @@ struct table_preview {
     struct preview *v;
     struct sm_table *table;
     struct sm_features *features;
+    struct sm_epoch_rows *made;
     struct sm_placed *placed;
     size_t n;
     struct sm_rows in, out;
@@ -43,6 +43,7 @@ int preview_table(struct preview *v, struct sm_err *err) {
     if (r == 0) r = show(&t, err);
     sm_rows_free(&t.in);
     sm_rows_free(&t.out);
+    sm_epoch_rows_free(&t.made);
     sm_features_free(&t.features);
     sm_table_close(&t.table);
     free(t.placed);
@@ -88,13 +89,16 @@ static int make(struct table_preview *t, struct sm_err *err) {
     if (sm_rows_alloc(&t->in, t->n, in->n, in->is_double, err) < 0 ||
         sm_rows_alloc(&t->out, t->n, out->n, out->is_double, err) < 0)
         return -1;
+    const struct sm_epoch_rows_from source = {.places = t->v->places,
+                                              .table = t->table,
+                                              .learned = &t->v->neighbours,
+                                              .features = t->features};
+    if (sm_epoch_rows_new(&t->made, &source, 1, err) < 0) return -1;
     for (size_t i = 0; i < t->n; i++) {
         struct sm_rows from = row_of(&t->in, i), to = row_of(&t->out, i);
         t->faults[i].bad = &t->bad[i];
-        if (sm_placed_rows(t->v->places, t->table, &t->v->neighbours, &t->placed[i], &from, err) <
-            0)
+        if (sm_epoch_rows_make(t->made, &t->placed[i], &from, &to, &t->faults[i], err) < 0)
             return -1;
-        if (sm_features_apply(t->features, &from, &to, &t->faults[i], err) < 0) return -1;
     }
     return 0;
 }
@@ -162,6 +166,12 @@ static int header_text(const struct table_preview *t, size_t line, size_t i, cha
     return tidy(text, CELL_WIDTH, to);
 }
 
+/* The op behind which synthetic rows are made; NULL: they are made of rows of the source. */
+static const char *made_by(const struct table_preview *t) {
+    const struct sm_pipeline *p = t->v->pipeline;
+    return p->rebalance_after > 0 ? p->ops[p->rebalance_after - 1].info->name : NULL;
+}
+
 struct block {
     const struct table_preview *t;
     const struct sm_schema *schema;
@@ -173,6 +183,8 @@ static int cell_text(const struct block *b, size_t line, size_t i, char *to) {
     if (line < HEADER_LINES) return header_text(b->t, line, i, to);
     const size_t c = line - HEADER_LINES;
     if (b->after && b->t->bad[i]) return tidy("quarantined", CELL_WIDTH, to);
+    if (!b->after && made_by(b->t) != NULL && b->t->placed[i].synthetic)
+        return tidy("made later", CELL_WIDTH, to);
     return value_text(&b->schema->columns[c], sm_rows_cell(b->rows, i, c), to);
 }
 
@@ -264,6 +276,8 @@ static int as_text(const struct table_preview *t, struct sm_buf *out, struct sm_
                   t->v->options->class_name ? " of class " : "",
                   t->v->options->class_name ? t->v->options->class_name : "");
     if (block_text(&read, "as read", out, err) < 0) return -1;
+    if (made_by(t) != NULL)
+        sm_buf_printf(out, "  (synthetic rows are made behind '%s')\n", made_by(t));
     sm_buf_text(out, "\n");
     if (block_text(&made, "as a trainer gets them", out, err) < 0) return -1;
     faults_text(t, out);

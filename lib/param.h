@@ -62,6 +62,7 @@ struct sm_param {
     bool integral;            /* SM_T_NUMS, SM_T_ANY: whole numbers only */
     bool map_ok;              /* SM_T_ANY: a map may be written */
     bool whole_ok;            /* SM_T_STR: a whole number is its text, also without quotes */
+    bool names_op;            /* SM_T_STR: the name of one of the pipeline's top-level ops */
     bool yes_ok;              /* yes and true, no and false are one, of a bool or of choices */
     bool hidden;              /* set by programs: in the JSON for workers, in no document */
     bool later; /* younger than digests that are kept: in the JSON only when it is not its default,

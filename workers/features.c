@@ -41,8 +41,9 @@ static int schema_of_images(struct sm_features *f, const struct sm_pipeline *p, 
                             struct sm_err *err);
 static int step_compile(struct sm_features *f, const struct sm_pipeline *p, size_t i,
                         const char *artifact_dir, struct sm_err *err);
-static int piece_apply(struct sm_features *f, const struct sm_rows *from, struct sm_rows *to,
-                       size_t used, size_t first, struct sm_row_faults *faults, struct sm_err *err);
+struct part; /* which ops, and which rows of a block */
+static int piece_apply(struct sm_features *f, const struct part *part, const struct sm_rows *from,
+                       struct sm_rows *to, struct sm_row_faults *faults, struct sm_err *err);
 
 int sm_features_new(struct sm_features **gives, const struct sm_pipeline *p, size_t n_ops,
                     const struct sm_index *index, const char *artifact_dir, struct sm_err *err) {
@@ -87,7 +88,16 @@ const struct sm_schema *sm_features_in(const struct sm_features *f) {
 }
 
 const struct sm_schema *sm_features_out(const struct sm_features *f) {
-    return f->n > 0 ? &f->steps[f->n - 1].out : &f->in;
+    return sm_features_behind(f, f->n);
+}
+
+const struct sm_schema *sm_features_behind(const struct sm_features *f, size_t n) {
+    assert(n <= f->n);
+    return n > 0 ? &f->steps[n - 1].out : &f->in;
+}
+
+size_t sm_features_bytes(const struct sm_features *f) {
+    return PIECES * PIECE_ROWS * f->widest * (f->in.is_double ? sizeof(double) : sizeof(float));
 }
 
 /* --- compile ---------------------------------------------------------------------------------- */
@@ -163,12 +173,24 @@ static int step_compile(struct sm_features *f, const struct sm_pipeline *p, size
 
 /* --- a block ---------------------------------------------------------------------------------- */
 
+struct part {
+    size_t op, end;   /* the first of the ops, and the one behind the last */
+    size_t row, used; /* the piece's first row in the block, and how many of its rows are of it */
+};
+
 int sm_features_apply(struct sm_features *f, const struct sm_rows *in, struct sm_rows *out,
                       struct sm_row_faults *faults, struct sm_err *err) {
-    const size_t element = sm_rows_element(in), in_row = f->in.n * element,
-                 out_row = sm_features_out(f)->n * element;
-    assert(in->columns == f->in.n && in->is_double == f->in.is_double && out->n == in->n &&
-           out->columns == sm_features_out(f)->n && out->is_double == in->is_double);
+    return sm_features_apply_part(f, 0, f->n, in, out, faults, err);
+}
+
+int sm_features_apply_part(struct sm_features *f, size_t op, size_t end, const struct sm_rows *in,
+                           struct sm_rows *out, struct sm_row_faults *faults, struct sm_err *err) {
+    assert(op <= end && end <= f->n);
+    const size_t element = sm_rows_element(in), in_row = sm_features_behind(f, op)->n * element,
+                 out_row = sm_features_behind(f, end)->n * element;
+    assert(in->columns == sm_features_behind(f, op)->n && in->is_double == f->in.is_double &&
+           out->n == in->n && out->columns == sm_features_behind(f, end)->n &&
+           out->is_double == in->is_double);
     for (size_t first = 0; first < in->n; first += PIECE_ROWS) {
         const size_t used = in->n - first < PIECE_ROWS ? in->n - first : PIECE_ROWS;
         struct sm_rows from = f->piece[0], to = f->piece[3];
@@ -182,7 +204,8 @@ int sm_features_apply(struct sm_features *f, const struct sm_rows *in, struct sm
             for (size_t i = used; i < PIECE_ROWS; i++)
                 memcpy((uint8_t *)from.data + i * in_row, source + (used - 1) * in_row, in_row);
         }
-        if (piece_apply(f, &from, &to, used, first, faults, err) != 0) return -1;
+        const struct part part = {op, end, first, used};
+        if (piece_apply(f, &part, &from, &to, faults, err) != 0) return -1;
         if (used < PIECE_ROWS) memcpy(target, to.data, used * out_row);
     }
     return 0;
@@ -249,24 +272,23 @@ void sm_features_leave(const struct sm_features *f, const struct sm_rows *out, b
     }
 }
 
-static int piece_apply(struct sm_features *f, const struct sm_rows *from, struct sm_rows *to,
-                       size_t used, size_t first, struct sm_row_faults *faults,
-                       struct sm_err *err) {
+static int piece_apply(struct sm_features *f, const struct part *part, const struct sm_rows *from,
+                       struct sm_rows *to, struct sm_row_faults *faults, struct sm_err *err) {
     struct sm_rows in = *from;
-    in.columns = f->in.n;
-    if (f->n == 0) memcpy(to->data, in.data, PIECE_ROWS * in.columns * sm_rows_element(&in));
-    for (size_t i = 0; i < f->n; i++) {
+    in.columns = sm_features_behind(f, part->op)->n;
+    if (part->op == part->end)
+        memcpy(to->data, in.data, PIECE_ROWS * in.columns * sm_rows_element(&in));
+    for (size_t i = part->op; i < part->end; i++) {
         struct row_step *step = &f->steps[i];
         uint8_t bad[PIECE_ROWS] = {0};
         struct sm_row_faults found = {.bad = bad};
-        struct sm_rows out = i + 1 == f->n ? *to : f->piece[1 + i % 2];
+        struct sm_rows out = i + 1 == part->end ? *to : f->piece[1 + i % 2];
         out.columns = step->out.n;
         if (step->op->rows->apply(step->node->params, step->has_learned ? &step->learned : NULL,
-                                  i > 0 ? &f->steps[i - 1].out : &f->in, &in, &out, &found,
-                                  err) != 0)
+                                  sm_features_behind(f, i), &in, &out, &found, err) != 0)
             return fail_at(step, err);
         overflows_find(step, &out, &found);
-        if (found.n_bad > 0) faults_move(&found, used, first, faults);
+        if (found.n_bad > 0) faults_move(&found, part->used, part->row, faults);
         in = out;
     }
     return 0;

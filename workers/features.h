@@ -30,6 +30,16 @@ const struct sm_schema *sm_features_out(const struct sm_features *f);
  * one that it cannot take. Belongs to one thread. */
 int sm_features_apply(struct sm_features *f, const struct sm_rows *in, struct sm_rows *out,
                       struct sm_row_faults *faults, struct sm_err *err);
+/* The same of the ops on rows from the first-th to the one before the end-th: in has the columns
+ * behind `first` of them, out those behind `end`. One part after the other gives the same bytes as
+ * all at once. */
+int sm_features_apply_part(struct sm_features *f, size_t first, size_t end,
+                           const struct sm_rows *in, struct sm_rows *out,
+                           struct sm_row_faults *faults, struct sm_err *err);
+/* The columns behind the first n ops on rows. Lends. */
+const struct sm_schema *sm_features_behind(const struct sm_features *f, size_t n);
+/* Of memory that blocks on their way from op to op take. */
+size_t sm_features_bytes(const struct sm_features *f);
 /* Notes the rows of out that cannot leave: with an infinite cell or, narrow, one that is infinite
  * in float32. A missing cell may leave. */
 void sm_features_leave(const struct sm_features *f, const struct sm_rows *out, bool narrow,

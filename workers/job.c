@@ -294,7 +294,8 @@ static int make_search(struct sm_job *job) {
         return sm_fail(err, SM_E_PROTOCOL, "a search for neighbours that nothing needs");
     if (read_fit_state(job) != 0 ||
         sm_places_new(&job->places, p, job->index, SM_PART_TRAIN, NULL, err) != 0 ||
-        sm_neighbours_search_new(&job->search, job->places, job->spec->source_root, err) != 0)
+        sm_neighbours_search_new(&job->search, job->places, job->learned.dir,
+                                 job->spec->source_root, err) != 0)
         return -1;
     const struct sm_neighbours_plan *plan = sm_neighbours_search_plan(job->search);
     job->lease.search = job->search;

@@ -4,8 +4,8 @@
 #include "workers/lease_state.h"
 
 #include "lib/limits.h"
+#include "workers/epoch_rows.h"
 #include "workers/rebalance/method.h"
-#include "workers/synthesis.h"
 
 #include <assert.h>
 #include <math.h>
@@ -25,10 +25,11 @@ struct row_place {
 };
 
 struct lease_rows {
-    size_t block;           /* rows of a full block */
-    size_t n;               /* rows in it now */
-    size_t stored;          /* rows of the lease that are stored */
-    struct sm_rows in, out; /* of `block` rows */
+    size_t block;               /* rows of a full block */
+    size_t n;                   /* rows in it now */
+    size_t stored;              /* rows of the lease that are stored */
+    struct sm_rows in, out;     /* of `block` rows */
+    struct sm_epoch_rows *made; /* of a table: makes them */
     struct row_place *places;
     struct sm_placed *placed; /* of them, as they are found */
     uint64_t *positions;      /* before that */
@@ -57,12 +58,18 @@ int lease_rows_start(struct sm_lease *l, struct sm_err *err) {
         r->bad == NULL)
         return sm_fail(err, SM_E_MEMORY, "out of memory");
     if (sm_rows_alloc(&r->in, r->block, in->n, in->is_double, err) != 0) return -1;
+    const struct sm_epoch_rows_from from = {.places = l->job.places,
+                                            .table = l->job.table,
+                                            .learned = l->job.neighbours,
+                                            .features = l->job.features};
+    if (l->job.table != NULL && sm_epoch_rows_new(&r->made, &from, r->block, err) != 0) return -1;
     return sm_rows_alloc(&r->out, r->block, out->n, out->is_double, err);
 }
 
 void lease_rows_free(struct sm_lease *l) {
     struct lease_rows *r = l->rows;
     if (r == NULL) return;
+    sm_epoch_rows_free(&r->made);
     sm_rows_free(&r->in);
     sm_rows_free(&r->out);
     free(r->places);
@@ -119,9 +126,7 @@ static int block_make(struct sm_lease *l, struct sm_err *err) {
     struct sm_row_faults faults = {.bad = r->bad};
     in.n = out.n = r->n;
     memset(r->bad, 0, r->n);
-    if (sm_placed_rows(l->job.places, l->job.table, l->job.neighbours, r->placed, &in, err) != 0 ||
-        sm_features_apply(l->job.features, &in, &out, &faults, err) != 0)
-        return -1;
+    if (sm_epoch_rows_make(r->made, r->placed, &in, &out, &faults, err) != 0) return -1;
     leave(l, &out, &faults);
     for (size_t i = 0; i < r->n && l->n_skip > 0; i++)
         if (lease_is_skipped(l, r->places[i].position)) {
@@ -142,9 +147,7 @@ static int row_make(struct sm_lease *l, size_t i, struct sm_row_faults *faults,
     if (sm_rows_alloc(&in, 1, in_schema->n, in_schema->is_double, err) != 0) return -1;
     int failed = sm_rows_alloc(&out, 1, out_schema->n, out_schema->is_double, err);
     if (!failed) {
-        struct sm_placed *p = &r->places[i].placed;
-        failed = sm_placed_rows(l->job.places, l->job.table, l->job.neighbours, p, &in, err);
-        if (!failed) failed = sm_features_apply(l->job.features, &in, &out, faults, err);
+        failed = sm_epoch_rows_make(r->made, &r->places[i].placed, &in, &out, faults, err);
         if (!failed) leave(l, &out, faults);
         if (!failed && faults->n_bad == 0)
             memcpy((uint8_t *)r->out.data + i * out_schema->n * sm_rows_element(&out), out.data,

@@ -33,6 +33,12 @@ bool sm_method_learns(const struct sm_op_node *node) {
     return sm_method_of(node)->neighbours != NULL || shrinkage_of(node) != NULL;
 }
 
+int sm_method_columns(const struct sm_op_node *node, const struct sm_schema *schema,
+                      struct sm_err *err) {
+    const struct sm_method *m = sm_method_of(node);
+    return m->columns == NULL ? 0 : m->columns(schema, err);
+}
+
 double sm_method_shrinkage(const struct sm_op_node *node, const char *class_name) {
     const struct sm_any *s = shrinkage_of(node);
     if (s == NULL || s->kind == SM_ANY_NUMBER) return s != NULL ? s->number : 0;

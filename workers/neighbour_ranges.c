@@ -47,15 +47,20 @@ static size_t state_class(const struct search *s) {
 
 /* Rows of a range that memory allows. */
 static uint64_t rows_most(const struct search *s) {
-    const uint64_t n = SM_MAX_NEIGHBOR_BYTES / 2 / search_query_bytes(s);
+    const uint64_t n = search_room(s) / 2 / search_query_bytes(s);
     return n < SM_CODES_PANEL ? SM_CODES_PANEL : n / SM_CODES_PANEL * SM_CODES_PANEL;
 }
 
+static uint64_t larger(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+
+/* Where ops come first, wide rows may have become narrow ones: a step reads no more of them. */
 static uint64_t others(const struct search *s) {
-    const size_t each = search_other_bytes(s);
-    uint64_t n = OTHERS_BYTES / each / OTHERS_MIN * OTHERS_MIN;
+    const uint64_t each = search_other_bytes(s), read = search_source_bytes(s);
+    uint64_t n = OTHERS_BYTES / larger(each, read) / OTHERS_MIN * OTHERS_MIN;
     if (n < OTHERS_MIN) n = OTHERS_MIN;
-    const uint64_t room = (SM_MAX_NEIGHBOR_BYTES / 2 - search_own_bytes(s)) / each;
+    const uint64_t room = (search_room(s) / 2 - search_own_bytes(s)) / each;
     if (n > room) n = room;
     return n < s->n ? n : s->n;
 }
@@ -67,10 +72,6 @@ static uint64_t range_rows(const struct search *s, uint64_t rows) {
     return n < rows_most(s) ? n : rows_most(s);
 }
 
-static uint64_t larger(uint64_t a, uint64_t b) {
-    return a > b ? a : b;
-}
-
 static uint64_t artifact_bytes(const struct search *s, uint64_t rows) {
     const uint64_t classes = sm_places_rebalance(s->places)->classes;
     const struct sm_artifact a = {
@@ -80,34 +81,42 @@ static uint64_t artifact_bytes(const struct search *s, uint64_t rows) {
     return sm_artifact_size(&a);
 }
 
-struct sm_neighbours_plan sm_neighbours_plan(const struct sm_places *places) {
+/* What columns decide. */
+static void plan_columns(struct search *s, struct sm_neighbours_plan *plan) {
+    const struct sm_rebalance *r = sm_places_rebalance(s->places);
+    const uint64_t reading = search_reading_bytes(s);
+    for (uint32_t c = 0; c < r->classes; c++) {
+        if (!search_class(s, c)) continue;
+        const double pairs = (double)s->n * (double)s->n * (double)(s->numbers + PRODUCT);
+        plan->state_bytes += state_class(s);
+        plan->there += pairs;
+        plan->here += s->n <= search_block_rows(s) ? pairs / 2 : pairs;
+        plan->memory = larger(plan->memory, search_block_bytes(s));
+    }
+    plan->row_bytes = s->schema->n * (s->schema->is_double ? sizeof(double) : sizeof(float));
+    plan->range_rows = range_rows(s, plan->rows);
+    plan->ranges = (plan->rows + plan->range_rows - 1) / plan->range_rows;
+    plan->partial_bytes = (size_t)plan->range_rows * s->k * sizeof(uint32_t);
+    s->n = UINT64_MAX;
+    plan->memory =
+        reading + larger(plan->memory, plan->range_rows * search_query_bytes(s) +
+                                           others(s) * search_other_bytes(s) + search_own_bytes(s));
+}
+
+struct sm_neighbours_plan sm_neighbours_plan(const struct sm_places *places,
+                                             const char *artifacts) {
     struct sm_neighbours_plan plan = {0};
     struct search s;
     struct sm_err err;
     const struct sm_rebalance *r = sm_places_rebalance(places);
     if (r == NULL || sm_places_pipeline(places)->rebalance == NULL) return plan;
-    if (search_open(&s, places, NULL, &err) == 0 && s.k > 0) {
-        for (uint32_t c = 0; c < r->classes; c++) {
-            if (!search_class(&s, c)) continue;
-            const double pairs = (double)s.n * (double)s.n * (double)(s.numbers + PRODUCT);
-            plan.rows += s.n;
-            plan.state_bytes += state_class(&s);
-            plan.there += pairs;
-            plan.here += s.n <= search_block_rows(&s) ? pairs / 2 : pairs;
-            plan.memory = larger(plan.memory, search_block_bytes(&s));
-        }
-    }
+    const bool known = search_open(&s, places, artifacts, NULL, &err) == 0;
+    for (uint32_t c = 0; s.k > 0 && c < r->classes; c++)
+        plan.rows += search_class(&s, c) ? s.n : 0;
     if (plan.rows > 0) {
         plan.k = s.k;
-        plan.row_bytes = s.schema->n * (s.schema->is_double ? sizeof(double) : sizeof(float));
-        plan.range_rows = range_rows(&s, plan.rows);
-        plan.ranges = (plan.rows + plan.range_rows - 1) / plan.range_rows;
-        plan.partial_bytes = (size_t)plan.range_rows * s.k * sizeof(uint32_t);
         plan.artifact = artifact_bytes(&s, plan.rows);
-        s.n = UINT64_MAX;
-        plan.memory =
-            larger(plan.memory, plan.range_rows * search_query_bytes(&s) +
-                                    others(&s) * search_other_bytes(&s) + search_own_bytes(&s));
+        if (known) plan_columns(&s, &plan);
     }
     search_close(&s);
     return plan;
@@ -116,11 +125,11 @@ struct sm_neighbours_plan sm_neighbours_plan(const struct sm_places *places) {
 /* --- for all ranges --------------------------------------------------------------------------- */
 
 int sm_neighbours_search_new(struct sm_neighbours_search **gives, const struct sm_places *places,
-                             const char *root, struct sm_err *err) {
+                             const char *artifacts, const char *root, struct sm_err *err) {
     struct sm_neighbours_search *n = *gives = calloc(1, sizeof *n);
     if (n == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    n->plan = sm_neighbours_plan(places);
-    if (search_open(&n->s, places, root, err) == 0) return 0;
+    n->plan = sm_neighbours_plan(places, artifacts);
+    if (search_open(&n->s, places, artifacts, root, err) == 0) return 0;
     sm_neighbours_search_free(gives);
     return -1;
 }

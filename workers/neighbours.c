@@ -17,6 +17,8 @@
 
 /* A tile of products and the rows that it is made of stay in the caches. */
 enum { TILE_ROWS = 96, TILE_COLUMNS = SM_CODES_COLUMNS, READ_ROWS = 4096 };
+/* Rows that go through the ops at once: as many as make no difference, of wide tables fewer. */
+enum { RAW_BYTES = 4 << 20, RAW_ROWS = 1024, RAW_ROWS_MIN = 64 };
 enum { READ_BYTES = SM_MAX_NEIGHBOR_BYTES / 8 };
 static_assert((int)TILE_COLUMNS <= (int)SM_LOOK_MOST && TILE_ROWS % SM_CODES_PANEL == 0 &&
                   TILE_COLUMNS % SM_CODES_PANEL == 0,
@@ -35,12 +37,12 @@ static int scales_learn(struct search *s, struct sm_artifact *a, struct sm_arena
 static int neighbours_learn(struct search *s, const struct sm_neighbours_watch *watch,
                             struct sm_artifact *a, struct sm_arena *arena, struct sm_err *err);
 
-int sm_neighbours_learn(const struct sm_places *places, const char *root,
+int sm_neighbours_learn(const struct sm_places *places, const char *artifacts, const char *root,
                         const struct sm_neighbours_watch *watch, struct sm_artifact *artifact,
                         struct sm_arena *arena, struct sm_err *err) {
     struct search s;
     *artifact = (struct sm_artifact){0};
-    int failed = search_open(&s, places, root, err);
+    int failed = search_open(&s, places, artifacts, root, err);
     if (!failed)
         failed = s.k > 0 ? neighbours_learn(&s, watch, artifact, arena, err)
                          : scales_learn(&s, artifact, arena, err);
@@ -48,18 +50,59 @@ int sm_neighbours_learn(const struct sm_places *places, const char *root,
     return failed;
 }
 
-int search_open(struct search *s, const struct sm_places *places, const char *root,
-                struct sm_err *err) {
+size_t search_source_bytes(const struct search *s) {
+    const struct sm_schema *in = s->features != NULL ? sm_features_in(s->features) : NULL;
+    return in == NULL ? 0 : in->n * (in->is_double ? sizeof(double) : sizeof(float));
+}
+
+/* Rows of a piece that goes through the ops. */
+static size_t raw_rows(const struct search *s) {
+    const size_t n = RAW_BYTES / search_source_bytes(s);
+    return n > RAW_ROWS ? RAW_ROWS : n < RAW_ROWS_MIN ? RAW_ROWS_MIN : n;
+}
+
+size_t search_reading_bytes(const struct search *s) {
+    return s->features == NULL
+               ? 0
+               : sm_features_bytes(s->features) + raw_rows(s) * (search_source_bytes(s) + 1);
+}
+
+size_t search_room(const struct search *s) {
+    const size_t reading = search_reading_bytes(s);
+    return reading < SM_MAX_NEIGHBOR_BYTES / 2 ? SM_MAX_NEIGHBOR_BYTES - reading
+                                               : SM_MAX_NEIGHBOR_BYTES / 2;
+}
+
+/* The rows that are compared are those that come out of the op that the method names. */
+static int behind_ops(struct search *s, const char *artifacts, bool reads, struct sm_err *err) {
+    const struct sm_pipeline *p = sm_places_pipeline(s->places);
+    const struct sm_index *index = sm_places_index(s->places);
+    if (sm_features_new(&s->features, p, p->rebalance_after, index, artifacts, err) != 0) return -1;
+    const struct sm_schema *in = sm_features_in(s->features);
+    s->schema = sm_features_out(s->features);
+    if (!reads) return 0;
+    s->bad = malloc(raw_rows(s));
+    if (s->bad == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    return sm_rows_alloc(&s->raw, raw_rows(s), in->n, in->is_double, err);
+}
+
+int search_open(struct search *s, const struct sm_places *places, const char *artifacts,
+                const char *root, struct sm_err *err) {
     const struct sm_index *index = sm_places_index(places);
-    const struct sm_op_node *node = sm_places_pipeline(places)->rebalance;
+    const struct sm_pipeline *p = sm_places_pipeline(places);
+    const struct sm_op_node *node = p->rebalance;
     const struct sm_method *method = sm_method_of(node);
     *s = (struct search){.places = places};
     if (!sm_index_is_table(index))
         return sm_fail(err, SM_E_PIPELINE, "'%s' makes rows, and the source holds images",
                        method->info.name);
-    s->schema = sm_index_schema(index);
     s->k = method->neighbours != NULL ? method->neighbours(node->params) : 0;
     s->mixed = method->mixed;
+    if (p->rebalance_after == 0)
+        s->schema = sm_index_schema(index);
+    else if (behind_ops(s, artifacts, root != NULL, err) != 0 ||
+             sm_method_columns(node, s->schema, err) != 0)
+        return -1;
     s->at = calloc(s->schema->n + 1, sizeof *s->at);
     s->mean = calloc(s->schema->n + 1, sizeof *s->mean);
     if (s->at == NULL || s->mean == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
@@ -70,6 +113,9 @@ int search_open(struct search *s, const struct sm_places *places, const char *ro
 
 void search_close(struct search *s) {
     sm_table_close(&s->table);
+    sm_features_free(&s->features);
+    sm_rows_free(&s->raw);
+    free(s->bad);
     free(s->at);
     free(s->mean);
 }
@@ -86,13 +132,40 @@ bool search_class(struct search *s, uint32_t label) {
 
 /* --- rows of a class -------------------------------------------------------------------------- */
 
+/* As a fit says it of a row that it cannot learn from. */
+static int refuse(const struct search *s, uint64_t sample, const char *why, struct sm_err *err) {
+    const uint64_t row = sm_index_row(sm_places_index(s->places), sample);
+    return sm_fail(
+        err, SM_E_DATASET, "row %llu of class '%.60s' cannot be compared with others: %s",
+        (unsigned long long)row, sm_index_class(sm_places_index(s->places), s->label), why);
+}
+
+/* Rows of the table, run through the ops. */
+static int behind_read(const struct search *s, const uint64_t *samples, struct sm_rows *rows,
+                       struct sm_err *err) {
+    const size_t row = rows->columns * sm_rows_element(rows), most = raw_rows(s);
+    for (size_t at = 0; at < rows->n; at += most) {
+        struct sm_rows in = s->raw, out = *rows;
+        struct sm_row_faults faults = {.bad = s->bad};
+        in.n = out.n = rows->n - at < most ? rows->n - at : most;
+        out.data = (char *)rows->data + at * row;
+        memset(s->bad, 0, in.n);
+        if (sm_table_read(s->table, samples + at, 0, in.n, &in, err) != 0 ||
+            sm_features_apply(s->features, &in, &out, &faults, err) != 0)
+            return -1;
+        if (faults.n_bad > 0) return refuse(s, samples[at + faults.first], faults.text, err);
+    }
+    return 0;
+}
+
 static int class_read(const struct search *s, uint64_t first, struct sm_rows *rows,
                       struct sm_err *err) {
     uint64_t *samples = malloc((rows->n + 1) * sizeof *samples);
     if (samples == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     for (size_t i = 0; i < rows->n; i++)
         samples[i] = sm_places_class_sample(s->places, s->label, first + i);
-    int failed = sm_table_read(s->table, samples, 0, rows->n, rows, err);
+    int failed = s->features != NULL ? behind_read(s, samples, rows, err)
+                                     : sm_table_read(s->table, samples, 0, rows->n, rows, err);
     free(samples);
     return failed;
 }
@@ -125,6 +198,22 @@ static void missing_count(const struct search *s, const struct sm_rows *block, u
 
 static size_t row_bytes(const struct search *s) {
     return s->schema->n * (s->schema->is_double ? sizeof(double) : sizeof(float));
+}
+
+static int refuse_missing(const struct search *s, size_t column, uint64_t missing,
+                          struct sm_err *err) {
+    const struct sm_pipeline *p = sm_places_pipeline(s->places);
+    const char *after =
+        p->rebalance_after > 0 ? p->ops[p->rebalance_after - 1].info->name : "the source";
+    return sm_fail(err, SM_E_DATASET,
+                   "class '%.60s': column '%.60s' has missing cells (%llu in all columns), and a "
+                   "distance needs all of them, as they %s%.40s%s (hint: %s)",
+                   sm_index_class(sm_places_index(s->places), s->label),
+                   s->schema->columns[column].name, (unsigned long long)missing,
+                   p->rebalance_after > 0 ? "come out of '" : "stand in ", after,
+                   p->rebalance_after > 0 ? "'" : "",
+                   p->rebalance_after > 0 ? "SimpleImputer before it"
+                                          : "SimpleImputer in 'ops', and {after: SimpleImputer}");
 }
 
 /* Means (into s->mean) and variances (NULL: not wanted) of the class's numbers; refuses missing
@@ -166,13 +255,7 @@ static int moments(struct search *s, const struct sm_rows *held, double *varianc
     sm_rows_free(&rows);
     free(scratch);
     s->is_centred = !failed && missing == 0;
-    if (failed || missing == 0) return failed;
-    return sm_fail(err, SM_E_DATASET,
-                   "class '%.60s': column '%.60s' has missing cells (%llu in all columns), and a "
-                   "distance needs all of them, as they stand in the source (hint: "
-                   "RandomOverSampler needs none)",
-                   sm_index_class(sm_places_index(s->places), s->label),
-                   s->schema->columns[column].name, (unsigned long long)missing);
+    return failed || missing == 0 ? failed : refuse_missing(s, column, missing, err);
 }
 
 int search_centre(struct search *s, struct sm_err *err) {
@@ -459,7 +542,7 @@ size_t search_own_bytes(const struct search *s) {
 
 size_t search_block_rows(const struct search *s) {
     const size_t each = search_query_bytes(s) + search_other_bytes(s);
-    size_t n = (SM_MAX_NEIGHBOR_BYTES - search_own_bytes(s)) / each;
+    size_t n = (search_room(s) - search_own_bytes(s)) / each;
     if (n > s->n) n = (size_t)s->n;
     return n < SM_CODES_PANEL ? SM_CODES_PANEL : n;
 }
@@ -635,15 +718,17 @@ static int class_search(struct search *s, const struct sm_neighbours_watch *watc
 static int neighbours_learn(struct search *s, const struct sm_neighbours_watch *watch,
                             struct sm_artifact *a, struct sm_arena *arena, struct sm_err *err) {
     const struct sm_rebalance *r = sm_places_rebalance(s->places);
-    const struct sm_neighbours_plan plan = sm_neighbours_plan(s->places);
-    uint32_t *list = sm_arena_alloc(arena, (size_t)plan.rows * s->k * sizeof *list + 1);
+    uint64_t rows = 0;
+    for (uint32_t c = 0; c < r->classes; c++)
+        rows += search_class(s, c) ? s->n : 0;
+    uint32_t *list = sm_arena_alloc(arena, (size_t)rows * s->k * sizeof *list + 1);
     if (list == NULL) return sm_fail(err, SM_E_MEMORY, "no memory for the neighbours");
     int failed = 0;
     uint64_t from = 0;
     for (uint32_t c = 0; !failed && c < r->classes; c++) {
         if (!search_class(s, c)) continue;
         if (s->mixed) failed = search_category_weight(s, err);
-        if (!failed) failed = class_search(s, watch, from, plan.rows, list + from * s->k, err);
+        if (!failed) failed = class_search(s, watch, from, rows, list + from * s->k, err);
         from += s->n;
     }
     return failed ? -1 : search_artifact(s, list, a, arena, err);

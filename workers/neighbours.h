@@ -22,35 +22,40 @@ struct sm_neighbours_watch {
     void *context;
 };
 
-/* Fills the arrays of artifact, in the arena. root: of the source; watch may be NULL. Classes that
- * nothing is added to have no neighbours. Distances are exact (float64), whatever the machine;
- * memory beside the result stays below SM_MAX_NEIGHBOR_BYTES. A missing cell is SM_E_DATASET naming
- * column and count. */
-int sm_neighbours_learn(const struct sm_places *places, const char *root,
+/* Fills the arrays of artifact, in the arena. artifacts: folder with what the ops up to `after`
+ * have learned (the pipeline says which), among whose rows the search then is; not looked at
+ * without it. root: of the source; watch may be NULL. Classes that nothing is added to have no
+ * neighbours. Distances are exact (float64), whatever the machine; memory beside the result, and
+ * beside what those ops keep of their artifacts, stays below SM_MAX_NEIGHBOR_BYTES. A missing cell
+ * is SM_E_DATASET naming column and count, a row that an op cannot take SM_E_DATASET naming the
+ * row. */
+int sm_neighbours_learn(const struct sm_places *places, const char *artifacts, const char *root,
                         const struct sm_neighbours_watch *watch, struct sm_artifact *artifact,
                         struct sm_arena *arena, struct sm_err *err);
 
 /* --- in ranges (neighbour_ranges.c) ----------------------------------------------------------- */
 
-/* What a search takes, from counts alone: the same for everybody who has the index. */
+/* What a search takes, from counts and columns alone: the same for everybody who has the index and
+ * what the ops before the search have learned. */
 struct sm_neighbours_plan {
     uint64_t rows; /* that are searched; 0: nothing is */
-    size_t row_bytes;
     uint32_t k;
+    uint64_t artifact; /* bytes of the file */
+    /* 0 while columns are not known, since an op before the search is yet to learn: */
+    size_t row_bytes;
     uint64_t range_rows, ranges; /* a range may end in another class than it begins in */
     size_t partial_bytes;        /* u32[range_rows, k]; behind the last row zeros */
     uint64_t state_bytes;
     double here, there; /* multiplications in one process, where each pair of rows may be seen once
                            for both, and of all ranges together */
     uint64_t memory;    /* bytes in a process at most, beside the result */
-    uint64_t artifact;  /* bytes of the file */
 };
-struct sm_neighbours_plan sm_neighbours_plan(const struct sm_places *places);
+struct sm_neighbours_plan sm_neighbours_plan(const struct sm_places *places, const char *artifacts);
 
 struct sm_neighbours_search;
 /* places: of a table, with a method that looks for neighbours; kept. */
 int sm_neighbours_search_new(struct sm_neighbours_search **gives, const struct sm_places *places,
-                             const char *root, struct sm_err *err);
+                             const char *artifacts, const char *root, struct sm_err *err);
 void sm_neighbours_search_free(struct sm_neighbours_search **s);
 const struct sm_neighbours_plan *sm_neighbours_search_plan(const struct sm_neighbours_search *s);
 /* What all ranges go out from: means of the classes, and what a differing category weighs. Reads

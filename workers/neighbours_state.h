@@ -3,6 +3,7 @@
  * these two. */
 #pragma once
 
+#include "workers/features.h"
 #include "workers/kernels/codes.h"
 #include "workers/kernels/distances.h"
 #include "workers/neighbours.h"
@@ -22,8 +23,13 @@ struct block {
 
 struct search {
     const struct sm_places *places;
-    const struct sm_schema *schema;
+    const struct sm_schema *schema; /* of the rows that are compared; NULL: nobody knows the columns
+                                       before the ops that come first have learned */
     struct sm_table *table;
+    /* with `after:` rows are read in pieces and go through the ops up to it: */
+    struct sm_features *features; /* else NULL */
+    struct sm_rows raw;           /* of a piece, as they stand in the table */
+    uint8_t *bad;
     uint32_t label;
     uint64_t n;          /* rows of the class */
     size_t numbers, *at; /* columns that hold numbers */
@@ -75,9 +81,11 @@ struct piece {
     size_t i0;   /* the next row of q */
 };
 
-/* root NULL: only counts are wanted. Keeps places. Close in any case. */
-int search_open(struct search *s, const struct sm_places *places, const char *root,
-                struct sm_err *err);
+/* root NULL: only counts are wanted. artifacts: folder of what the ops up to `after` have learned;
+ * where one is missing that is SM_E_MISSING, and counts are known all the same. Keeps places. Close
+ * in any case. */
+int search_open(struct search *s, const struct sm_places *places, const char *artifacts,
+                const char *root, struct sm_err *err);
 void search_close(struct search *s);
 /* Whether rows are added to it, so that neighbours are needed; then it is the class of s. */
 bool search_class(struct search *s, uint32_t label);
@@ -89,6 +97,13 @@ int search_category_weight(struct search *s, struct sm_err *err);
 int search_artifact(const struct search *s, const uint32_t *list, struct sm_artifact *a,
                     struct sm_arena *arena, struct sm_err *err);
 
+/* What reading takes when ops come first; and what is left for rows and what goes with them: at
+ * least half, so that only with rows of tens of thousands of columns all takes more than the bound.
+ */
+size_t search_reading_bytes(const struct search *s);
+size_t search_room(const struct search *s);
+/* Bytes of a row of the source that goes through ops first; 0: none does. */
+size_t search_source_bytes(const struct search *s);
 /* Bytes of memory for each row that is looked up, and for each that others are compared with; and
  * what a search takes besides. */
 size_t search_query_bytes(const struct search *s);

@@ -126,6 +126,9 @@ static int rebalance_plan(struct sm_places *v, struct sm_err *err) {
         .n = n,
         .schema = sm_index_is_table(v->index) ? sm_index_schema(v->index) : NULL,
         .batch_size = (uint64_t)v->p->output.batch_size};
+    /* of rows behind an op only its fit may tell the columns: who has it asks (neighbours.c) */
+    if (!failed && data.schema != NULL && v->p->rebalance_after == 0)
+        failed = sm_method_columns(node, data.schema, err);
     if (!failed) failed = method->plan(node->params, &data, r, err);
     const char *column = method->column != NULL ? method->column(node->params) : NULL;
     if (!failed && column != NULL) failed = weights_read(v, column, err);

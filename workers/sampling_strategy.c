@@ -211,6 +211,15 @@ const struct sm_param sm_smote_params[SM_SMOTE_PARAMS] = {
      .min = 1,
      .max = SM_MAX_NEIGHBORS,
      .doc = "nearest rows of its class, towards one of which a new row lies"},
+    {.name = "after",
+     .type = SM_T_STR,
+     .offset = offsetof(struct sm_smote_params, after),
+     .dflt = "null",
+     .null_ok = true,
+     .names_op = true,
+     .later = true,
+     .doc = "op of 'ops' behind which neighbours are searched and rows made, the last of that "
+            "name; null: among rows of the source"},
 };
 
 int sm_smote_check(const void *p, struct sm_err *err) {

@@ -29,8 +29,9 @@ int sm_strategy_names(const struct sm_any *map, const char *what, const struct s
 struct sm_smote_params {
     struct sm_any sampling_strategy;
     int64_t k_neighbors;
+    const char *after; /* NULL: rows of the source; the parser knows the op's place */
 };
-enum { SM_SMOTE_PARAMS = 2 };
+enum { SM_SMOTE_PARAMS = 3 };
 extern const struct sm_param sm_smote_params[SM_SMOTE_PARAMS];
 int sm_smote_check(const void *params, struct sm_err *err);
 uint32_t sm_smote_neighbours(const void *params);

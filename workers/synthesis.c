@@ -5,6 +5,7 @@
 #include "workers/kernels/rows.h"
 #include "workers/rebalance/method.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,30 +36,41 @@ static int noise_add(const struct sm_places *places, const struct sm_artifact *l
 }
 
 /* The category that most of the parent's neighbours have; of equals the first. */
-static double voted(const struct sm_rows *near, size_t k, uint32_t categories) {
+static double voted(const struct sm_ends *ends, size_t k, uint32_t categories) {
     double best = NAN;
     size_t most = 0;
     for (uint32_t c = 0; c < categories; c++) {
         size_t n = 0;
-        for (size_t i = 0; i < near->n; i++)
-            n += sm_rows_cell(near, i, k) == c;
+        for (size_t i = 0; i < ends->k; i++)
+            n += sm_rows_cell(ends->near, ends->at + i, k) == c;
         if (n > most) most = n, best = c;
     }
     return best;
 }
 
-static int rows_near(const struct sm_places *places, struct sm_table *table,
-                     const struct sm_artifact *learned, const struct sm_placed *p,
-                     const struct sm_schema *schema, struct sm_rows *near, struct sm_err *err) {
+size_t sm_neighbours_kept(const struct sm_artifact *learned) {
+    const struct sm_array *list = learned != NULL ? sm_artifact_find(learned, "neighbours") : NULL;
+    return list != NULL ? list->shape[1] : 0;
+}
+
+void sm_parent_neighbours(const struct sm_places *places, const struct sm_artifact *learned,
+                          const struct sm_placed *p, uint64_t *samples) {
     const struct sm_array *list = sm_artifact_find(learned, "neighbours"),
                           *offsets = sm_artifact_find(learned, "offsets");
     const uint64_t k = list->shape[1],
                    row = (uint64_t)((const int64_t *)offsets->data)[p->label] + p->parent;
-    uint64_t *samples = calloc(k + 1, sizeof *samples);
-    if (samples == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     for (uint64_t i = 0; i < k; i++)
         samples[i] =
             sm_places_class_sample(places, p->label, ((const uint32_t *)list->data)[row * k + i]);
+}
+
+static int rows_near(const struct sm_places *places, struct sm_table *table,
+                     const struct sm_artifact *learned, const struct sm_placed *p,
+                     const struct sm_schema *schema, struct sm_rows *near, struct sm_err *err) {
+    const size_t k = sm_neighbours_kept(learned);
+    uint64_t *samples = calloc(k + 1, sizeof *samples);
+    if (samples == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    sm_parent_neighbours(places, learned, p, samples);
     int failed = sm_rows_alloc(near, k, schema->n, schema->is_double, err);
     if (!failed) failed = sm_table_read(table, samples, 0, k, near, err);
     free(samples);
@@ -79,19 +91,25 @@ static void row_mix(const void *from, const void *to, double gap, struct sm_rows
 }
 
 /* The same of a row whose categories are voted on. */
-static void row_mix_vote(const struct sm_schema *schema, double gap, const struct sm_rows *to,
-                         const struct sm_rows *near, struct sm_rows *rows, size_t i) {
+static void row_mix_vote(const struct sm_schema *schema, const struct sm_ends *ends, double gap,
+                         struct sm_rows *rows, size_t i) {
     for (size_t k = 0; k < schema->n; k++) {
         const double from = sm_rows_cell(rows, i, k);
         sm_rows_put(rows, i, k,
                     schema->columns[k].kind == SM_COLUMN_CATEGORY
-                        ? voted(near, k, schema->columns[k].n_categories)
-                        : from + gap * (sm_rows_cell(to, 0, k) - from));
+                        ? voted(ends, k, schema->columns[k].n_categories)
+                        : from + gap * (sm_rows_cell(ends->to, ends->j, k) - from));
     }
 }
 
-static bool are_known(const struct sm_artifact *learned) {
-    return learned != NULL && sm_artifact_find(learned, "neighbours") != NULL;
+void sm_row_between(const struct sm_schema *schema, const struct sm_ends *ends, double gap,
+                    struct sm_rows *rows, size_t i) {
+    const size_t row = schema->n * sm_rows_element(rows);
+    if (ends->near != NULL)
+        row_mix_vote(schema, ends, gap, rows, i);
+    else
+        row_mix((const char *)rows->data + i * row, (const char *)ends->to->data + ends->j * row,
+                gap, rows, i);
 }
 
 /* Row i of rows holds the parent already. */
@@ -100,8 +118,9 @@ static int synthesize(const struct sm_places *places, struct sm_table *table,
                       struct sm_rows *rows, size_t i, struct sm_err *err) {
     const struct sm_schema *schema = sm_index_schema(sm_places_index(places));
     const struct sm_method *method = sm_method_of(sm_places_pipeline(places)->rebalance);
+    assert(sm_places_pipeline(places)->rebalance_after == 0); /* else epoch_rows.c makes them */
     if (method->neighbours == NULL) return noise_add(places, learned, p, rows, i, err);
-    if (!are_known(learned))
+    if (sm_neighbours_kept(learned) == 0)
         return sm_fail(err, SM_E_MISSING, "neighbours are not known (hint: shardmill fit)");
     /* most rows are short, and a row is made for each of many */
     _Alignas(64) char shorter[SHORT_ROW_BYTES];
@@ -111,11 +130,8 @@ static int synthesize(const struct sm_places *places, struct sm_table *table,
     int failed = is_short ? 0 : sm_rows_alloc(&to, 1, schema->n, schema->is_double, err);
     if (!failed) failed = sm_table_read(table, &p->neighbour, 0, 1, &to, err);
     if (!failed && method->mixed) failed = rows_near(places, table, learned, p, schema, &near, err);
-    if (!failed && method->mixed)
-        row_mix_vote(schema, p->gap, &to, &near, rows, i);
-    else if (!failed)
-        row_mix((const char *)rows->data + i * schema->n * sm_rows_element(rows), to.data, p->gap,
-                rows, i);
+    const struct sm_ends ends = {.to = &to, .near = method->mixed ? &near : NULL, .k = near.n};
+    if (!failed) sm_row_between(schema, &ends, p->gap, rows, i);
     if (!is_short) sm_rows_free(&to);
     sm_rows_free(&near);
     return failed;
@@ -153,7 +169,8 @@ int sm_placed_rows(const struct sm_places *places, struct sm_table *table,
     const size_t row_bytes = rows->columns * sm_rows_element(rows);
     /* what lies between two rows that are in memory is made without a copy of either */
     const bool mixes = method != NULL && method->neighbours != NULL && !method->mixed &&
-                       are_known(learned) && rows->n > 0 &&
+                       sm_places_pipeline(places)->rebalance_after == 0 &&
+                       sm_neighbours_kept(learned) > 0 && rows->n > 0 &&
                        sm_table_lend(table, placed->sample) != NULL;
     for (size_t i = 0, k; i < rows->n; i += k) {
         const struct sm_placed *p = placed + i;

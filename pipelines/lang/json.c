@@ -6,6 +6,7 @@
 #include "pipelines/lang/pipeline.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { JSON_BYTES_MAX = 4 * SM_MAX_YAML_BYTES };
@@ -33,6 +34,24 @@ static void key_write(const char *name, bool *first, struct sm_buf *out) {
     sm_buf_text(out, ":");
 }
 
+/* What only programs set, and what is younger than kept digests, is written when it was set. base:
+ * the struct of `size` bytes that has the value. */
+static bool is_default(const struct sm_param *param, const void *base, size_t size) {
+    void *blank = calloc(1, size);
+    struct sm_buf now, then;
+    if (blank == NULL) abort();
+    sm_buf_init(&now, JSON_BYTES_MAX);
+    sm_buf_init(&then, JSON_BYTES_MAX);
+    sm_param_defaults(param, 1, blank);
+    sm_param_json(param, base, &now);
+    sm_param_json(param, blank, &then);
+    bool same = strcmp(now.data, then.data) == 0;
+    sm_buf_release(&now);
+    sm_buf_release(&then);
+    free(blank);
+    return same;
+}
+
 static void ops_write(const struct sm_op_node *ops, size_t n, struct sm_buf *out) {
     sm_buf_text(out, "[");
     for (size_t i = 0; i < n; i++) {
@@ -42,6 +61,9 @@ static void ops_write(const struct sm_op_node *ops, size_t n, struct sm_buf *out
         sm_buf_text(out, ":{");
         bool first = true;
         for (size_t k = 0; k < info->n_params; k++) {
+            if (info->params[k].later &&
+                is_default(&info->params[k], ops[i].params, info->params_size))
+                continue;
             key_write(info->params[k].name, &first, out);
             if (info->params[k].type == SM_T_OPS)
                 ops_write(ops[i].children, ops[i].n_children, out);
@@ -71,27 +93,12 @@ static bool digest_ignores(const struct sm_section *section, const char *key) {
     return strcmp(section->name, "source") == 0 && strcmp(key, "path") == 0;
 }
 
-/* What only programs set, and what is younger than kept digests, is written when it was set. */
-static bool is_default(const struct sm_param *param, const struct sm_pipeline *p) {
-    struct sm_pipeline blank = {0};
-    struct sm_buf now, then;
-    sm_buf_init(&now, JSON_BYTES_MAX);
-    sm_buf_init(&then, JSON_BYTES_MAX);
-    sm_param_defaults(param, 1, &blank);
-    sm_param_json(param, p, &now);
-    sm_param_json(param, &blank, &then);
-    bool same = strcmp(now.data, then.data) == 0;
-    sm_buf_release(&now);
-    sm_buf_release(&then);
-    return same;
-}
-
 static void rows_write(const struct sm_pipeline *p, const struct sm_section *section,
                        bool for_digest, bool *first, struct sm_buf *out) {
     for (size_t i = 0; i < section->n_params; i++) {
         const struct sm_param *param = &section->params[i];
         if (for_digest && digest_ignores(section, param->name)) continue;
-        if ((param->hidden || param->later) && is_default(param, p)) continue;
+        if ((param->hidden || param->later) && is_default(param, p, sizeof *p)) continue;
         key_write(param->name, first, out);
         if (param->type == SM_T_OPS)
             ops_write(p->ops, p->n_ops, out);

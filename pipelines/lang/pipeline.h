@@ -117,6 +117,9 @@ struct sm_pipeline {
     struct sm_pipeline_split split;
     int part; /* enum sm_part_of: of which part a job is; set by commands, not in files by users */
     struct sm_op_node *rebalance; /* NULL: none; its info is one of the rebalance table's */
+    size_t rebalance_after; /* how many of the ops come before synthetic rows are made; set by the
+                               parser from the op that the method names (a parameter that
+                               names_op), 0: they are made of rows of the source */
     struct sm_op_node *ops;
     size_t n_ops;
     /* SHA-256 of what each top-level op has learned, "" for none; count 0 before the fits. Filled

@@ -2,6 +2,9 @@
  * of one kind of source on another. */
 #include "pipelines/lang/settle.h"
 
+#include "lib/limits.h"
+
+#include <stdio.h>
 #include <string.h>
 
 struct look {
@@ -12,6 +15,7 @@ struct look {
 };
 
 static int ops_check(struct look *l);
+static int rebalance_settle(struct look *l);
 static int source_check(struct look *l);
 static int output_settle(struct look *l);
 static int split_check(struct look *l);
@@ -19,7 +23,9 @@ static int split_check(struct look *l);
 int sm_pipeline_settle(struct sm_pipeline *p, const struct sm_text *text,
                        const struct sm_node *root, struct sm_err *err) {
     struct look l = {p, text, root, err};
-    if (source_check(&l) != 0 || ops_check(&l) != 0 || split_check(&l) != 0) return -1;
+    if (source_check(&l) != 0 || ops_check(&l) != 0 || rebalance_settle(&l) != 0 ||
+        split_check(&l) != 0)
+        return -1;
     p->source.group = p->split.by;
     return output_settle(&l);
 }
@@ -46,14 +52,16 @@ size_t sm_pipeline_image_ops(const struct sm_pipeline *p) {
     return p->n_ops;
 }
 
+static const struct sm_node *key_in(const struct sm_node *map, const char *key) {
+    for (const struct sm_node *k = map->first; map->kind == SM_NODE_MAP && k != NULL; k = k->next)
+        if (strcmp(k->text, key) == 0) return k;
+    return NULL;
+}
+
 /* Where section.key stands in the file; NULL when it was not written. */
 static const struct sm_node *key_of(const struct look *l, const char *section, const char *key) {
-    const struct sm_node *map = l->root;
-    for (const struct sm_node *k = map->first; k != NULL; k = k->next)
-        if (strcmp(k->text, section) == 0 && k->value->kind == SM_NODE_MAP)
-            for (const struct sm_node *in = k->value->first; in != NULL; in = in->next)
-                if (strcmp(in->text, key) == 0) return in;
-    return NULL;
+    const struct sm_node *in = key_in(l->root, section);
+    return in != NULL ? key_in(in->value, key) : NULL;
 }
 
 static size_t place_of(const struct look *l, const char *section, const char *key) {
@@ -99,6 +107,44 @@ static int ops_check(struct look *l) {
                                 "'%s' works on rows, and images come to it (hint: - Flatten before "
                                 "it)",
                                 op->info->name);
+    }
+    return 0;
+}
+
+/* --- rebalance -------------------------------------------------------------------------------- */
+
+static int fail_no_op(struct look *l, const char *key, const char *name) {
+    const struct sm_pipeline *p = l->p;
+    const char *names[SM_MAX_OPS], *near;
+    char hint[256] = "'ops' is empty";
+    size_t len = 0;
+    for (size_t i = 0; i < p->n_ops; i++) {
+        names[i] = p->ops[i].info->name;
+        if (len < sizeof hint)
+            len += (size_t)snprintf(hint + len, sizeof hint - len, "%s%s",
+                                    i > 0 ? ", " : "there are ", names[i]);
+    }
+    if ((near = sm_nearest(name, names, p->n_ops)) != NULL)
+        snprintf(hint, sizeof hint, "did you mean '%s'?", near);
+    const struct sm_node *method = key_of(l, "rebalance", p->rebalance->info->name),
+                         *at = method != NULL ? key_in(method->value, key) : NULL;
+    return sm_text_fail(l->text, at != NULL ? at->value->offset : p->rebalance->offset, l->err,
+                        "'%s' names '%.60s', and 'ops' has no such op (hint: %s)", key, name, hint);
+}
+
+/* Of several ops of the name that a method gives the last counts: columns of words and columns of
+ * numbers may be filled by two SimpleImputers. */
+static int rebalance_settle(struct look *l) {
+    struct sm_pipeline *p = l->p;
+    const struct sm_op_node *method = p->rebalance;
+    for (size_t i = 0; method != NULL && i < method->info->n_params; i++) {
+        const struct sm_param *param = &method->info->params[i];
+        const void *at = (const char *)method->params + param->offset;
+        const char *name = param->names_op ? *(const char *const *)at : NULL;
+        if (name == NULL) continue;
+        for (size_t k = 0; k < p->n_ops; k++)
+            if (strcmp(p->ops[k].info->name, name) == 0) p->rebalance_after = k + 1;
+        if (p->rebalance_after == 0) return fail_no_op(l, param->name, name);
     }
     return 0;
 }

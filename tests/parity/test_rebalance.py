@@ -11,9 +11,13 @@ import pytest
 
 pytest.importorskip("imblearn")
 from imblearn import over_sampling, under_sampling  # noqa: E402
+from imblearn.pipeline import make_pipeline  # noqa: E402
 from imblearn.utils import check_sampling_strategy  # noqa: E402
 from sklearn import datasets  # noqa: E402
+from sklearn.decomposition import PCA  # noqa: E402
+from sklearn.impute import SimpleImputer  # noqa: E402
 from sklearn.neighbors import NearestNeighbors  # noqa: E402
+from sklearn.preprocessing import StandardScaler  # noqa: E402
 
 SHARDMILL = os.environ.get("SHARDMILL", pathlib.Path(__file__).parents[2] / "build" / "shardmill")
 
@@ -38,12 +42,12 @@ def table(request):
 def drawn(tmp_path):
     """drawn(X, y, method) -> the rows that an epoch consists of, as dicts; or the error."""
 
-    def run(X, y, method, check=True, **more):
+    def run(X, y, method, check=True, ops=(), **more):
         np.savetxt(tmp_path / "t.csv", np.column_stack([X, y]), delimiter=",", fmt="%.17g",
                    header=",".join([*(f"f{i}" for i in range(X.shape[1])), "label"]), comments="")
         source = {"format": "csv", "path": str(tmp_path / "t.csv"), "label": "label", "float64": True}
         pipeline = {"version": 1, "seed": 7, "source": source, "rebalance": method, "output": {"dtype": "float64", **more},
-                    "expand": {"samples_per_shard": 100000}}
+                    "expand": {"samples_per_shard": 100000}, "ops": list(ops)}
         (tmp_path / "p.yaml").write_text(json.dumps(pipeline))
         out = tmp_path / f"out-{len(list(tmp_path.glob('out-*')))}"
         done = subprocess.run([SHARDMILL, "expand", tmp_path / "p.yaml", "-o", out, "--workers", "1", "--quiet"],
@@ -150,6 +154,73 @@ def test_smote_rows_lie_between_a_row_and_one_of_its_neighbours(table, drawn, k)
     assert seen == len(ours) - len(y)
 
 
+@pytest.fixture(params=["whole", "with missing cells"])
+def patchy(table, request):
+    """A table whose columns have very different widths, so that scaling changes who is near; and one with gaps."""
+    X, y = table
+    X = X * np.logspace(-3, 4, X.shape[1])[::-1]
+    if request.param != "whole":
+        X[np.random.default_rng(6).random(X.shape) < 0.1] = np.nan
+    return X, y
+
+
+@pytest.mark.parametrize("k", [3, 5])
+def test_smote_behind_a_scaler_is_imbalanced_learns_pipeline(patchy, drawn, tmp_path, k):
+    X, y = patchy
+    ops = ["SimpleImputer", "StandardScaler"]
+    ours = drawn(X, y, {"SMOTE": {"k_neighbors": k, "after": "StandardScaler"}}, ops=ops)
+    theirs_ = make_pipeline(SimpleImputer(), StandardScaler(), over_sampling.SMOTE(k_neighbors=k, random_state=2))
+    made, labels = theirs_.fit_resample(X, y)
+    assert counts(ours) == dict(zip(*(part.tolist() for part in np.unique(labels, return_counts=True))))
+    scaled = made[:len(y)]
+    fits = json.loads(subprocess.run([SHARDMILL, "fit", tmp_path / "p.yaml", "--state", tmp_path / "state", "--json", "--quiet"],
+                                     capture_output=True, text=True, check=True).stdout)["fits"]
+    assert [fit["op"] for fit in fits] == [*ops, "SMOTE"]
+    learned = np.load(tmp_path / "state" / "artifacts" / f"{fits[-1]['sha256']}.npz")
+    near = {}
+    for label in set(y.tolist()):
+        rows, (first, end) = np.flatnonzero(y == label), learned["offsets"][label:label + 2]
+        if first == end:
+            continue
+        distance, number = theirs_[-1].nn_k_.fit(scaled[rows]).kneighbors(scaled[rows])
+        mine = learned["neighbours"][first:end]
+        # equal but where rows lie equally near: then as near
+        apart = np.linalg.norm(scaled[rows][:, None] - scaled[rows][mine], axis=-1)
+        assert np.allclose(apart, distance[:, 1:], rtol=1e-9, atol=1e-12)
+        lone = np.all(np.diff(distance, axis=1) > 1e-9, axis=1)
+        assert lone.sum() > len(rows) / 2
+        np.testing.assert_array_equal(mine[lone][:, :-1], number[lone][:, 1:-1])  # the last may tie with one beyond
+        near.update(zip(rows.tolist(), rows[mine]))
+    columns = [f"f{i}" for i in range(X.shape[1])]
+    synthetic = [row for row in ours if row["parent"] != ""]
+    assert len(synthetic) == len(ours) - len(y)
+    for row in ours:
+        got = np.array([float(row[c]) for c in columns])
+        if row["parent"] == "":
+            want = scaled[int(row["row"])]
+        else:
+            parent, neighbour, gap = int(row["parent"]), int(row["neighbour"]), float(row["gap"])
+            assert neighbour in near[parent] and y[parent] == y[neighbour] == int(float(row["label"]))
+            want = scaled[parent] + gap * (scaled[neighbour] - scaled[parent])
+        assert np.allclose(got, want, rtol=1e-9, atol=1e-11)
+
+
+def test_ops_behind_smote_get_its_rows_and_learn_from_the_others_alone(patchy, drawn):
+    X, y = patchy
+    ours = drawn(X, y, {"SMOTE": {"k_neighbors": 3, "after": "StandardScaler"}},
+                 ops=["SimpleImputer", "StandardScaler", {"PCA": {"n_components": 2}}])
+    scaled = StandardScaler().fit_transform(SimpleImputer().fit_transform(X))
+    pca = PCA(n_components=2, svd_solver="full").fit(scaled)
+    for row in ours:
+        if row["parent"] == "":
+            want = scaled[int(row["row"])]
+        else:
+            parent, neighbour = int(row["parent"]), int(row["neighbour"])
+            want = scaled[parent] + float(row["gap"]) * (scaled[neighbour] - scaled[parent])
+        want = pca.transform(want[None])[0]
+        assert np.allclose(np.abs([float(row["pca0"]), float(row["pca1"])]), np.abs(want), rtol=1e-6, atol=1e-8)
+
+
 def energy(a, b):
     def mean_distance(p, q):
         return np.sqrt(((p[:, None] - q[None]) ** 2).sum(-1)).mean()
@@ -197,6 +268,42 @@ def smotenc_neighbours(numbers, words, k):
     distance = ((numbers[:, None] - numbers[None]) ** 2).sum(-1) + weight * (words[:, None] != words[None]).sum(-1)
     np.fill_diagonal(distance, np.inf)
     return np.argsort(distance, axis=1, kind="stable")[:, :k]
+
+
+def test_smotenc_behind_imputers_compares_and_votes_on_what_they_leave(tmp_path):
+    chance, k = np.random.default_rng(9), 4
+    y = np.repeat([0, 1], [90, 40])
+    numbers = chance.normal(size=(len(y), 3)) * [1, 200, 0.7]
+    numbers[chance.random(numbers.shape) < 0.15] = np.nan
+    words = np.column_stack([chance.choice(["ash", "ash", "elm", "fir", ""], len(y)), chance.choice(["x", "z", "z"], len(y))])
+    with open(tmp_path / "t.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["a", "tree", "b", "mark", "c", "label"], *(
+            [*("" if np.isnan(v) else repr(v) for v in n[:1]), w[0], "" if np.isnan(n[1]) else repr(n[1]), w[1],
+             "" if np.isnan(n[2]) else repr(n[2]), f"k{c}"] for n, w, c in zip(numbers.tolist(), words.tolist(), y))])
+    (tmp_path / "p.yaml").write_text(json.dumps({
+        "version": 1, "seed": 7, "source": {"format": "csv", "path": "t.csv", "label": "label", "float64": True},
+        "rebalance": {"SMOTENC": {"k_neighbors": k, "after": "StandardScaler"}},
+        "ops": [{"SimpleImputer": {"columns": ["a", "b", "c"]}}, {"SimpleImputer": {"columns": ["tree"], "strategy": "most_frequent"}},
+                {"StandardScaler": {"columns": ["a", "b", "c"]}}],
+        "output": {"dtype": "float64"}, "expand": {"samples_per_shard": 100000}}))
+    done = subprocess.run([SHARDMILL, "expand", tmp_path / "p.yaml", "-o", tmp_path / "out", "--workers", "1", "--quiet"],
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    scaled = StandardScaler().fit_transform(SimpleImputer().fit_transform(numbers))
+    words[words == ""] = "ash"
+    rows = np.flatnonzero(y == 1)
+    near = dict(zip(rows.tolist(), rows[smotenc_neighbours(scaled[rows], words[rows], k)]))
+    with open(tmp_path / "out" / "shard-000000.csv", newline="", encoding="utf-8") as file:
+        made = [row for row in csv.DictReader(file) if row["parent"] != ""]
+    assert len(made) == 50
+    for row in made:
+        parent, neighbour = int(row["parent"]), int(row["neighbour"])
+        assert neighbour in near[parent]
+        want = scaled[parent] + float(row["gap"]) * (scaled[neighbour] - scaled[parent])
+        assert np.allclose([float(row[c]) for c in "abc"], want, rtol=1e-9, atol=1e-11)
+        for column, word in ((0, row["tree"]), (1, row["mark"])):
+            votes = words[near[parent]][:, column].tolist()
+            assert votes.count(word) == max(map(votes.count, votes))
 
 
 @pytest.mark.parametrize("k", [3, 5])

@@ -100,7 +100,7 @@ static void drawn_counts_are_the_formulas_for_any_world_and_after_resume(void **
         if (data_place(&d, SM_PART_TRAIN, NULL) != 0) fail_msg("%s", d.err.text);
         sm_arena_init(&arena, 1 << 24);
         if (strncmp(cases[i].method, "SMOTE", 5) == 0 &&
-            (sm_neighbours_learn(d.places, d.root, NULL, &learned, &arena, &d.err) != 0 ||
+            (sm_neighbours_learn(d.places, d.s.dir, d.root, NULL, &learned, &arena, &d.err) != 0 ||
              data_place(&d, SM_PART_TRAIN, &learned) != 0))
             fail_msg("%s", d.err.text);
         each_world_alone_and_after_another(&d, cases[i].method, cases[i].wanted);

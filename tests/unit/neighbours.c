@@ -14,7 +14,7 @@ struct learned {
 static int learn(struct data *d, struct learned *l) {
     sm_arena_init(&l->arena, 64 << 20);
     if (data_place(d, SM_PART_TRAIN, NULL) != 0) fail_msg("%s", d->err.text);
-    return sm_neighbours_learn(d->places, d->root, NULL, &l->artifact, &l->arena, &d->err);
+    return sm_neighbours_learn(d->places, d->s.dir, d->root, NULL, &l->artifact, &l->arena, &d->err);
 }
 
 static double random_unit(uint64_t *state) {
@@ -163,7 +163,7 @@ static void expect_ranges_equal_the_whole(struct data *d, bool woven) {
     if (learn(d, &whole) != 0) fail_msg("%s", d->err.text);
     sm_arena_init(&ranged.arena, 64 << 20);
     sm_buf_init(&state, 1 << 20);
-    if (sm_neighbours_search_new(&search, d->places, d->root, &d->err) != 0 ||
+    if (sm_neighbours_search_new(&search, d->places, d->s.dir, d->root, &d->err) != 0 ||
         sm_neighbours_state(search, &state, &d->err) != 0)
         fail_msg("%s", d->err.text);
     const struct sm_neighbours_plan *plan = sm_neighbours_search_plan(search);
@@ -336,7 +336,7 @@ static void a_range_refuses_the_state_of_another_search(void **state) {
     write_classes(&d, spread_out, false);
     data_open(&d, "t.csv", ", format: csv, label: y", "rebalance: {SMOTE: {}}\n");
     assert_int_equal(data_place(&d, SM_PART_TRAIN, NULL), 0);
-    assert_int_equal(sm_neighbours_search_new(&search, d.places, d.root, &d.err), 0);
+    assert_int_equal(sm_neighbours_search_new(&search, d.places, d.s.dir, d.root, &d.err), 0);
     sm_buf_init(&bytes, 1 << 20);
     sm_buf_text(&bytes, "of another");
     assert_int_equal(sm_neighbours_range_new(&range, search, &bytes, 0, NULL, &d.err), -1);

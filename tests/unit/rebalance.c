@@ -50,7 +50,9 @@ static void plan_as(struct planned *x, const char *yaml, const char *kinds, int 
                                         .n = n,
                                         .schema = kinds != NULL ? &x->schema : NULL,
                                         .batch_size = (uint64_t)batch_size};
-    x->rc = sm_method_of(x->p.rebalance)->plan(x->p.rebalance->params, &data, &x->r, &x->err);
+    if (data.schema != NULL) x->rc = sm_method_columns(x->p.rebalance, data.schema, &x->err);
+    if (x->rc == 0)
+        x->rc = sm_method_of(x->p.rebalance)->plan(x->p.rebalance->params, &data, &x->r, &x->err);
     if (x->rc == 0 && x->r.method != SM_REBALANCE_ROWS) x->rc = sm_rebalance_lay(&x->r, &x->err);
 }
 
@@ -342,6 +344,85 @@ static void a_trillion_positions_are_planned_like_a_few(void **state) {
     planned_free(&x);
 }
 
+/* --- the op behind which rows are made -------------------------------------------------------- */
+
+#define TABLE "version: 1\nsource: {path: x, format: csv, label: y}\n"
+
+static void after_is_the_last_op_of_its_name(void **state) {
+    (void)state;
+    static const struct {
+        const char *rest;
+        size_t after;
+    } cases[] = {
+        {"rebalance: {SMOTE: {after: StandardScaler}}\nops: [SimpleImputer, StandardScaler, PCA]\n",
+         2},
+        {"ops: [SimpleImputer, PCA]\nrebalance:\n  SMOTENC:\n    after: SimpleImputer\n", 1},
+        {"rebalance: {SMOTE: {after: SimpleImputer}}\n"
+         "ops: [SimpleImputer, StandardScaler, SimpleImputer: {strategy: median}, PCA]\n",
+         3},
+        {"rebalance: {SMOTE: {after: null}}\nops: [StandardScaler]\n", 0},
+        {"rebalance: {SMOTE: {}}\nops: [StandardScaler]\n", 0},
+        {"rebalance: SMOTE\nops: [StandardScaler]\n", 0},
+        {"rebalance: {RandomOverSampler: {}}\nops: [StandardScaler]\n", 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sm_pipeline p, again;
+        struct sm_err err;
+        struct sm_buf json;
+        char text[512];
+        snprintf(text, sizeof text, TABLE "%s", cases[i].rest);
+        if (sm_pipeline_parse(&p, "t.yaml", text, strlen(text), sm_op_table(), &err) != 0)
+            fail_msg("%s", err.text);
+        assert_int_equal(p.rebalance_after, cases[i].after);
+        sm_buf_init(&json, 1 << 20);
+        sm_pipeline_json(&p, &json);
+        /* what was written before there was an 'after' stays as it was, its digest too */
+        assert_int_equal(strstr(json.data, "\"after\"") != NULL, cases[i].after > 0);
+        if (strstr(text, "SMOTE: {}") != NULL)
+            assert_non_null(strstr(
+                json.data,
+                "\"rebalance\":{\"SMOTE\":{\"sampling_strategy\":\"auto\",\"k_neighbors\":5}},"));
+        if (sm_pipeline_parse(&again, "json", json.data, json.len, sm_op_table(), &err) != 0)
+            fail_msg("%s", err.text);
+        assert_int_equal(again.rebalance_after, cases[i].after);
+        sm_pipeline_release(&again);
+        sm_pipeline_release(&p);
+        sm_buf_release(&json);
+    }
+}
+
+static void an_after_that_is_no_op_is_shown_at_its_place(void **state) {
+    (void)state;
+    static const struct {
+        const char *rest, *says;
+    } cases[] = {
+        {"rebalance: {SMOTE: {after: StandardScalar}}\nops: [SimpleImputer, StandardScaler]\n",
+         "t.yaml:3:28: 'after' names 'StandardScalar', and 'ops' has no such op (hint: did you mean "
+         "'StandardScaler'?)\nrebalance: {SMOTE: {after: StandardScalar}}\n"
+         "                           ^"},
+        {"ops: [SimpleImputer, PCA]\nrebalance:\n  SMOTENC:\n    k_neighbors: 3\n"
+         "    after: KMeans\n",
+         "t.yaml:7:12: 'after' names 'KMeans', and 'ops' has no such op (hint: there are "
+         "SimpleImputer, PCA)"},
+        {"rebalance: {SMOTE: {after: PCA}}\n",
+         "t.yaml:3:28: 'after' names 'PCA', and 'ops' has no such op (hint: 'ops' is empty)"},
+        {"rebalance: {SMOTE: {after: [PCA]}}\nops: [PCA]\n", "t.yaml:3:28: 'after'"},
+        {"rebalance: {RandomOverSampler: {after: PCA}}\nops: [PCA]\n",
+         "t.yaml:3:33: unknown parameter 'after'"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sm_pipeline p;
+        struct sm_err err;
+        char text[512];
+        snprintf(text, sizeof text, TABLE "%s", cases[i].rest);
+        assert_int_equal(sm_pipeline_parse(&p, "t.yaml", text, strlen(text), sm_op_table(), &err),
+                         -1);
+        if (strncmp(err.text, cases[i].says, strlen(cases[i].says)) != 0)
+            fail_msg("'%s' begins not with '%s'", err.text, cases[i].says);
+        sm_pipeline_release(&p);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_are_exact_and_samples_come_equally_often_in_every_epoch),
@@ -352,6 +433,8 @@ int main(void) {
         cmocka_unit_test(weights_and_repeat_factors_follow_their_formulas),
         cmocka_unit_test(what_the_data_forbids_is_refused_with_class_and_count),
         cmocka_unit_test(words_of_the_wrong_kind_are_refused_at_their_place),
+        cmocka_unit_test(after_is_the_last_op_of_its_name),
+        cmocka_unit_test(an_after_that_is_no_op_is_shown_at_its_place),
         cmocka_unit_test(smote_adds_synthetic_rows_and_keeps_every_row),
         cmocka_unit_test(rows_come_as_often_as_their_weight_says),
         cmocka_unit_test(draws_with_replacement_reach_the_whole_class_and_repeat),

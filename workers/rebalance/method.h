@@ -27,6 +27,9 @@ struct sm_method {
      * SM_E_PIPELINE naming class and count. */
     int (*plan)(const void *params, const struct sm_method_data *data, struct sm_rebalance *r,
                 struct sm_err *err);
+    /* SMOTE and SMOTENC: whether rows of these columns can be mixed; SM_E_PIPELINE naming a column.
+     * They are those of the source or, with `after`, of what comes out of that op. Optional. */
+    int (*columns)(const struct sm_schema *schema, struct sm_err *err);
     /* SMOTE and SMOTENC: how many neighbours each row of a class that is added to needs; NULL for
      * methods that need none. */
     uint32_t (*neighbours)(const void *params);
@@ -45,6 +48,10 @@ const struct sm_method *sm_method_of(const struct sm_op_node *node);
 /* Whether it learns from rows before it can place one: neighbours, or scales of noise
  * (workers/neighbours.h). */
 bool sm_method_learns(const struct sm_op_node *node);
+/* Asks the method about the columns of the rows between which it makes others
+ * (SM_E_PIPELINE). A method that does not look at them takes all. */
+int sm_method_columns(const struct sm_op_node *node, const struct sm_schema *schema,
+                      struct sm_err *err);
 /* The factor of noise of a class, 0 for none. */
 double sm_method_shrinkage(const struct sm_op_node *node, const char *class_name);
 /* The list for the pipeline's parser. */

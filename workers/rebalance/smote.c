@@ -4,20 +4,23 @@
 
 #include <inttypes.h>
 
-static int plan(const void *p, const struct sm_method_data *data, struct sm_rebalance *r,
-                struct sm_err *err) {
+static int columns(const struct sm_schema *schema, struct sm_err *err) {
     size_t categories = 0;
     const char *first = NULL;
-    for (size_t i = 0; data->schema != NULL && i < data->schema->n; i++) {
-        if (data->schema->columns[i].kind == SM_COLUMN_NUMBER) continue;
-        if (categories++ == 0) first = data->schema->columns[i].name;
+    for (size_t i = 0; i < schema->n; i++) {
+        if (schema->columns[i].kind == SM_COLUMN_NUMBER) continue;
+        if (categories++ == 0) first = schema->columns[i].name;
     }
-    if (categories > 0)
-        return sm_fail(err, SM_E_PIPELINE,
-                       "SMOTE works on numbers, and %zu column%s %s categories, '%.60s' first "
-                       "(hint: SMOTENC)",
-                       categories, categories == 1 ? "" : "s", categories == 1 ? "holds" : "hold",
-                       first);
+    if (categories == 0) return 0;
+    return sm_fail(err, SM_E_PIPELINE,
+                   "SMOTE works on numbers, and %zu column%s %s categories, '%.60s' first (hint: "
+                   "SMOTENC)",
+                   categories, categories == 1 ? "" : "s", categories == 1 ? "holds" : "hold",
+                   first);
+}
+
+static int plan(const void *p, const struct sm_method_data *data, struct sm_rebalance *r,
+                struct sm_err *err) {
     return sm_smote_plan(p, "SMOTE", data, r, err);
 }
 
@@ -30,6 +33,7 @@ const struct sm_method sm_method_smote = {
              .n_params = SM_SMOTE_PARAMS,
              .params_size = sizeof(struct sm_smote_params)},
     .check = sm_smote_check,
+    .columns = columns,
     .plan = plan,
     .neighbours = sm_smote_neighbours,
 };

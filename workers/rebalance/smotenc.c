@@ -4,16 +4,20 @@
  * category that most neighbours have. */
 #include "workers/sampling_strategy.h"
 
+static int columns(const struct sm_schema *schema, struct sm_err *err) {
+    const size_t n = schema->n;
+    size_t numbers = 0;
+    for (size_t i = 0; i < n; i++)
+        numbers += schema->columns[i].kind == SM_COLUMN_NUMBER;
+    if (n == 0 || (numbers > 0 && numbers < n)) return 0;
+    return sm_fail(err, SM_E_PIPELINE,
+                   "SMOTENC works on numbers and categories, and all %zu columns hold %s%s", n,
+                   numbers == 0 ? "categories" : "numbers",
+                   numbers == 0 ? "" : " (hint: SMOTE, or source.categorical)");
+}
+
 static int plan(const void *p, const struct sm_method_data *data, struct sm_rebalance *r,
                 struct sm_err *err) {
-    size_t numbers = 0, n = data->schema != NULL ? data->schema->n : 0;
-    for (size_t i = 0; i < n; i++)
-        numbers += data->schema->columns[i].kind == SM_COLUMN_NUMBER;
-    if (n > 0 && (numbers == 0 || numbers == n))
-        return sm_fail(err, SM_E_PIPELINE,
-                       "SMOTENC works on numbers and categories, and all %zu columns hold %s%s", n,
-                       numbers == 0 ? "categories" : "numbers",
-                       numbers == 0 ? "" : " (hint: SMOTE, or source.categorical)");
     return sm_smote_plan(p, "SMOTENC", data, r, err);
 }
 
@@ -26,6 +30,7 @@ const struct sm_method sm_method_smotenc = {
              .n_params = SM_SMOTE_PARAMS,
              .params_size = sizeof(struct sm_smote_params)},
     .check = sm_smote_check,
+    .columns = columns,
     .plan = plan,
     .neighbours = sm_smote_neighbours,
     .mixed = true,
