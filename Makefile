@@ -120,7 +120,7 @@ $(BUILD)/tests/loop: $(BUILD)/obj/tests/unit/loop.o $(call obj,$(LIB_SRC) $(BROK
 # ---- the client library: what a training loop links. It needs no libvips, YAML, JSON or libcrypto, and shows the
 # functions of client/c/shardmill.h alone, in the static library too. ----
 CLIENT_PACKAGES = libzmq >= 4.3 libprotobuf-c >= 1.4 libxxhash >= 0.8
-CLIENT_LIB  = $(filter-out lib/sha.c lib/rebalance.c,$(LIB_SRC))
+CLIENT_LIB  = $(filter-out lib/sha.c lib/rebalance.c lib/normal.c,$(LIB_SRC))
 CLIENT_OBJ  = $(patsubst %.c,$(BUILD)/pic/%.o,$(CLIENT_SRC) $(CLIENT_LIB)) $(BUILD)/pic/gen/messages.pb-c.o
 CLIENT_LIBS := $(shell pkg-config --libs '$(CLIENT_PACKAGES)' 2>/dev/null) -pthread
 SOVERSION   = 0

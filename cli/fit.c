@@ -130,7 +130,7 @@ void sm_fit_key(const struct sm_pipeline *p, size_t op, const char *dataset_dige
     upto.output = (struct sm_pipeline_output){0};
     upto.expand = (struct sm_pipeline_expand){0};
     sm_pipeline_digest(&upto, digest);
-    int n = snprintf(text, sizeof text, "fit 2 %s %s %" PRId64 " %s", digest, dataset_digest,
+    int n = snprintf(text, sizeof text, "fit 3 %s %s %" PRId64 " %s", digest, dataset_digest,
                      p->seed, sm_fit_fingerprint());
     sm_xxh(text, (size_t)n, key);
 }

@@ -11,7 +11,6 @@
 #include <string.h>
 
 /* Stands in the place of an op's position, so that no op shares its random stream. */
-enum { STREAM_ROUND = 0x52420000, STREAM_CLASSES, STREAM_OFFSET };
 
 static struct sm_drawn of_class(const struct sm_rebalance *r, uint32_t epoch, uint64_t v);
 static struct sm_drawn of_batch(const struct sm_rebalance *r, uint32_t epoch, uint64_t v);
@@ -99,7 +98,7 @@ static int lay_batches(struct sm_rebalance *r, uint64_t present, struct sm_err *
 /* The order of one class in one round of its copies. */
 static uint64_t in_round(const struct sm_rebalance *r, uint32_t epoch, uint32_t label,
                          uint64_t round, uint64_t i) {
-    struct sm_rng name = sm_rng_op(r->seed, epoch, round, label, STREAM_ROUND);
+    struct sm_rng name = sm_rng_op(r->seed, epoch, round, label, SM_RNG_ROUND);
     uint64_t key = sm_rng_u32(&name);
     key = key << 32 | sm_rng_u32(&name);
     struct sm_permutation order = sm_permutation_make(r->of[label].present, key, epoch);
@@ -134,7 +133,7 @@ static struct sm_drawn of_class(const struct sm_rebalance *r, uint32_t epoch, ui
     d.added = round > 0;
     d.k = round == 0 && c->drawn >= c->present ? i : in_round(r, epoch, d.label, round, i);
     if (r->replacement) {
-        struct sm_rng rng = sm_rng_op(r->seed, epoch, j, d.label, STREAM_ROUND);
+        struct sm_rng rng = sm_rng_op(r->seed, epoch, j, d.label, SM_RNG_ROUND);
         d.k = sm_rng_below(&rng, c->present);
         d.copy = (uint32_t)j; /* what came before is not known: a copy of its own for each draw */
     }
@@ -148,7 +147,7 @@ static struct sm_drawn of_batch(const struct sm_rebalance *r, uint32_t epoch, ui
     const uint64_t m = r->batch_samples, n = r->batch_classes, w = r->with_samples,
                    batch = v / (m * n), round = batch / r->round_batches,
                    i = batch % r->round_batches * n + v / m % n; /* of the round's classes */
-    struct sm_rng name = sm_rng_op(r->seed, epoch, round, 0, STREAM_CLASSES);
+    struct sm_rng name = sm_rng_op(r->seed, epoch, round, 0, SM_RNG_CLASSES);
     uint64_t key = sm_rng_u32(&name);
     key = key << 32 | sm_rng_u32(&name);
     struct sm_permutation order = sm_permutation_make(w, key, epoch);
@@ -169,7 +168,7 @@ struct comb {
 };
 
 static struct comb comb_of(const struct sm_rebalance *r, uint32_t epoch) {
-    struct sm_rng rng = sm_rng_op(r->seed, epoch, 0, 0, STREAM_OFFSET);
+    struct sm_rng rng = sm_rng_op(r->seed, epoch, 0, 0, SM_RNG_OFFSET);
     return (struct comb){sm_rng_double(&rng), r->sums[r->sums_n - 1] / (double)r->total};
 }
 

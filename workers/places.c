@@ -13,7 +13,7 @@
 #include <string.h>
 
 /* Stands in the place of an op's position in the name of a random stream. */
-enum { STREAM_SYNTHETIC = 0x53590000, READ_ROWS = 4096 };
+enum { READ_ROWS = 4096 };
 
 /* Counts of epoch 0. */
 struct tally {
@@ -259,7 +259,7 @@ static int learned_take(struct sm_places *v, const struct sm_artifact *a, struct
 static void synthetic_place(const struct sm_places *v, uint32_t epoch, const struct sm_drawn *d,
                             uint64_t number, struct sm_placed *placed) {
     const uint64_t present = v->rebalance.of[d->label].present;
-    struct sm_rng rng = sm_rng_op((uint64_t)v->p->seed, epoch, number, d->label, STREAM_SYNTHETIC);
+    struct sm_rng rng = sm_rng_op((uint64_t)v->p->seed, epoch, number, d->label, SM_RNG_SYNTHETIC);
     const uint64_t parent = placed->parent = sm_rng_below(&rng, present);
     placed->sample = placed->neighbour = sm_view_class_sample(v->view, d->label, parent);
     placed->gap = sm_rng_double(&rng);

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STREAM_NOISE = 0x53590001, SHORT_ROW_BYTES = 16 << 10, PIECE_ROWS = 1024 };
+enum { SHORT_ROW_BYTES = 16 << 10, PIECE_ROWS = 1024 };
 /* How many rows ahead memory is asked for, and how much of each; the processor guesses the rest. */
 enum { AHEAD = 2, FETCH_BYTES = 1024, LINE_BYTES = 64 };
 
@@ -26,11 +26,10 @@ static int noise_add(const struct sm_places *places, const struct sm_artifact *l
         return sm_fail(err, SM_E_DIFFERS,
                        "the scales of noise are of another dataset (hint: shardmill fit)");
     const double *scale = (const double *)scales->data + (size_t)p->label * rows->columns;
-    struct sm_rng rng = sm_rng_op(seed, p->epoch, p->chance, p->label, STREAM_NOISE);
+    struct sm_rng rng = sm_rng_op(seed, p->epoch, p->chance, p->label, SM_RNG_NOISE);
     for (size_t k = 0; k < rows->columns; k++) {
-        const double u = 1 - sm_rng_double(&rng), v = sm_rng_double(&rng);
-        const double normal = sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * v);
-        sm_rows_put(rows, i, k, sm_rows_cell(rows, i, k) + scale[k] * normal);
+        const double noise = scale[k] * sm_rng_normal(&rng);
+        sm_rows_put(rows, i, k, sm_rows_cell(rows, i, k) + noise);
     }
     return 0;
 }

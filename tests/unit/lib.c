@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,30 @@
 #include <cmocka.h>
 
 #include "tests/unit/scratch.h"
+
+/* Against libm, and that the bits are these on every machine. */
+static void normals_are_normal_and_the_same_everywhere(void **state) {
+    (void)state;
+    struct sm_rng r = sm_rng_op(3, 1, 4, 1, 5), same = r;
+    double sum = 0, squares = 0, fourth = 0;
+    enum { N = 200000 };
+    for (int i = 0; i < N; i++) {
+        const double x = sm_rng_normal(&r), u = 1 - sm_rng_double(&same), v = sm_rng_double(&same);
+        const double want = sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * v);
+        if (!(fabs(x - want) < 4e-15)) fail_msg("%.17g, and by libm %.17g", x, want);
+        sum += x;
+        squares += x * x;
+        fourth += x * x * x * x;
+    }
+    assert_true(fabs(sum / N) < 0.01 && fabs(squares / N - 1) < 0.02 && fabs(fourth / N - 3) < 0.1);
+    static const double bits[] = {-0x1.df4a8938f084dp-7, -0x1.0bad1d36f5539p-2,
+                                  -0x1.7945550cad024p-2, 0x1.f9f3929b93ea5p-1};
+    r = sm_rng_op(3, 1, 4, 1, 5);
+    for (size_t i = 0; i < sizeof bits / sizeof *bits; i++) {
+        const double x = sm_rng_normal(&r);
+        if (x != bits[i]) fail_msg("%zu: %a", i, x);
+    }
+}
 
 static void philox_gives_random123s_published_vectors(void **state) {
     (void)state;
@@ -334,6 +359,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_gives_random123s_published_vectors),
         cmocka_unit_test(streams_with_other_names_differ_and_the_same_name_repeats),
+        cmocka_unit_test(normals_are_normal_and_the_same_everywhere),
         cmocka_unit_test(numbers_are_uniform_and_stay_in_their_range),
         cmocka_unit_test(the_permutation_is_a_bijection_with_a_working_inverse),
         cmocka_unit_test(every_order_of_four_comes_up_equally_often),

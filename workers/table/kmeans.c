@@ -13,7 +13,7 @@
 /* A squared distance that is only rounding, as a share of the row's squared length. */
 #define ON_CENTER 1e-28
 
-enum { PIECE_ROWS = 256, LANES = 8, TRIES_MAX = 32, STREAM = 0x4b4d0000 };
+enum { PIECE_ROWS = 256, LANES = 8, TRIES_MAX = 32 };
 
 #define T float
 #define INT int32_t
@@ -325,7 +325,7 @@ int sm_kmeans_solve(const struct sm_rows *x, const struct sm_kmeans_options *o, 
     if (solve_make(&s, x, o, err) != 0) return -1;
     int failed = 0;
     for (size_t run = 0; !failed && run < o->runs; run++) {
-        struct sm_rng rng = sm_rng_op(o->seed, 0, run, 0, STREAM);
+        struct sm_rng rng = sm_rng_op(o->seed, 0, run, 0, SM_RNG_KMEANS);
         double inertia;
         size_t taken;
         if (o->init == SM_KMEANS_PLUSPLUS)

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STREAM = 0x534d0000 };
-
 static size_t row_bytes(size_t columns, bool is_double) {
     return columns * (is_double ? sizeof(double) : sizeof(float));
 }
@@ -64,7 +62,7 @@ void sm_sample_add(struct sm_sample *s, size_t places, const struct sm_rows *blo
                    uint64_t seed) {
     const size_t bytes = row_bytes(block->columns, block->is_double);
     for (size_t i = 0; i < block->n; i++) {
-        struct sm_rng rng = sm_rng_op(seed, 0, first + i, 0, STREAM);
+        struct sm_rng rng = sm_rng_op(seed, 0, first + i, 0, SM_RNG_SAMPLE);
         const uint64_t low = sm_rng_u32(&rng), key = low | (uint64_t)sm_rng_u32(&rng) << 32;
         offer(s, places, key, first + i, (const uint8_t *)block->data + i * bytes, bytes);
     }

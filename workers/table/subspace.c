@@ -124,12 +124,11 @@ static void turn_round(double *values, double *vectors, size_t n) {
         if (values[i] < 0) values[i] = 0;
 }
 
-/* Normal numbers by Box and Muller, each named by its place. */
+/* Normal numbers, each named by its place. */
 static void start_directions(uint64_t seed, double *q, size_t d, size_t l) {
     for (size_t i = 0; i < d; i++)
         for (size_t k = 0; k < l; k++) {
-            struct sm_rng rng = sm_rng_op(seed, 0, i, (uint32_t)k, 0x50434100);
-            const double u = 1 - sm_rng_double(&rng), v = sm_rng_double(&rng);
-            q[i * l + k] = sqrt(-2 * log(u)) * cos(2 * 3.14159265358979323846 * v);
+            struct sm_rng rng = sm_rng_op(seed, 0, i, (uint32_t)k, SM_RNG_PCA);
+            q[i * l + k] = sm_rng_normal(&rng);
         }
 }
