@@ -345,6 +345,7 @@ void core_work_unwait(struct work *work);
 struct work *core_work_next(struct sm_core *core, struct job *job);
 void core_shard_check(struct open_shard *open);
 /* The digest of a sealed one as text. */
+void core_hex_bytes(const char *hex, uint8_t *out, size_t n);
 void core_shard_sha(const struct shard *shard, char hex[SM_SHA_HEX]);
 
 /* leases.c */
@@ -455,6 +456,8 @@ void core_on_cancel(struct sm_core *core, const struct sm_peer *peer, const Shar
 void core_on_job_get(struct sm_core *core, const struct sm_peer *peer, const Shardmill__JobGet *m);
 
 /* job_files.c */
+/* Whether the broker carries the state and the partials of a fit's round, which has no folder. */
+bool core_spec_is_carried(const Shardmill__JobSpec *spec);
 void core_on_file_get(struct sm_core *core, const struct sm_peer *peer,
                       const Shardmill__FileGet *m);
 
