@@ -15,6 +15,7 @@ static int refuse(void *socket, const struct sm_action *a, const struct sm_err *
     Shardmill__Refused m = SHARDMILL__REFUSED__INIT;
     m.code = why->code;
     m.text = (char *)why->text;
+    m.job = (char *)a->job;
     return files_say(socket, a->peer, a->instance, SHARDMILL__ENVELOPE__BODY_REFUSED, &m, err);
 }
 

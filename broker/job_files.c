@@ -50,7 +50,8 @@ void core_on_file_get(struct sm_core *core, const struct sm_peer *peer,
               names_partial(job, m->sha256)))
         core_send_file(core, peer, job, m->sha256, path_of(core, spec, m->sha256), m->offset);
     else
-        core_refuse(core, peer, SM_E_MISSING, "job '%.64s' has no file '%.64s'", m->job, m->sha256);
+        core_refuse_of(core, peer, m->job, 0, SM_E_MISSING, "job '%.64s' has no file '%.64s'",
+                       m->job, m->sha256);
 }
 
 /* Every word of so many hexadecimal digits: the pipeline is canonical, so an artifact's name is

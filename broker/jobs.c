@@ -24,7 +24,8 @@ struct job *core_job_find(struct sm_core *core, const char *id) {
 /* The job that a peer asks about; NULL: it has been refused. */
 struct job *core_job_asked(struct sm_core *core, const struct sm_peer *peer, const char *id) {
     struct job *job = core_job_find(core, id);
-    if (job == NULL) core_refuse(core, peer, SM_E_MISSING, "no job '%.100s' is known here", id);
+    if (job == NULL)
+        core_refuse_of(core, peer, id, 0, SM_E_MISSING, "no job '%.100s' is known here", id);
     return job;
 }
 

@@ -316,6 +316,10 @@ void core_send_file(struct sm_core *core, const struct sm_peer *peer, const stru
                     const char *digest, const char *path, uint64_t offset);
 void core_refuse(struct sm_core *core, const struct sm_peer *peer, enum sm_code code,
                  const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* What is refused is of a job, and with an attempt a result of it: a worker acts on no other. */
+void core_refuse_of(struct sm_core *core, const struct sm_peer *peer, const char *job,
+                    uint64_t attempt, enum sm_code code, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
 /* wait_ms: the reason passes by itself within so long, or 0. */
 void core_refuse_for(struct sm_core *core, const struct sm_peer *peer, enum sm_code code,
                      int64_t wait_ms, const char *text);

@@ -333,7 +333,10 @@ static void results_that_cannot_be_are_refused_and_change_nothing(void **state) 
         if (i == 5) sha = "zz";
         if (i == 6) l.kind = (Shardmill__LeaseKind)7;
         assert_int_equal(desk_done(d, 1, &l, sha, 0), -1);
-        assert_non_null(desk_sent(d, 1, SHARDMILL__ENVELOPE__BODY_REFUSED));
+        const sm_envelope *e = desk_sent(d, 1, SHARDMILL__ENVELOPE__BODY_REFUSED);
+        assert_non_null(e);
+        assert_string_equal(e->refused->job, "job");
+        assert_int_equal(e->refused->attempt, good.attempt);
         assert_int_equal(desk_persisted(d), 0);
     }
     assert_int_equal(desk_done(d, 1, &good, desk_sha, 3), -1); /* more quarantined than made */
@@ -355,6 +358,14 @@ static void a_worker_of_another_fingerprint_gets_no_lease_and_one_refusal_with_b
     assert_non_null(e);
     assert_non_null(strstr(e->refused->text, "libjpeg 2.1.5"));
     assert_non_null(strstr(e->refused->text, "libjpeg 3.0.0"));
+    assert_string_equal(e->refused->job, "job");
+    assert_int_equal(e->refused->attempt, 0);
+    Shardmill__JobGet get = SHARDMILL__JOB_GET__INIT;
+    get.job = "another";
+    desk_say(d, 2, SHARDMILL__ENVELOPE__BODY_JOB_GET, &get);
+    e = desk_sent(d, 2, SHARDMILL__ENVELOPE__BODY_REFUSED);
+    assert_non_null(e);
+    assert_string_equal(e->refused->job, "another");
     desk_tick(d, 500);
     assert_null(desk_sent(d, 2, SHARDMILL__ENVELOPE__BODY_REFUSED));
     desk_gone(d, 1);
