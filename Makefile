@@ -112,6 +112,10 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(CORE_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDLIBS_ALL) -lcmocka
 
+$(BUILD)/tests/hand_over: $(BUILD)/obj/tests/unit/hand_over.o $(call obj,cli/hand_over.c cli/client.c) $(CORE_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDLIBS_ALL) -lcmocka
+
 # The broker never touches a sample: this test links it with nothing that could (no libvips, libfyaml, OpenBLAS).
 $(BUILD)/tests/loop: $(BUILD)/obj/tests/unit/loop.o $(call obj,$(LIB_SRC) $(BROKER_SRC)) $(PB_OBJ)
 	@mkdir -p $(@D)

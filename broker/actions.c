@@ -112,14 +112,33 @@ void core_send_file(struct sm_core *core, const struct sm_peer *peer, const stru
     action->instance = core->options.instance;
 }
 
+static Shardmill__Refused *refused_new(struct sm_core *core, enum sm_code code, const char *fmt,
+                                       va_list ap) {
+    BODY(core, m, Shardmill__Refused, shardmill__refused__init);
+    char text[1024];
+    vsnprintf(text, sizeof text, fmt, ap);
+    m->code = code;
+    m->text = core_text(core, "%s", text);
+    return m;
+}
+
 void core_refuse(struct sm_core *core, const struct sm_peer *peer, enum sm_code code,
                  const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
-    char text[1024];
-    vsnprintf(text, sizeof text, fmt, ap);
+    core_send(core, peer, SHARDMILL__ENVELOPE__BODY_REFUSED, refused_new(core, code, fmt, ap));
     va_end(ap);
-    core_refuse_for(core, peer, code, 0, text);
+}
+
+void core_refuse_of(struct sm_core *core, const struct sm_peer *peer, const char *job,
+                    uint64_t attempt, enum sm_code code, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    Shardmill__Refused *m = refused_new(core, code, fmt, ap);
+    va_end(ap);
+    m->job = core_text(core, "%.*s", SM_MAX_JOB_ID_BYTES, job);
+    m->attempt = attempt;
+    core_send(core, peer, SHARDMILL__ENVELOPE__BODY_REFUSED, m);
 }
 
 void core_refuse_for(struct sm_core *core, const struct sm_peer *peer, enum sm_code code,

@@ -12,8 +12,7 @@
 
 enum {
     TICK_MS = 60000,
-    IDLE_MS = 600000,   /* a file that no job wants stays so long after it was last asked for */
-    SILENT_MS = 120000, /* an upload without a new piece */
+    IDLE_MS = 600000, /* a file that no job wants stays so long after it was last asked for */
 };
 
 static void kept_remove(struct sm_files *f, struct kept *k);
@@ -106,17 +105,22 @@ static void want(void *files, const char *digest) {
     if (k != NULL) k->wanted = true;
 }
 
-void files_unwanted_remove(struct sm_files *f, const struct sm_core *core, int64_t before,
-                           uint64_t room) {
-    const uint64_t max = (uint64_t)SM_MAX_KEPT_MIB << 20;
+static void wanted_mark(struct sm_files *f, const struct sm_core *core) {
     for (size_t i = 0; i < f->n; i++)
         f->kept[i].wanted = false;
     sm_core_wants(core, want, f);
-    while (f->n >= SM_MAX_KEPT_FILES || f->bytes > max - room) {
+}
+
+void files_unwanted_remove(struct sm_files *f, const struct sm_core *core, int64_t before, size_t n,
+                           uint64_t room) {
+    const uint64_t max = (uint64_t)SM_MAX_KEPT_MIB << 20;
+    const int64_t idle = sm_now_ms() - IDLE_MS;
+    wanted_mark(f, core);
+    while (f->n + n > SM_MAX_KEPT_FILES || f->bytes > max - room) {
         struct kept *oldest = NULL;
         for (size_t i = 0; i < f->n; i++) {
             struct kept *k = &f->kept[i];
-            if (!k->wanted && k->used_ms < before &&
+            if (!k->wanted && k->used_ms < (k->unread && idle < before ? idle : before) &&
                 (oldest == NULL || k->used_ms < oldest->used_ms))
                 oldest = k;
         }
@@ -130,9 +134,12 @@ void sm_files_tick(struct sm_files *f, const struct sm_core *core) {
     bool old = false;
     if (now - f->ticked_ms < TICK_MS) return;
     f->ticked_ms = now;
-    for (size_t i = 0; i < SM_MAX_KEPT_OPEN; i++)
-        if (now - f->uploads[i].moved_ms > SILENT_MS) files_upload_end(&f->uploads[i]);
-    for (size_t i = 0; i < f->n; i++)
-        old |= f->kept[i].used_ms < now - IDLE_MS;
-    if (old) files_unwanted_remove(f, core, now - IDLE_MS, (uint64_t)SM_MAX_KEPT_MIB << 20);
+    files_silent_end(f);
+    wanted_mark(f, core);
+    for (size_t i = 0; i < f->n; i++) {
+        struct kept *k = &f->kept[i];
+        if (k->wanted) k->used_ms = now; /* its time begins when no job wants it */
+        old |= k->used_ms < now - IDLE_MS;
+    }
+    if (old) files_unwanted_remove(f, core, now - IDLE_MS, 0, (uint64_t)SM_MAX_KEPT_MIB << 20);
 }

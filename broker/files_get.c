@@ -10,13 +10,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { CHUNK_BYTES = 256 << 10 };
-
 static int refuse(void *socket, const struct sm_action *a, const struct sm_err *why,
                   struct sm_err *err) {
     Shardmill__Refused m = SHARDMILL__REFUSED__INIT;
     m.code = why->code;
     m.text = (char *)why->text;
+    m.job = (char *)a->job;
     return files_say(socket, a->peer, a->instance, SHARDMILL__ENVELOPE__BODY_REFUSED, &m, err);
 }
 
@@ -24,7 +23,8 @@ static int refuse(void *socket, const struct sm_action *a, const struct sm_err *
  * broker's own. A broker hands out the files that a job was submitted with and no other: whoever
  * could submit a job with any path would read any file of the broker's user. */
 static int path_read(struct sm_files *f, const struct sm_action *a, const char *path, bool kept,
-                     uint8_t bytes[CHUNK_BYTES], size_t *n, uint64_t *total, struct sm_err *why) {
+                     uint8_t bytes[SM_MAX_FILE_GET_BYTES], size_t *n, uint64_t *total,
+                     struct sm_err *why) {
     struct stat st;
     ssize_t got = 0;
     int failed = 0;
@@ -42,7 +42,7 @@ static int path_read(struct sm_files *f, const struct sm_action *a, const char *
             failed = sm_fail(why, SM_E_CHANGED, "'%s' is not the file of digest '%.64s'", path,
                              a->file_digest);
         else if (known == SM_KNOWN_SAME &&
-                 (got = sm_fs_pread(fd, bytes, CHUNK_BYTES, a->offset)) < 0)
+                 (got = sm_fs_pread(fd, bytes, SM_MAX_FILE_GET_BYTES, a->offset)) < 0)
             failed = sm_fail_errno(why, "cannot read '%s'", path);
         *total = (uint64_t)st.st_size;
     }
@@ -52,14 +52,17 @@ static int path_read(struct sm_files *f, const struct sm_action *a, const char *
 }
 
 /* Where it is kept, else where the job says, else where it was seen last. */
-static int piece_read(struct sm_files *f, const struct sm_action *a, uint8_t bytes[CHUNK_BYTES],
-                      size_t *n, uint64_t *total, struct sm_err *why) {
+static int piece_read(struct sm_files *f, const struct sm_action *a,
+                      uint8_t bytes[SM_MAX_FILE_GET_BYTES], size_t *n, uint64_t *total,
+                      struct sm_err *why) {
     char path[SM_MAX_PATH_BYTES + 80];
     struct kept *k = files_kept_find(f, a->file_digest);
     if (k != NULL) {
         files_path(f, k->digest, path);
         k->used_ms = sm_now_ms();
-        return path_read(f, a, path, true, bytes, n, total, why);
+        const int failed = path_read(f, a, path, true, bytes, n, total, why);
+        if (!failed && a->offset + *n == *total) k->unread = false;
+        return failed;
     }
     if (a->file_path[0] == 0)
         return sm_fail(why, SM_E_MISSING, "this broker does not keep '%.64s'", a->file_digest);
@@ -74,7 +77,7 @@ int sm_files_send(struct sm_files *f, void *socket, const struct sm_action *a, s
     struct sm_err why = {0};
     Shardmill__FileChunk m = SHARDMILL__FILE_CHUNK__INIT;
     size_t n = 0;
-    uint8_t *bytes = malloc(CHUNK_BYTES);
+    uint8_t *bytes = malloc(SM_MAX_FILE_GET_BYTES);
     int failed = bytes == NULL ? sm_fail(&why, SM_E_MEMORY, "no memory for a piece of a file")
                                : piece_read(f, a, bytes, &n, &m.total, &why);
     if (!failed) {

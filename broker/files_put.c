@@ -50,37 +50,82 @@ static struct upload *upload_find(struct sm_files *f, const char *digest) {
     return NULL;
 }
 
-/* The journal lies on the same disk: files never take the last of it. */
-static int disk_check(const struct sm_files *f, uint64_t total, struct sm_err *why) {
+void files_silent_end(struct sm_files *f) {
+    const int64_t now = sm_now_ms();
+    for (size_t i = 0; i < SM_MAX_KEPT_OPEN; i++)
+        if (now - f->uploads[i].moved_ms > SILENT_MS) files_upload_end(&f->uploads[i]);
+}
+
+/* What is on its way: how many files, of how many bytes, and those of them that are to come. */
+struct coming {
+    size_t n;
+    uint64_t bytes, left;
+};
+
+static struct coming coming_count(const struct sm_files *f) {
+    struct coming c = {0};
+    for (size_t i = 0; i < SM_MAX_KEPT_OPEN; i++) {
+        const struct upload *u = &f->uploads[i];
+        if (u->file == NULL) continue;
+        c.n++;
+        c.bytes += u->total;
+        c.left += u->total - u->got;
+    }
+    return c;
+}
+
+/* The journal lies on the same disk: files never take the last of it. left: of uploads that are on
+ * their way. */
+static int disk_check(const struct sm_files *f, uint64_t total, uint64_t left, struct sm_err *why) {
     struct statvfs disk;
     if (statvfs(f->dir, &disk) != 0) return 0;
     const uint64_t free_bytes = (uint64_t)disk.f_bavail * disk.f_frsize;
-    if (free_bytes >= RESERVE_BYTES && free_bytes - RESERVE_BYTES >= total) return 0;
+    const uint64_t taken = RESERVE_BYTES + left;
+    if (free_bytes >= taken && free_bytes - taken >= total) return 0;
     return sm_fail(why, SM_E_DISK_FULL,
                    "the broker's disk has room for %llu MiB, and %d of them are kept for its "
                    "journal (hint: free some room in '%s')",
                    (unsigned long long)(free_bytes >> 20), RESERVE_BYTES >> 20, f->dir);
 }
 
-/* The place that is free, or that of the upload which has not moved for longest: whoever it was
- * begins again. */
+/* Whether so many more files of so many bytes in all may be kept. */
+static bool has_room(const struct sm_files *f, size_t n, uint64_t bytes) {
+    const uint64_t max = (uint64_t)SM_MAX_KEPT_MIB << 20;
+    return f->n + n <= SM_MAX_KEPT_FILES && bytes <= max && f->bytes <= max - bytes;
+}
+
+static struct upload *upload_free(struct sm_files *f) {
+    for (size_t i = 0; i < SM_MAX_KEPT_OPEN; i++)
+        if (f->uploads[i].file == NULL) return &f->uploads[i];
+    return NULL;
+}
+
+/* SM_E_BUSY: what is in the way are uploads that move; who sends asks again. */
 static int upload_begin(struct sm_files *f, const struct sm_core *core, const char *digest,
                         uint64_t total, struct upload **gives, struct sm_err *why) {
     char path[SM_MAX_PATH_BYTES + 80];
-    struct upload *u = &f->uploads[0];
-    for (size_t i = 1; i < SM_MAX_KEPT_OPEN && u->file != NULL; i++)
-        if (f->uploads[i].file == NULL || f->uploads[i].moved_ms < u->moved_ms) u = &f->uploads[i];
-    files_upload_end(u);
-    if (f->n >= SM_MAX_KEPT_FILES || f->bytes > ((uint64_t)SM_MAX_KEPT_MIB << 20) - total)
-        files_unwanted_remove(f, core, INT64_MAX, total);
-    if (f->n >= SM_MAX_KEPT_FILES || f->bytes > ((uint64_t)SM_MAX_KEPT_MIB << 20) - total)
+    files_silent_end(f);
+    struct upload *u = upload_free(f);
+    if (u == NULL)
+        return sm_fail(why, SM_E_BUSY, "this broker is being sent %d files, which is its limit",
+                       SM_MAX_KEPT_OPEN);
+    const struct coming c = coming_count(f);
+    const bool together = total + c.bytes <= (uint64_t)SM_MAX_KEPT_MIB << 20;
+    if (together && !has_room(f, 1 + c.n, total + c.bytes))
+        files_unwanted_remove(f, core, INT64_MAX, 1 + c.n, total + c.bytes);
+    if (together && !has_room(f, 1, total))
         return sm_fail(why, SM_E_TOO_LARGE,
                        "this broker keeps %zu files of %llu MiB for its jobs, and has no room for "
                        "%llu MiB more (hint: cancel jobs that are no longer needed)",
                        f->n, (unsigned long long)(f->bytes >> 20),
                        (unsigned long long)(total >> 20));
+    if (!has_room(f, 1 + c.n, total + c.bytes))
+        return sm_fail(why, SM_E_BUSY,
+                       "this broker is being sent %zu files of %llu MiB, and has no room for %llu "
+                       "MiB more",
+                       c.n, (unsigned long long)(c.bytes >> 20), (unsigned long long)(total >> 20));
     files_path(f, digest, path);
-    if (sm_fs_mkdirs(f->dir, why) < 0 || disk_check(f, total, why) < 0 ||
+    if (sm_fs_mkdirs(f->dir, why) < 0 || disk_check(f, total, c.left, why) < 0 ||
         sm_newfile_open(&u->file, path, why) < 0)
         return -1;
     snprintf(u->digest, sizeof u->digest, "%s", digest);
@@ -92,7 +137,7 @@ static int upload_begin(struct sm_files *f, const struct sm_core *core, const ch
 
 static int upload_add(struct sm_files *f, struct upload *u, const ProtobufCBinaryData *data,
                       struct sm_err *why) {
-    char found[SM_SHA_HEX];
+    char found[SM_SHA_HEX], path[SM_MAX_PATH_BYTES + 80];
     if (sm_newfile_add(u->file, data->data, data->len, why) != 0) return -1;
     if (u->got == 0 && !files_is_sha(u->digest))
         u->digested = sm_index_digested(data->data, data->len, u->total);
@@ -112,7 +157,13 @@ static int upload_add(struct sm_files *f, struct upload *u, const ProtobufCBinar
     if (strcmp(found, u->digest) != 0)
         return sm_fail(why, SM_E_DIFFERS, "what came for '%s' is '%s'", u->digest, found);
     if (sm_newfile_commit(&u->file, why) != 0) return -1;
-    files_kept_add(f, u->digest, u->total);
+    struct kept *k = files_kept_add(f, u->digest, u->total);
+    if (k == NULL) {
+        files_path(f, u->digest, path);
+        unlink(path);
+        return sm_fail(why, SM_E_MEMORY, "no memory to keep '%s'", u->digest);
+    }
+    k->unread = true;
     return 0;
 }
 
@@ -139,14 +190,17 @@ static int take(struct sm_files *f, const struct sm_core *core, const Shardmill_
     const uint64_t max =
         files_is_sha(m->digest) ? (uint64_t)SM_MAX_ARTIFACT_BYTES : (uint64_t)SM_MAX_KEPT_MIB << 20;
     if (!files_is_digest(m->digest) || m->total == 0 || m->offset > m->total ||
-        m->data.len > m->total - m->offset)
+        m->data.len > SM_MAX_FILE_PUT_BYTES || m->data.len > m->total - m->offset)
         return sm_fail(why, SM_E_PROTOCOL, "a file that cannot be");
     if (m->total > max)
         return sm_fail(why, SM_E_TOO_LARGE, "a file of %llu bytes is longer than a broker keeps",
                        (unsigned long long)m->total);
     struct kept *k = files_kept_find(f, m->digest);
     struct upload *u = upload_find(f, m->digest);
-    if (k != NULL) k->used_ms = sm_now_ms();
+    if (k != NULL) {
+        k->used_ms = sm_now_ms();
+        k->unread = true;
+    }
     if (k != NULL || (!files_is_sha(m->digest) && is_seen(f, m))) {
         *got = m->total;
         return 0;

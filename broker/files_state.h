@@ -10,13 +10,17 @@
 
 #include <stdbool.h>
 
-enum { SEEN = 64 };
+enum {
+    SEEN = 64,
+    SILENT_MS = 120000, /* an upload without a new piece */
+};
 
 struct kept {
     char digest[SM_SHA_HEX];
     uint64_t bytes;
     int64_t used_ms;
     bool wanted;
+    bool unread; /* it was put, or asked about by who would put it, and not read to its end since */
 };
 
 struct upload {
@@ -50,13 +54,16 @@ int files_say(void *socket, const struct sm_peer *peer, uint64_t instance,
 bool files_is_digest(const char *s);
 bool files_is_sha(const char *digest);
 struct kept *files_kept_find(struct sm_files *f, const char *digest);
-/* NULL: no memory; then the file is found by the next broker. */
+/* NULL: no memory. */
 struct kept *files_kept_add(struct sm_files *f, const char *digest, uint64_t bytes);
 void files_path(const struct sm_files *f, const char *digest, char path[SM_MAX_PATH_BYTES + 80]);
 /* Removes those that no job wants and that were used last before `before`; the oldest first, and
- * only until so many bytes and one more name have room. */
-void files_unwanted_remove(struct sm_files *f, const struct sm_core *core, int64_t before,
+ * only until n more of so many bytes have room. What nobody has read yet is somebody's: it
+ * has the time of an idle one. */
+void files_unwanted_remove(struct sm_files *f, const struct sm_core *core, int64_t before, size_t n,
                            uint64_t room);
 
 /* files_put.c */
 void files_upload_end(struct upload *u);
+/* Ends those that have stopped. */
+void files_silent_end(struct sm_files *f);

@@ -16,17 +16,16 @@ static bool names_artifact(const Shardmill__JobSpec *spec, const char *sha256) {
     return strstr(spec->pipeline, word) != NULL;
 }
 
-/* Fills the digest of the n-th range's partial when it is made. */
-static bool partial_of(const struct job *job, uint64_t n, char sha256[SM_SHA_HEX]) {
-    if (job->spec->kind != SHARDMILL__JOB_KIND__FIT || !job->shards[n].sealed) return false;
-    core_shard_sha(&job->shards[n], sha256);
-    return true;
+bool core_spec_is_carried(const Shardmill__JobSpec *spec) {
+    return spec->kind == SHARDMILL__JOB_KIND__FIT && spec->out_dir[0] == 0;
 }
 
 static bool names_partial(const struct job *job, const char *sha256) {
-    char made[SM_SHA_HEX];
-    for (uint64_t n = 0; n < job->n_shards; n++)
-        if (partial_of(job, n, made) && strcmp(made, sha256) == 0) return true;
+    uint8_t asked[sizeof job->shards->sha256];
+    core_hex_bytes(sha256, asked, sizeof asked);
+    for (uint64_t n = 0; core_spec_is_carried(job->spec) && n < job->n_shards; n++)
+        if (job->shards[n].sealed && memcmp(job->shards[n].sha256, asked, sizeof asked) == 0)
+            return true;
     return false;
 }
 
@@ -51,7 +50,8 @@ void core_on_file_get(struct sm_core *core, const struct sm_peer *peer,
               names_partial(job, m->sha256)))
         core_send_file(core, peer, job, m->sha256, path_of(core, spec, m->sha256), m->offset);
     else
-        core_refuse(core, peer, SM_E_MISSING, "job '%.64s' has no file '%.64s'", m->job, m->sha256);
+        core_refuse_of(core, peer, m->job, 0, SM_E_MISSING, "job '%.64s' has no file '%.64s'",
+                       m->job, m->sha256);
 }
 
 /* Every word of so many hexadecimal digits: the pipeline is canonical, so an artifact's name is
@@ -72,12 +72,15 @@ void sm_core_wants(const struct sm_core *core, void (*each)(void *context, const
     for (const struct job *job = core->jobs; job != NULL; job = job->next) {
         const Shardmill__JobSpec *spec = job->spec;
         const bool fit = spec->kind == SHARDMILL__JOB_KIND__FIT;
-        /* whose fit has its partials by now, or never will */
+        /* its partials may not be read yet: what nobody has read stays a while by itself */
         if (fit && job->state != SHARDMILL__JOB_STATE__RUNNING) continue;
         each(context, spec->index_digest);
         artifacts_each(spec->pipeline, each, context);
         each(context, spec->fit_state);
-        for (uint64_t n = 0; fit && n < job->n_shards; n++)
-            if (partial_of(job, n, sha256)) each(context, sha256);
+        for (uint64_t n = 0; core_spec_is_carried(spec) && n < job->n_shards; n++) {
+            if (!job->shards[n].sealed) continue;
+            core_shard_sha(&job->shards[n], sha256);
+            each(context, sha256);
+        }
     }
 }

@@ -3,10 +3,14 @@
 #include "broker/state.h"
 
 #include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char *spec_wrong(const Shardmill__JobSpec *s);
+enum { WRONG_BYTES = 160 };
+
+static const char *spec_wrong(const Shardmill__JobSpec *s, char text[WRONG_BYTES]);
 static const char *spec_differs(const Shardmill__JobSpec *a, const Shardmill__JobSpec *b);
 static bool room_make(struct sm_core *core);
 static void job_begin_again(struct sm_core *core, struct job *job);
@@ -20,7 +24,8 @@ struct job *core_job_find(struct sm_core *core, const char *id) {
 /* The job that a peer asks about; NULL: it has been refused. */
 struct job *core_job_asked(struct sm_core *core, const struct sm_peer *peer, const char *id) {
     struct job *job = core_job_find(core, id);
-    if (job == NULL) core_refuse(core, peer, SM_E_MISSING, "no job '%.100s' is known here", id);
+    if (job == NULL)
+        core_refuse_of(core, peer, id, 0, SM_E_MISSING, "no job '%.100s' is known here", id);
     return job;
 }
 
@@ -46,7 +51,8 @@ struct job *core_job_named(struct sm_core *core, const char *name, unsigned *fit
 
 /* NULL when the spec is not valid or there is no room; then the spec stays the caller's. */
 struct job *core_job_new(struct sm_core *core, const char *id, Shardmill__JobSpec *spec) {
-    if (spec_wrong(spec) != NULL || core->n_jobs == SM_MAX_JOBS) return NULL;
+    char wrong[WRONG_BYTES];
+    if (spec_wrong(spec, wrong) != NULL || core->n_jobs == SM_MAX_JOBS) return NULL;
     struct job *job = core_calloc(1, sizeof *job);
     job->id = core_strdup(id);
     job->text = core_strdup("");
@@ -143,9 +149,14 @@ static bool id_valid(const char *id) {
 }
 
 void core_on_submit(struct sm_core *core, const struct sm_peer *peer, const Shardmill__Submit *m) {
-    const char *wrong = !id_valid(m->job) ? "job: its id must be 1 to 128 printable characters"
-                        : m->spec == NULL ? "spec: there is none"
-                                          : spec_wrong(m->spec);
+    char text[WRONG_BYTES];
+    if (!id_valid(m->job)) {
+        core_refuse(core, peer, SM_E_USAGE,
+                    "a job that cannot be: job: its id must be 1 to %d printable characters",
+                    SM_MAX_JOB_ID_BYTES);
+        return;
+    }
+    const char *wrong = m->spec == NULL ? "spec: there is none" : spec_wrong(m->spec, text);
     if (wrong != NULL) {
         core_refuse(core, peer, SM_E_USAGE, "a job that cannot be: %s", wrong);
         return;
@@ -235,38 +246,70 @@ void core_on_job_get(struct sm_core *core, const struct sm_peer *peer, const Sha
     core_send(core, peer, SHARDMILL__ENVELOPE__BODY_JOB, answer);
 }
 
-static const char *stream_wrong(const Shardmill__JobSpec *s) {
-    if (s->batch_size == 0 || s->batch_size > SM_MAX_BATCH_SAMPLES) return "batch_size: 1 to 65536";
-    if (s->batch_bytes == 0 || s->batch_bytes > SM_MAX_BATCH_BYTES) return "batch_bytes: 1 to 2^30";
-    if (s->drop_last && s->samples < s->batch_size)
-        return "drop_last: leaves no step, the dataset is smaller than one batch";
+/* A number of a spec that is at least 1. */
+struct bounded {
+    const char *field;
+    uint64_t value, most;
+};
+
+static const char *bounds_wrong(const struct bounded *fields, size_t n, char text[WRONG_BYTES]) {
+    for (size_t i = 0; i < n; i++) {
+        if (fields[i].value >= 1 && fields[i].value <= fields[i].most) continue;
+        snprintf(text, WRONG_BYTES, "%s: 1 to %" PRIu64, fields[i].field, fields[i].most);
+        return text;
+    }
     return NULL;
 }
 
-/* Why no such job can be, or NULL. */
-static const char *spec_wrong(const Shardmill__JobSpec *s) {
-    if (s->samples == 0 || s->samples > (uint64_t)1 << 44) return "samples: 1 to 2^44";
-    if (s->n_present != s->n_drawn || s->n_present > SM_MAX_CLASS_COUNTS)
-        return "present, drawn: one of each for a class, at most 32768";
-    if (s->n_class_names != 0 && s->n_class_names != s->n_present)
-        return "class_names: as many as there are counts, or none";
-    if (s->kind == SHARDMILL__JOB_KIND__STREAM) return stream_wrong(s);
-    if (s->kind != SHARDMILL__JOB_KIND__EXPAND && s->kind != SHARDMILL__JOB_KIND__FIT)
-        return "kind: EXPAND, STREAM or FIT";
-    if (s->copies == 0 || s->copies > SM_MAX_COPIES) return "copies: 1 to 65536";
-    if (s->shard_samples == 0 || s->shard_samples > SM_MAX_SHARD_SAMPLES)
-        return "shard_samples: 1 to 1048576";
-    if (s->lease_samples == 0 || s->lease_samples > SM_MAX_LEASE_SAMPLES)
-        return "lease_samples: 1 to 4096";
-    if (s->slices == 0 || s->slices > SM_MAX_SLICES) return "slices: 1 to 65536";
+static const char *stream_wrong(const Shardmill__JobSpec *s, char text[WRONG_BYTES]) {
+    const struct bounded fields[] = {{"batch_size", s->batch_size, SM_MAX_BATCH_SAMPLES},
+                                     {"batch_bytes", s->batch_bytes, SM_MAX_BATCH_BYTES}};
+    const char *wrong = bounds_wrong(fields, sizeof fields / sizeof *fields, text);
+    if (wrong == NULL && s->drop_last && s->samples < s->batch_size)
+        return "drop_last: leaves no step, the dataset is smaller than one batch";
+    return wrong;
+}
+
+static const char *shards_wrong(const Shardmill__JobSpec *s, char text[WRONG_BYTES]) {
+    const struct bounded fields[] = {{"copies", s->copies, SM_MAX_COPIES},
+                                     {"shard_samples", s->shard_samples, SM_MAX_SHARD_SAMPLES},
+                                     {"lease_samples", s->lease_samples, SM_MAX_LEASE_SAMPLES},
+                                     {"slices", s->slices, SM_MAX_SLICES}};
+    const char *wrong = bounds_wrong(fields, sizeof fields / sizeof *fields, text);
+    if (wrong != NULL) return wrong;
     if (s->slice >= s->slices) return "slice: below slices";
-    struct sm_plan plan = {
+    const struct sm_plan plan = {
         .samples = s->samples, .copies = s->copies, .shard_samples = s->shard_samples};
-    if (sm_plan_shards(&plan) / s->slices >= SM_MAX_JOB_SHARDS)
+    const uint64_t shards = sm_plan_shards(&plan);
+    if (shards / s->slices >= SM_MAX_JOB_SHARDS)
         return "shard_samples: too many shards for one job";
+    if (core_spec_is_carried(s) && shards > SM_MAX_KEPT_FILES) {
+        snprintf(text, WRONG_BYTES,
+                 "samples: a broker keeps at most %d files, and each range leaves one",
+                 SM_MAX_KEPT_FILES);
+        return text;
+    }
     if (s->shard_samples / s->lease_samples >= SM_MAX_SHARD_PARTS)
         return "lease_samples: too many parts in one shard";
     return NULL;
+}
+
+/* Why no such job can be, or NULL. It may be spelled in text. */
+static const char *spec_wrong(const Shardmill__JobSpec *s, char text[WRONG_BYTES]) {
+    const struct bounded samples = {"samples", s->samples, UINT64_C(1) << SM_MAX_JOB_SAMPLES_LOG2};
+    const char *wrong = bounds_wrong(&samples, 1, text);
+    if (wrong != NULL) return wrong;
+    if (s->n_present != s->n_drawn || s->n_present > SM_MAX_CLASS_COUNTS) {
+        snprintf(text, WRONG_BYTES, "present, drawn: one of each for a class, at most %d",
+                 SM_MAX_CLASS_COUNTS);
+        return text;
+    }
+    if (s->n_class_names != 0 && s->n_class_names != s->n_present)
+        return "class_names: as many as there are counts, or none";
+    if (s->kind == SHARDMILL__JOB_KIND__STREAM) return stream_wrong(s, text);
+    if (s->kind != SHARDMILL__JOB_KIND__EXPAND && s->kind != SHARDMILL__JOB_KIND__FIT)
+        return "kind: EXPAND, STREAM or FIT";
+    return shards_wrong(s, text);
 }
 
 static bool field_equal(const ProtobufCFieldDescriptor *f, const void *a, const void *b) {

@@ -209,8 +209,8 @@ bool core_fingerprint_fits(struct sm_core *core, struct job *job, struct worker 
     uint8_t bit = (uint8_t)(1u << job->slot % 8);
     if (!(worker->told[job->slot / 8] & bit)) {
         worker->told[job->slot / 8] |= bit;
-        core_refuse(
-            core, &worker->peer, SM_E_DIFFERS,
+        core_refuse_of(
+            core, &worker->peer, job->id, 0, SM_E_DIFFERS,
             "job '%s' was begun by a worker with '%s', and this one has '%s': the bytes might differ (hint: the "
             "same packages on every host)",
             job->id, job->fingerprint, worker->fingerprint);

@@ -122,7 +122,7 @@ static int done_apply(struct job *job, const struct sm_record *r, struct sm_err 
     return 0;
 }
 
-static void hex_bytes(const char *hex, uint8_t *out, size_t n) {
+void core_hex_bytes(const char *hex, uint8_t *out, size_t n) {
     for (size_t i = 0; i < n; i++) {
         unsigned v = 0;
         for (int k = 0; k < 2; k++) {
@@ -149,7 +149,7 @@ static int sealed_apply(struct job *job, const struct sm_record *r, struct sm_er
     }
     shard->sealed = true;
     shard->bytes = r->bytes;
-    hex_bytes(r->sha256, shard->sha256, sizeof shard->sha256);
+    core_hex_bytes(r->sha256, shard->sha256, sizeof shard->sha256);
     shard->quarantined = core_quarantined_copy(r->quarantined, r->n_quarantined);
     job->sealed++;
     job->made += sm_plan_shard_count(&job->plan, r->shard);

@@ -51,15 +51,15 @@ void core_on_done(struct sm_core *core, struct worker *worker, const Shardmill__
             core_job_holds(job, m->shard, &ordinal) ? done_wrong(job, m) : "no shard of this job";
         if (wrong != NULL) {
             core->dropped++;
-            core_refuse(core, &worker->peer, SM_E_PROTOCOL,
-                        "a result of job '%s' that cannot be: %s", job->id, wrong);
+            core_refuse_of(core, &worker->peer, job->id, m->attempt, SM_E_PROTOCOL,
+                           "a result of job '%s' that cannot be: %s", job->id, wrong);
             return;
         }
         if (job->fingerprint == NULL || strcmp(job->fingerprint, worker->fingerprint) != 0) {
-            core_refuse(core, &worker->peer, SM_E_DIFFERS,
-                        "a result of job '%s' by '%s', and the job has '%s'", job->id,
-                        worker->fingerprint,
-                        job->fingerprint != NULL ? job->fingerprint : "no fingerprint yet");
+            core_refuse_of(core, &worker->peer, job->id, m->attempt, SM_E_DIFFERS,
+                           "a result of job '%s' by '%s', and the job has '%s'", job->id,
+                           worker->fingerprint,
+                           job->fingerprint != NULL ? job->fingerprint : "no fingerprint yet");
             return;
         }
         wanted = m->kind == SHARDMILL__LEASE_KIND__SEAL

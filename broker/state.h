@@ -316,6 +316,10 @@ void core_send_file(struct sm_core *core, const struct sm_peer *peer, const stru
                     const char *digest, const char *path, uint64_t offset);
 void core_refuse(struct sm_core *core, const struct sm_peer *peer, enum sm_code code,
                  const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* What is refused is of a job, and with an attempt a result of it: a worker acts on no other. */
+void core_refuse_of(struct sm_core *core, const struct sm_peer *peer, const char *job,
+                    uint64_t attempt, enum sm_code code, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
 /* wait_ms: the reason passes by itself within so long, or 0. */
 void core_refuse_for(struct sm_core *core, const struct sm_peer *peer, enum sm_code code,
                      int64_t wait_ms, const char *text);
@@ -345,6 +349,7 @@ void core_work_unwait(struct work *work);
 struct work *core_work_next(struct sm_core *core, struct job *job);
 void core_shard_check(struct open_shard *open);
 /* The digest of a sealed one as text. */
+void core_hex_bytes(const char *hex, uint8_t *out, size_t n);
 void core_shard_sha(const struct shard *shard, char hex[SM_SHA_HEX]);
 
 /* leases.c */
@@ -455,6 +460,8 @@ void core_on_cancel(struct sm_core *core, const struct sm_peer *peer, const Shar
 void core_on_job_get(struct sm_core *core, const struct sm_peer *peer, const Shardmill__JobGet *m);
 
 /* job_files.c */
+/* Whether the broker carries the state and the partials of a fit's round, which has no folder. */
+bool core_spec_is_carried(const Shardmill__JobSpec *spec);
 void core_on_file_get(struct sm_core *core, const struct sm_peer *peer,
                       const Shardmill__FileGet *m);
 

@@ -400,7 +400,7 @@ void core_step_done(struct sm_core *core, struct worker *worker, struct job *job
             char *text = core_text(core, "worker '%s' brought a batch that cannot be: %s",
                                    worker->name, wrong);
             core->dropped++;
-            core_refuse(core, &worker->peer, SM_E_PROTOCOL, "%s", text);
+            core_refuse_of(core, &worker->peer, job->id, m->attempt, SM_E_PROTOCOL, "%s", text);
             core_work_retry(core, lease, SM_E_PROTOCOL, text);
             return;
         }

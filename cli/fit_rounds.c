@@ -203,8 +203,7 @@ int sm_fit_crew_round(struct sm_fit_crew *crew, const struct sm_fit_round *round
                        .bytes = round->bytes,
                        .stride = round->stride,
                        .ranges = round->ranges};
-    if (is_carried(crew) && crew->round == 0 && sm_hand_over_job(crew->client, p, &spec, err) < 0)
-        return -1;
+    if (is_carried(crew) && sm_hand_over_job(crew->client, p, &spec, err) < 0) return -1;
     if (ask(crew, job, &spec, NULL, err) < 0 || await_end(crew, job, err) < 0) {
         if (err->code == SM_E_CANCELLED && crew->options->broker != NULL)
             sm_client_cancel(crew->client, job, NULL);

@@ -2,16 +2,30 @@
 #include "cli/hand_over.h"
 
 #include "lib/digest.h"
+#include "lib/fs.h"
 #include "lib/index.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PIECE_BYTES = 512 << 10, PATIENCE_MS = 30000 };
+enum {
+    PATIENCE_MS = 30000,
+    BUSY_MS = 500,     /* asked again after so long, */
+    STUCK_MS = 300000, /* until a file has not come further for so long, which is more than a broker
+                          takes to end uploads that have stopped */
+};
+
+/* Where the bytes of a file are. */
+struct origin {
+    const uint8_t *bytes; /* NULL: behind fd, which may become shorter at any time */
+    int fd;
+    const char *path; /* of fd; for messages */
+};
 
 /* Fills how many bytes the broker has. */
 static int piece_put(struct sm_client *c, Shardmill__FilePut *put, uint64_t *got,
@@ -37,38 +51,67 @@ static int piece_put(struct sm_client *c, Shardmill__FilePut *put, uint64_t *got
     return 0;
 }
 
-static int put(struct sm_client *c, const char *digest, const char *path, const uint8_t *bytes,
+static int piece_read(const struct origin *o, uint64_t offset, uint8_t *bytes, size_t n,
+                      struct sm_err *err) {
+    if (o->bytes != NULL) return memcpy(bytes, o->bytes + offset, n), 0;
+    const ssize_t got = sm_fs_pread(o->fd, bytes, n, offset);
+    if (got < 0) return sm_fail_errno(err, "cannot read '%s'", o->path);
+    if ((size_t)got == n) return 0;
+    return sm_fail(err, SM_E_CHANGED, "'%s' became shorter while it was sent to the broker",
+                   o->path);
+}
+
+/* path: where the broker may see it, or NULL. */
+static int put(struct sm_client *c, const char *digest, const char *path, const struct origin *o,
                uint64_t n, struct sm_err *err) {
-    uint64_t got = 0;
+    uint64_t got = 0, most = 0;
+    int64_t moved_ms = sm_now_ms();
+    int failed = 0;
     Shardmill__FilePut m = SHARDMILL__FILE_PUT__INIT;
     m.digest = (char *)digest;
     m.total = n;
     if (path != NULL) m.path = (char *)path;
+    uint8_t *piece = malloc(SM_MAX_FILE_PUT_BYTES);
+    if (piece == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     for (;;) {
-        if (piece_put(c, &m, &got, err) < 0) return -1;
-        if (got >= n) return 0;
+        failed = piece_put(c, &m, &got, err);
+        const bool busy = failed && err->code == SM_E_BUSY;
+        if (failed && !busy) break;
+        if (!failed && got >= n) break;
+        if (got > most) most = got, moved_ms = sm_now_ms();
+        if (sm_now_ms() - moved_ms > STUCK_MS) {
+            if (!failed)
+                failed = sm_fail(err, SM_E_PEER, "the broker does not come further with '%.12s…'",
+                                 digest);
+            break;
+        }
+        if (busy) {
+            poll(NULL, 0, BUSY_MS);
+            continue;
+        }
         m.offset = got;
-        m.data.data = (uint8_t *)bytes + got;
-        m.data.len = n - got < PIECE_BYTES ? n - got : PIECE_BYTES;
+        m.data.data = piece;
+        m.data.len = n - got < SM_MAX_FILE_PUT_BYTES ? (size_t)(n - got) : SM_MAX_FILE_PUT_BYTES;
+        if ((failed = piece_read(o, got, piece, m.data.len, err)) != 0) break;
     }
+    free(piece);
+    return failed;
 }
 
 int sm_hand_over_bytes(struct sm_client *c, const char *digest, const void *bytes, size_t n,
                        struct sm_err *err) {
-    return put(c, digest, NULL, bytes, n, err);
+    return put(c, digest, NULL, &(struct origin){.bytes = bytes, .fd = -1}, n, err);
 }
 
 static int put_file(struct sm_client *c, const char *digest, const char *path, bool may_be_seen,
                     struct sm_err *err) {
     struct stat st;
-    void *bytes = MAP_FAILED;
     int fd = open(path, O_RDONLY | O_CLOEXEC), failed = 0;
-    if (fd < 0 || fstat(fd, &st) != 0 ||
-        (bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED)
+    if (fd < 0 || fstat(fd, &st) != 0)
         failed = sm_fail_errno(err, "cannot read '%s'", path);
     else
-        failed = put(c, digest, may_be_seen ? path : NULL, bytes, (uint64_t)st.st_size, err);
-    if (bytes != MAP_FAILED) munmap(bytes, (size_t)st.st_size);
+        failed = put(c, digest, may_be_seen ? path : NULL, &(struct origin){.fd = fd, .path = path},
+                     (uint64_t)st.st_size, err);
     if (fd >= 0) close(fd);
     return failed;
 }

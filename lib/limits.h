@@ -40,6 +40,7 @@
     X(UNPACK_BYTES, 8 << 20, "bytes that unpacking a control message may allocate")             \
     X(LEASE_SAMPLES, 4096, "samples of one lease")                                              \
     X(SHARD_SAMPLES, 1 << 20, "samples of one shard")                                           \
+    X(JOB_SAMPLES_LOG2, 44, "samples of one job, as a power of two")                            \
     X(JOB_SHARDS, 1 << 24, "shards of one job")                                                 \
     X(SHARD_PARTS, 1 << 15, "leases that one shard is cut into")                                \
     X(NEIGHBORS, 256, "neighbours of a row that SMOTE keeps")                                   \
@@ -68,6 +69,8 @@
     X(KEPT_MIB, 1 << 16, "MiB of files that a broker keeps for its jobs")                       \
     X(KEPT_FILES, 1 << 14, "files that a broker keeps for its jobs")                            \
     X(KEPT_OPEN, 64, "files that a broker is being sent at a time")                             \
+    X(FILE_PUT_BYTES, 512 << 10, "bytes of a file that one message brings to a broker")         \
+    X(FILE_GET_BYTES, 256 << 10, "bytes of a file that one message of a broker brings")         \
     X(LOCK_BYTES, 64 << 20, "bytes of a lock file")                                             \
     X(SLICES, 1 << 16, "slices of an expansion")
 

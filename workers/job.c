@@ -143,6 +143,7 @@ static int check_spec(const Shardmill__JobSpec *s, struct sm_err *err) {
               s->samples <= UINT64_MAX / SM_MAX_COPIES &&
               strlen(s->out_dir) + SM_PART_NAME_MAX + 64 < SM_MAX_PATH_BYTES &&
               strlen(s->source_root) < SM_MAX_PATH_BYTES && s->source_root[0] != 0 &&
+              strlen(s->index_path) + sizeof SM_ARTIFACTS_NAME <= SM_MAX_PATH_BYTES &&
               (stream ? s->batch_size > 0 && s->batch_size <= SM_MAX_BATCH_SAMPLES
                       : s->out_dir[0] != 0 || s->kind == SHARDMILL__JOB_KIND__FIT);
     return ok ? 0

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static const char *name_at(const struct sm_job_learned *l, size_t place);
@@ -24,7 +23,7 @@ int sm_job_learned_begin(struct sm_job_learned *l, const struct sm_pipeline *p, 
     l->state = state;
     l->n = p->artifacts.count + 2; /* the last places are rebalancing's and the state's */
     for (size_t i = 0; i < l->n; i++)
-        if (name_at(l, i) != NULL && strlen(name_at(l, i)) != SM_SHA_HEX - 1)
+        if (name_at(l, i) != NULL && !sm_is_hex(name_at(l, i), SM_SHA_HEX - 1))
             return sm_fail(err, SM_E_PROTOCOL, "'%.80s' is no SHA-256", name_at(l, i));
     l->files = calloc(l->n, sizeof *l->files);
     if (l->files == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
@@ -70,10 +69,11 @@ const struct sm_fetched *sm_job_learned_state(const struct sm_job_learned *l) {
 
 void sm_job_learned_release(struct sm_job_learned *l) {
     char path[SM_MAX_PATH_BYTES];
-    for (size_t i = 0; l->files != NULL && i < l->n; i++)
+    for (size_t i = 0; l->files != NULL && i < l->n; i++) {
+        const bool linked = i < l->at && i < l->n - 1 && l->files[i].fd >= 0;
+        if (linked && link_path(l, name_at(l, i), path) == 0) unlink(path);
         sm_fetched_release(&l->files[i]);
-    for (size_t i = 0; l->fetches && i < l->n - 1; i++)
-        if (name_at(l, i) != NULL && link_path(l, name_at(l, i), path) == 0) unlink(path);
+    }
     if (l->fetches) rmdir(l->dir);
     free(l->files);
     free(l->dir);
@@ -105,15 +105,18 @@ static int link_path(const struct sm_job_learned *l, const char *sha,
     return n > 0 && n < SM_MAX_PATH_BYTES ? 0 : -1;
 }
 
+/* Whether a place before this one has the same name. */
+static bool is_linked(const struct sm_job_learned *l, const char *sha) {
+    for (size_t i = 0; i < l->at; i++)
+        if (name_at(l, i) != NULL && strcmp(name_at(l, i), sha) == 0) return true;
+    return false;
+}
+
 /* Two ops may have learned the same: it is fetched once. */
 static void want_next(struct sm_job_learned *l) {
-    char path[SM_MAX_PATH_BYTES];
-    struct stat st;
     for (l->wanted = NULL; l->at < l->n; l->at++) {
         const char *sha = name_at(l, l->at);
-        const bool linked = l->at < l->n - 1 && sha != NULL &&
-                            (link_path(l, sha, path) != 0 || lstat(path, &st) == 0);
-        if (sha == NULL || linked) continue;
+        if (sha == NULL || (l->at < l->n - 1 && is_linked(l, sha))) continue;
         l->wanted = sha;
         return;
     }

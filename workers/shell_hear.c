@@ -90,19 +90,23 @@ static void on_ack(struct worker *w, const Shardmill__Ack *m) {
 }
 
 /* The broker refuses something. Its words go to the operator; a result that it will never take is
- * not told for ever. */
+ * not told for ever, and a job that it does not give is broken. What names no job of this worker's
+ * changes nothing: after Ready comes a refusal for each job that other workers have begun. */
 static void on_refused(struct worker *w, const Shardmill__Refused *m) {
     fprintf(stderr, "shardmill worker: the broker refuses (%s): %s\n", sm_code_word((int)m->code),
             m->text);
-    struct held *h = shell_find_state(w, HELD_TOLD);
-    if (h != NULL && (m->code == SM_E_PROTOCOL || m->code == SM_E_DIFFERS)) shell_give_up(w, h);
-    for (int i = 0; i < JOBS_MAX; i++) {
-        struct sm_job *job = w->jobs[i];
-        if (job == NULL || job->asked_ms == 0 || job->state >= SM_JOB_READY) continue;
-        job->state = SM_JOB_BROKEN;
-        sm_fail(&job->err, m->code < SM_E_COUNT && m->code > 0 ? (enum sm_code)m->code : SM_E_PEER,
-                "%.900s", m->text);
+    if (m->attempt != 0) {
+        struct held *h = shell_find_attempt(w, m->job, m->attempt);
+        if (h != NULL && h->state == HELD_TOLD &&
+            (m->code == SM_E_PROTOCOL || m->code == SM_E_DIFFERS))
+            shell_give_up(w, h);
+        return;
     }
+    struct sm_job *job = shell_find_job(w, m->job);
+    if (job == NULL || job->asked_ms == 0 || job->state >= SM_JOB_READY) return;
+    job->state = SM_JOB_BROKEN;
+    sm_fail(&job->err, m->code < SM_E_COUNT && m->code > 0 ? (enum sm_code)m->code : SM_E_PEER,
+            "%.900s", m->text);
 }
 
 static void handle(struct worker *w, sm_envelope **message) {

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE_BYTES = 256 << 10 };
-
 static void piece_say(struct worker *w, struct held *h, bool question) {
     const uint64_t left = h->bytes - h->put;
     Shardmill__FilePut put = SHARDMILL__FILE_PUT__INIT;
@@ -18,7 +16,7 @@ static void piece_say(struct worker *w, struct held *h, bool question) {
     put.total = h->bytes;
     put.offset = h->put;
     put.data.data = (uint8_t *)h->partial + h->put;
-    put.data.len = question ? 0 : left < PIECE_BYTES ? left : PIECE_BYTES;
+    put.data.len = question ? 0 : left < SM_MAX_FILE_PUT_BYTES ? left : SM_MAX_FILE_PUT_BYTES;
     SEND(w, file_put, FILE_PUT, &put);
 }
 
@@ -42,6 +40,7 @@ void shell_put_kept(struct worker *w, const Shardmill__FileKept *m) {
     for (int i = 0; i < HELD_MAX; i++) {
         struct held *h = &w->held[i];
         if (h->state != HELD_PUTTING || strcmp(h->sha256, m->digest) != 0) continue;
+        if (m->code == SM_E_BUSY) continue; /* asked again at the next tick that is due */
         if (m->code != SM_E_OK) {
             struct sm_err err;
             sm_fail(&err, m->code < SM_E_COUNT ? (enum sm_code)m->code : SM_E_PEER,

@@ -19,12 +19,13 @@ static int rebalance_settle(struct look *l);
 static int source_check(struct look *l);
 static int output_settle(struct look *l);
 static int split_check(struct look *l);
+static int learned_check(struct look *l);
 
 int sm_pipeline_settle(struct sm_pipeline *p, const struct sm_text *text,
                        const struct sm_node *root, struct sm_err *err) {
     struct look l = {p, text, root, err};
     if (source_check(&l) != 0 || ops_check(&l) != 0 || rebalance_settle(&l) != 0 ||
-        split_check(&l) != 0)
+        split_check(&l) != 0 || learned_check(&l) != 0)
         return -1;
     p->source.group = p->split.by;
     return output_settle(&l);
@@ -193,6 +194,19 @@ static int split_check(struct look *l) {
     if (p->part == SM_PART_VAL && p->split.val == 0)
         return sm_fail(l->err, SM_E_PIPELINE,
                        "nothing is held out for validation (hint: split: {val: 0.1})");
+    return 0;
+}
+
+/* --- what was learned ------------------------------------------------------------------------- */
+
+/* These become names of files. "": nothing was learned there. */
+static int learned_check(struct look *l) {
+    const struct sm_strs *ops = &l->p->artifacts;
+    for (size_t i = 0; i <= ops->count; i++) {
+        const char *sha = i < ops->count ? ops->v[i] : l->p->rebalance_artifact;
+        if (sha != NULL && sha[0] != 0 && !sm_is_hex(sha, SM_SHA_HEX - 1))
+            return sm_fail(l->err, SM_E_PIPELINE, "'%.80s' is no SHA-256", sha);
+    }
     return 0;
 }
 

@@ -52,7 +52,19 @@ static void another_spec_under_the_same_id_is_refused_by_the_fields_name(void **
 
 static void specs_that_cannot_be_are_refused(void **state) {
     struct desk *d = *state;
-    for (int i = 0; i < 9; i++) {
+    static const char *const says[] = {
+        "samples: 1 to 17592186044416",
+        "samples: 1 to",
+        "copies: 1 to 65536",
+        "shard_samples: 1 to 1048576",
+        "lease_samples: 1 to 4096",
+        "slices: 1 to 65536",
+        "slice: below slices",
+        "too many shards",
+        "too many parts",
+        "a broker keeps at most 16384 files",
+    };
+    for (size_t i = 0; i < sizeof says / sizeof *says; i++) {
         Shardmill__JobSpec s = desk_spec(4, 4, 4);
         if (i == 0) s.samples = 0;
         if (i == 1) s.samples = UINT64_MAX;
@@ -63,8 +75,11 @@ static void specs_that_cannot_be_are_refused(void **state) {
         if (i == 6) s.slice = 1;
         if (i == 7) s.samples = (uint64_t)1 << 40, s.shard_samples = 1;
         if (i == 8) s.shard_samples = 1 << 20, s.lease_samples = 1;
+        if (i == 9) s = desk_spec(SM_MAX_KEPT_FILES + 1, 1, 1), s.kind = SHARDMILL__JOB_KIND__FIT;
         desk_submit(d, "job", &s);
-        assert_non_null(desk_sent(d, 99, SHARDMILL__ENVELOPE__BODY_REFUSED));
+        const sm_envelope *e = desk_sent(d, 99, SHARDMILL__ENVELOPE__BODY_REFUSED);
+        assert_non_null(e);
+        if (strstr(e->refused->text, says[i]) == NULL) fail_msg("%s", e->refused->text);
     }
     Shardmill__JobSpec s = desk_spec(4, 4, 4);
     desk_submit(d, "", &s);
@@ -318,7 +333,10 @@ static void results_that_cannot_be_are_refused_and_change_nothing(void **state) 
         if (i == 5) sha = "zz";
         if (i == 6) l.kind = (Shardmill__LeaseKind)7;
         assert_int_equal(desk_done(d, 1, &l, sha, 0), -1);
-        assert_non_null(desk_sent(d, 1, SHARDMILL__ENVELOPE__BODY_REFUSED));
+        const sm_envelope *e = desk_sent(d, 1, SHARDMILL__ENVELOPE__BODY_REFUSED);
+        assert_non_null(e);
+        assert_string_equal(e->refused->job, "job");
+        assert_int_equal(e->refused->attempt, good.attempt);
         assert_int_equal(desk_persisted(d), 0);
     }
     assert_int_equal(desk_done(d, 1, &good, desk_sha, 3), -1); /* more quarantined than made */
@@ -340,6 +358,14 @@ static void a_worker_of_another_fingerprint_gets_no_lease_and_one_refusal_with_b
     assert_non_null(e);
     assert_non_null(strstr(e->refused->text, "libjpeg 2.1.5"));
     assert_non_null(strstr(e->refused->text, "libjpeg 3.0.0"));
+    assert_string_equal(e->refused->job, "job");
+    assert_int_equal(e->refused->attempt, 0);
+    Shardmill__JobGet get = SHARDMILL__JOB_GET__INIT;
+    get.job = "another";
+    desk_say(d, 2, SHARDMILL__ENVELOPE__BODY_JOB_GET, &get);
+    e = desk_sent(d, 2, SHARDMILL__ENVELOPE__BODY_REFUSED);
+    assert_non_null(e);
+    assert_string_equal(e->refused->job, "another");
     desk_tick(d, 500);
     assert_null(desk_sent(d, 2, SHARDMILL__ENVELOPE__BODY_REFUSED));
     desk_gone(d, 1);

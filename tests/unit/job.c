@@ -250,9 +250,62 @@ static void what_was_learned_has_a_limit_and_one_length(void **state) {
     assert_broken(job, "changed", "changed while it was fetched");
     sm_job_free(&job);
     job = job_that_lacks(&r, "../../etc/passwd");
-    assert_broken(job, "protocol", "is no SHA-256");
+    assert_broken(job, "pipeline", "is no SHA-256");
     sm_job_free(&job);
     rig_free(&r);
+}
+
+/* A name of 64 characters that leads out of the folder of links, to a file called victim.npz. */
+static void what_is_no_sha256_never_names_a_file(void **state) {
+    (void)state;
+    struct scratch s = scratch_make();
+    struct sm_pipeline p = {0};
+    struct sm_job_learned l = {0};
+    struct sm_err err = {0};
+    struct stat st;
+    char name[SM_SHA_HEX];
+    const char *folder = strrchr(s.dir, '/') + 1;
+    const size_t n = strlen(folder) + strlen("/victim");
+    memset(name, '/', sizeof name);
+    memcpy(name, "..", 2);
+    snprintf(name + SM_SHA_HEX - 1 - n, n + 1, "%s/victim", folder);
+    assert_int_equal(strlen(name), SM_SHA_HEX - 1);
+    scratch_text(&s, "victim.npz", "mine");
+    for (int k = 0; k < 3; k++) {
+        const char *ops[] = {k == 0 ? name : ""};
+        p.artifacts = (struct sm_strs){.v = ops, .count = 1};
+        p.rebalance_artifact = k == 1 ? name : NULL;
+        assert_int_equal(sm_job_learned_begin(&l, &p, s.dir, k == 2 ? name : NULL, &err), -1);
+        assert_int_equal(err.code, SM_E_PROTOCOL);
+        sm_job_learned_release(&l);
+        assert_int_equal(stat(scratch_path(&s, "victim.npz"), &st), 0);
+    }
+    scratch_remove(&s);
+}
+
+/* Two ops that have learned the same, and a third that has not come: the folder goes, links and
+ * all. */
+static void what_was_fetched_is_linked_once_and_removed(void **state) {
+    (void)state;
+    struct scratch s = scratch_make();
+    struct sm_pipeline p = {0};
+    struct sm_job_learned l = {0};
+    struct sm_err err = {0};
+    struct stat st;
+    char first[SM_SHA_HEX], dir[SM_MAX_PATH_BYTES];
+    sm_sha256("bytes", 5, first);
+    const char *ops[] = {first, first,
+                         "5555555555555555555555555555555555555555555555555555555555555555"};
+    p.artifacts = (struct sm_strs){.v = ops, .count = 3};
+    assert_int_equal(sm_job_learned_begin(&l, &p, s.dir, NULL, &err), 0);
+    assert_string_equal(l.wanted, first);
+    assert_int_equal(sm_job_learned_take(&l, "bytes", 5, 5, &err), 0);
+    assert_string_equal(l.wanted, ops[2]);
+    snprintf(dir, sizeof dir, "%s", l.dir);
+    assert_int_equal(stat(dir, &st), 0);
+    sm_job_learned_release(&l);
+    assert_int_equal(stat(dir, &st), -1);
+    scratch_remove(&s);
 }
 
 static void a_spec_that_cannot_be_breaks_the_job_and_not_the_worker(void **state) {
@@ -260,7 +313,7 @@ static void a_spec_that_cannot_be_breaks_the_job_and_not_the_worker(void **state
     struct rig r = rig_new();
     static char endless[SM_MAX_PATH_BYTES + 1];
     memset(endless, 'x', SM_MAX_PATH_BYTES);
-    for (int k = 0; k < 7; k++) {
+    for (int k = 0; k < 8; k++) {
         struct sm_job *job = sm_job_new("j");
         Shardmill__JobSpec spec = spec_of(&r);
         if (k == 0) spec.samples = 0;
@@ -270,6 +323,7 @@ static void a_spec_that_cannot_be_breaks_the_job_and_not_the_worker(void **state
         if (k == 4) spec.out_dir = endless;
         if (k == 5) spec.source_root = "";
         if (k == 6) spec.copies = SM_MAX_COPIES + 1;
+        if (k == 7) spec.index_path = endless;
         give_spec(job, &spec);
         assert_broken(job, "protocol", "out of range");
         sm_job_free(&job);
@@ -367,6 +421,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(an_index_that_changes_while_it_is_fetched_breaks_the_job),
         cmocka_unit_test(what_was_learned_is_asked_for_by_its_hash_and_verified),
         cmocka_unit_test(what_was_learned_has_a_limit_and_one_length),
+        cmocka_unit_test(what_is_no_sha256_never_names_a_file),
+        cmocka_unit_test(what_was_fetched_is_linked_once_and_removed),
         cmocka_unit_test(a_spec_that_cannot_be_breaks_the_job_and_not_the_worker),
         cmocka_unit_test(a_search_for_neighbours_has_the_ranges_that_the_worker_counts),
         cmocka_unit_test(a_lease_outside_of_its_job_is_refused),

@@ -305,6 +305,7 @@ static void a_file_that_is_not_the_jobs_index_is_not_handed_out(void **state) {
     say(s, SHARDMILL__ENVELOPE__BODY_FILE_GET, &get);
     sm_envelope *e = hear(s, SHARDMILL__ENVELOPE__BODY_REFUSED);
     assert_int_equal(e->refused->code, SM_E_CHANGED);
+    assert_string_equal(e->refused->job, "job");
     sm_wire_free(&e);
     zmq_close(s);
     run_stop(r);

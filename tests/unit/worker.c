@@ -37,6 +37,7 @@ struct rig {
     char address[SM_HANDOVER_NAME], data_endpoint[256];
     size_t n_holding;
     bool ready;
+    const char *refuses; /* the next JobGet is answered by Refused of this job, then by the spec */
 };
 
 static volatile sig_atomic_t stop;
@@ -151,6 +152,21 @@ static void answer_hello(struct rig *r, const Shardmill__Hello *m) {
     SAY(r, welcome, WELCOME, &welcome);
 }
 
+static void refuse(struct rig *r, const char *job, uint64_t attempt, uint32_t code) {
+    Shardmill__Refused m = SHARDMILL__REFUSED__INIT;
+    m.job = (char *)job;
+    m.attempt = attempt;
+    m.code = code;
+    m.text = "for the test";
+    SAY(r, refused, REFUSED, &m);
+}
+
+static void on_job_get(struct rig *r, const char *job) {
+    if (r->refuses != NULL) refuse(r, r->refuses, 0, SM_E_DIFFERS);
+    r->refuses = NULL;
+    answer_job(r, job);
+}
+
 /* Plays the broker until a message of this kind comes. Gives it. */
 static sm_envelope *await(struct rig *r, Shardmill__Envelope__BodyCase kind) {
     for (int64_t end = sm_now_ms() + WAIT_MS; sm_now_ms() < end;) {
@@ -161,7 +177,7 @@ static sm_envelope *await(struct rig *r, Shardmill__Envelope__BodyCase kind) {
         if (sm_wire_receive(r->broker, &from, &e, NULL) <= 0) continue;
         r->worker = from;
         if (e->body_case == SHARDMILL__ENVELOPE__BODY_HELLO) answer_hello(r, e->hello);
-        if (e->body_case == SHARDMILL__ENVELOPE__BODY_JOB_GET) answer_job(r, e->job_get->job);
+        if (e->body_case == SHARDMILL__ENVELOPE__BODY_JOB_GET) on_job_get(r, e->job_get->job);
         if (e->body_case == SHARDMILL__ENVELOPE__BODY_READY) r->ready = true;
         if (e->body_case == kind) return e;
         sm_wire_free(&e);
@@ -382,6 +398,39 @@ static void a_new_registration_brings_fresh_memory_and_leaves_the_old_to_its_rea
     rig_free(r);
 }
 
+/* As after Ready, about a job that another worker has begun; then about a result. */
+static void what_is_refused_of_another_job_or_attempt_changes_nothing(void **state) {
+    (void)state;
+    struct rig *r = rig_new();
+    r->refuses = "another job";
+    uint64_t attempt = lease(r, 0, 0);
+    for (int i = 0; i < 4; i++) {
+        sm_envelope *e = await_done(r, attempt); /* told again each time */
+        assert_int_equal(e->done->offset, 0);
+        sm_wire_free(&e);
+        if (i == 0) refuse(r, "job", attempt + 1, SM_E_PROTOCOL);
+        if (i == 1) refuse(r, "another job", attempt, SM_E_PROTOCOL);
+        if (i == 2) refuse(r, "", 0, SM_E_PROTOCOL);
+    }
+    refuse(r, "job", attempt, SM_E_PROTOCOL);
+    struct made next = make_batch(r, 0, 1);
+    assert_int_equal(next.offset, 0); /* its room: it was given up */
+    rig_free(r);
+}
+
+static void a_job_that_is_refused_fails_its_lease_with_the_brokers_code(void **state) {
+    (void)state;
+    struct rig *r = rig_new();
+    r->refuses = "job";
+    uint64_t attempt = lease(r, 0, 0);
+    sm_envelope *e = await(r, SHARDMILL__ENVELOPE__BODY_FAIL);
+    assert_int_equal(e->fail->attempt, attempt);
+    assert_int_equal(e->fail->code, SM_E_DIFFERS);
+    sm_wire_free(&e);
+    ack(r, attempt, true);
+    rig_free(r);
+}
+
 /* ---- another host ---- */
 
 static sm_envelope *fetch(struct rig *r, void *socket, uint64_t attempt, zmq_msg_t *body) {
@@ -441,6 +490,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_batch_that_is_not_wanted_or_revoked_takes_no_room),
         cmocka_unit_test(a_done_without_ack_is_told_again_with_the_same_place),
         cmocka_unit_test(a_new_registration_brings_fresh_memory_and_leaves_the_old_to_its_readers),
+        cmocka_unit_test(what_is_refused_of_another_job_or_attempt_changes_nothing),
+        cmocka_unit_test(a_job_that_is_refused_fails_its_lease_with_the_brokers_code),
         cmocka_unit_test(a_trainer_of_another_host_fetches_the_same_bytes_until_free),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
