@@ -326,10 +326,9 @@ static int choose_columns(struct csv_table *t, struct sm_err *err) {
                        "'%s' has no column beside the label (hint: is "
                        "source.delimiter right?)",
                        t->files.paths[0]);
-    return choose_kinds(t, "source.categorical", &s->categorical, SM_COLUMN_CATEGORY, err) != 0
-               ? -1
-               : choose_kinds(t, "source.numeric", &s->numeric, SM_COLUMN_NUMBER, err);
-    return 0;
+    if (choose_kinds(t, "source.categorical", &s->categorical, SM_COLUMN_CATEGORY, err) != 0)
+        return -1;
+    return choose_kinds(t, "source.numeric", &s->numeric, SM_COLUMN_NUMBER, err);
 }
 
 /* Looks at the beginning of the first file. */

@@ -1,6 +1,5 @@
-/* An index that is open. Private to index.c, table_index.c (what only tables have) and
- * table_read.c.
- */
+/* An index that is open. Private to index.c, table_index.c (what only tables have), table_find.c
+ * and table_read.c with its table_arrays.c. */
 #pragma once
 
 #include "lib/arena.h"

@@ -19,7 +19,7 @@ enum sm_column_kind {
 struct sm_column {
     const char *name;
     int kind;                      /* enum sm_column_kind */
-    const char *const *categories; /* sorted as bytes */
+    const char *const *categories; /* sorted: by value when all are numbers, else as bytes */
     uint32_t n_categories;
 };
 
