@@ -142,14 +142,13 @@ static int round_elsewhere(void *context, const struct sm_fit *fit, const struct
 
 static void assert_same_learned(const char *op, const struct sm_artifact *a,
                                 const struct sm_artifact *b) {
-    static const size_t sizes[] = {8, 4, 8, 4, 1};
     assert_int_equal(a->n, b->n);
     for (size_t i = 0; i < a->n; i++) {
         const struct sm_array *x = &a->arrays[i], *y = &b->arrays[i];
         const uint64_t n = x->shape[0] * (x->ndim == 2 ? x->shape[1] : 1);
         assert_string_equal(x->name, y->name);
         assert_memory_equal(x->shape, y->shape, sizeof x->shape);
-        if (memcmp(x->data, y->data, n * sizes[x->type]) != 0)
+        if (memcmp(x->data, y->data, n * sm_array_bytes(x->type)) != 0)
             fail_msg("%s: '%s' depends on who maps", op, x->name);
     }
 }

@@ -4,7 +4,6 @@
 
 #include "workers/ops/op.h"
 
-#include <assert.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -116,15 +115,10 @@ static inline int learned_wrong(struct sm_err *err) {
 static inline int learned_add(struct sm_artifact *a, struct sm_arena *arena, const char *name,
                               int type, uint64_t rows, uint64_t columns, const void *values,
                               struct sm_err *err) {
-    static const size_t sizes[] = {8, 4, 8, 4, 1};
-    const size_t n = (size_t)(rows * (columns ? columns : 1)) * sizes[type];
+    const size_t n = (size_t)(rows * (columns ? columns : 1)) * sm_array_bytes(type);
     void *copy = sm_arena_alloc(arena, n ? n : 1);
     if (copy == NULL) return sm_fail(err, SM_E_MEMORY, "no memory for what an op has learned");
     memcpy(copy, values, n);
-    assert(a->n < SM_ARTIFACT_ARRAYS_MAX);
-    struct sm_array *array = &a->arrays[a->n++];
-    *array = (struct sm_array){
-        .type = type, .ndim = columns ? 2 : 1, .shape = {rows, columns}, .data = copy};
-    snprintf(array->name, sizeof array->name, "%s", name);
+    sm_artifact_add(a, name, type, rows, columns, copy);
     return 0;
 }

@@ -11,6 +11,7 @@
 #include "workers/table/scatter.h"
 #include "workers/table/subspace.h"
 
+#include <assert.h>
 #include <float.h>
 
 enum solver { AUTO, COVARIANCE_EIGH, RANDOMIZED };
