@@ -73,7 +73,7 @@ void sm_features_free(struct sm_features **fp) {
     struct sm_features *f = *fp;
     if (f == NULL) return;
     for (size_t i = 0; i < f->n; i++)
-        if (f->steps[i].has_learned) sm_artifact_close(&f->steps[i].learned);
+        sm_artifact_close(&f->steps[i].learned);
     for (int i = 0; i < PIECES; i++)
         sm_rows_free(&f->piece[i]);
     sm_arena_release(&f->arena);
@@ -260,7 +260,7 @@ static int piece_apply(struct sm_features *f, const struct sm_rows *from, struct
         struct sm_row_faults found = {.bad = bad};
         struct sm_rows out = i + 1 == f->n ? *to : f->piece[1 + i % 2];
         out.columns = step->out.n;
-        if (step->op->rows->apply(step->node->params, step->has_learned ? &step->learned : NULL,
+        if (step->op->rows->apply(step->node->params, &step->learned,
                                   i > 0 ? &f->steps[i - 1].out : &f->in, &in, &out, &found,
                                   err) != 0)
             return fail_at(step, err);

@@ -19,10 +19,13 @@
 
 enum { COLUMNS_ANY = -1 };
 
-static inline bool column_named(const struct sm_schema *in, const struct sm_strs *names, size_t c) {
+/* The places of names that columns_check has let pass. */
+static inline void columns_places(const struct sm_schema *in, const struct sm_strs *names,
+                                  size_t *at) {
+    struct sm_schema_names by_name = sm_schema_names_make(in);
     for (size_t i = 0; i < names->count; i++)
-        if (sm_schema_find(in, names->v[i]) == (long)c) return true;
-    return false;
+        at[i] = (size_t)sm_schema_names_find(&by_name, names->v[i]);
+    sm_schema_names_release(&by_name);
 }
 
 /* Marks the columns: those that are named, or without names all of a kind (COLUMNS_ANY: of any).
@@ -32,41 +35,60 @@ static inline size_t columns_pick(const struct sm_schema *in, const struct sm_st
     size_t n = 0;
     for (size_t c = 0; c < in->n; c++)
         picked[c] = names->v == NULL && (kind == COLUMNS_ANY || in->columns[c].kind == kind);
+    struct sm_schema_names by_name = sm_schema_names_make(in);
     for (size_t i = 0; i < names->count; i++) {
-        const long c = sm_schema_find(in, names->v[i]);
+        const long c = sm_schema_names_find(&by_name, names->v[i]);
         if (c >= 0) picked[c] = 1;
     }
+    sm_schema_names_release(&by_name);
     for (size_t c = 0; c < in->n; c++)
         n += picked[c];
     return n;
 }
 
+/* For ops whose apply needs no more of the names: these marks, made once, become what is prepared.
+ */
+static inline int columns_prepare(const struct sm_schema *in, const struct sm_strs *names, int kind,
+                                  struct sm_artifact *learned, struct sm_err *err) {
+    uint8_t *picked = calloc(in->n + 1, 1);
+    if (picked == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    columns_pick(in, names, kind, picked);
+    learned->prepared = picked;
+    learned->release = free;
+    return 0;
+}
+
+static inline int column_unknown(const struct sm_schema *in, const char *name, struct sm_err *err) {
+    const char **all = calloc(in->n + 1, sizeof *all);
+    if (all == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t k = 0; k < in->n; k++)
+        all[k] = in->columns[k].name;
+    const char *near = sm_nearest(name, all, in->n);
+    free(all);
+    return sm_fail(err, SM_E_PIPELINE, "no column '%.80s'%s%.80s%s", name,
+                   near ? " (hint: did you mean '" : "", near ? near : "", near ? "'?)" : "");
+}
+
 /* Every name is a column, and of the kind that the op takes. */
 static inline int columns_check(const struct sm_schema *in, const struct sm_strs *names, int kind,
                                 struct sm_err *err) {
-    for (size_t i = 0; i < names->count; i++) {
-        long c = sm_schema_find(in, names->v[i]);
-        if (c < 0) {
-            const char **all = calloc(in->n + 1, sizeof *all);
-            if (all == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-            for (size_t k = 0; k < in->n; k++)
-                all[k] = in->columns[k].name;
-            const char *near = sm_nearest(names->v[i], all, in->n);
-            free(all);
-            return sm_fail(err, SM_E_PIPELINE, "no column '%.80s'%s%.80s%s", names->v[i],
-                           near ? " (hint: did you mean '" : "", near ? near : "",
-                           near ? "'?)" : "");
-        }
-        if (kind != COLUMNS_ANY && in->columns[c].kind != kind)
-            return sm_fail(err, SM_E_PIPELINE,
-                           kind == SM_COLUMN_NUMBER
-                               ? "column '%.80s' holds categories, and this op works on numbers "
-                                 "(hint: OneHotEncoder before it)"
-                               : "column '%.80s' holds numbers, and this op works on categories "
-                                 "(hint: source: {categorical: [%.80s]})",
-                           names->v[i], names->v[i]);
+    struct sm_schema_names by_name = sm_schema_names_make(in);
+    int failed = 0;
+    for (size_t i = 0; !failed && i < names->count; i++) {
+        const long c = sm_schema_names_find(&by_name, names->v[i]);
+        if (c < 0)
+            failed = column_unknown(in, names->v[i], err);
+        else if (kind != COLUMNS_ANY && in->columns[c].kind != kind)
+            failed = sm_fail(err, SM_E_PIPELINE,
+                             kind == SM_COLUMN_NUMBER
+                                 ? "column '%.80s' holds categories, and this op works on numbers "
+                                   "(hint: OneHotEncoder before it)"
+                                 : "column '%.80s' holds numbers, and this op works on categories "
+                                   "(hint: source: {categorical: [%.80s]})",
+                             names->v[i], names->v[i]);
     }
-    return 0;
+    sm_schema_names_release(&by_name);
+    return failed;
 }
 
 /* The schema of ops that change cells and leave the columns what they are. */

@@ -89,12 +89,11 @@ static bool by_covariance(const struct params *p, size_t columns) {
 }
 
 const char *sm_pca_route(const void *params_, const struct sm_schema *in) {
-    size_t columns = 0;
     const struct params *p = params_;
-    for (size_t k = 0; k < in->n; k++)
-        columns += p->columns.v != NULL ? column_named(in, &p->columns, k)
-                                        : in->columns[k].kind == SM_COLUMN_NUMBER;
-    return solvers[by_covariance(p, columns) ? COVARIANCE_EIGH : RANDOMIZED];
+    struct picked picked;
+    if (picked_make(in, &p->columns, &picked, NULL) != 0) return solvers[p->svd_solver];
+    free(picked.at);
+    return solvers[by_covariance(p, picked.n) ? COVARIANCE_EIGH : RANDOMIZED];
 }
 
 /* The state: this head, then (randomized, from the second round on) mean[d] and Q[d][l]. */
