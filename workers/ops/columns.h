@@ -133,6 +133,32 @@ static inline int learned_wrong(struct sm_err *err) {
                    "what it has learned is of other columns (hint: shardmill fit)");
 }
 
+/* Numbers to calculate with. A digest says that these were learned, not that they make sense. */
+static inline bool learned_are_finite(const double *v, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(v[i])) return false;
+    return true;
+}
+
+/* Prepares a scaler: which columns it works on, by what they are shifted and scaled; the others by
+ * nothing, or categories would no longer be such. divides: the scale is what a cell is divided by.
+ */
+static inline int scales_prepare(const struct sm_schema *in, const struct sm_strs *names,
+                                 const char *shift_name, bool divides, struct sm_artifact *learned,
+                                 struct sm_err *err) {
+    const double *shift = learned_find(learned, shift_name, SM_ARRAY_F64, in->n),
+                 *scale = learned_find(learned, "scale_", SM_ARRAY_F64, in->n);
+    if (columns_prepare(in, names, SM_COLUMN_NUMBER, learned, err) != 0) return -1;
+    const uint8_t *picked = learned->prepared;
+    if (shift == NULL || scale == NULL || !learned_are_finite(shift, in->n) ||
+        !learned_are_finite(scale, in->n))
+        return learned_wrong(err);
+    for (size_t k = 0; k < in->n; k++)
+        if (picked[k] ? divides && scale[k] == 0 : shift[k] != 0 || scale[k] != 1)
+            return learned_wrong(err);
+    return 0;
+}
+
 /* Adds an array of n values, copied into the arena. */
 static inline int learned_add(struct sm_artifact *a, struct sm_arena *arena, const char *name,
                               int type, uint64_t rows, uint64_t columns, const void *values,

@@ -518,8 +518,9 @@ static int prepare(const void *params_, struct sm_artifact *learned, const struc
     if (at == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     for (size_t j = 0; j < k * d; j++)
         at[j] = found[j] - t->mean[j % d];
-    int failed = p->output == LABEL ? sm_centers_make(&t->centers, at, k, d, in->is_double, err)
-                                    : distances_prepare(t, at, k, err);
+    int failed = !learned_are_finite(at, k * d) ? learned_wrong(err)
+                 : p->output == LABEL ? sm_centers_make(&t->centers, at, k, d, in->is_double, err)
+                                      : distances_prepare(t, at, k, err);
     free(at);
     return failed;
 }

@@ -463,7 +463,8 @@ static int schema(const void *params_, const struct sm_artifact *learned,
     struct picked picked;
     if (picked_make(in, &p->columns, &picked, err) != 0) return -1;
     const struct sm_array *components = sm_artifact_find(learned, "components_");
-    int failed = components == NULL || components->ndim != 2 || components->shape[1] != picked.n
+    int failed = components == NULL || components->ndim != 2 || components->shape[1] != picked.n ||
+                         components->shape[0] > picked.n
                      ? learned_wrong(err)
                      : 0;
     const size_t n = failed ? 0 : (size_t)components->shape[0], rest = in->n - picked.n;
@@ -536,7 +537,10 @@ static int prepare(const void *params_, struct sm_artifact *learned, const struc
     const double *found = learned_find(learned, "components_", SM_ARRAY_F64, t->n * d),
                  *variance = learned_find(learned, "explained_variance_", SM_ARRAY_F64, t->n);
     t->mean = learned_find(learned, "mean_", SM_ARRAY_F64, d);
-    if (found == NULL || t->mean == NULL || variance == NULL) return learned_wrong(err);
+    if (found == NULL || t->mean == NULL || variance == NULL ||
+        !learned_are_finite(found, t->n * d) || !learned_are_finite(t->mean, d) ||
+        (p->whiten && !learned_are_finite(variance, t->n)))
+        return learned_wrong(err);
     if (p->whiten) {
         t->whitened = malloc((t->n + 1) * sizeof *t->whitened);
         if (t->whitened == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");

@@ -88,8 +88,8 @@ static int modes_begin(const struct sm_fit_context *c, struct sm_buf *state, str
 /* How many of the columns before this one are such. */
 static size_t modes_before(const struct sm_buf *state, size_t column) {
     size_t n = 0;
-    for (size_t k = 0; k < column; k++)
-        n += state->data[k];
+    for (size_t k = 0; k < column && k < state->len; k++)
+        n += state->data[k] != 0;
     return n;
 }
 
@@ -101,8 +101,8 @@ static struct sm_modes *modes_of(const struct sm_fit_context *c, const void *par
 static void map_modes(const struct sm_fit_context *c, const struct sm_buf *state,
                       const struct sm_rows *block, void *partial) {
     struct sm_modes *modes = modes_of(c, partial);
-    for (size_t k = 0; k < c->in->n; k++) {
-        if (!state->data[k]) continue;
+    for (size_t k = 0; k < c->in->n && k < state->len; k++) {
+        if (state->data[k] == 0) continue;
         for (size_t i = 0; i < block->n; i++) {
             const double x = sm_rows_cell(block, i, k);
             if (x == x) sm_modes_add(modes, x, 1);
