@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-enum { ROWS_MAX = 64 };
+enum { ROWS_MAX = 64, NAME = 24 };
 
 /* One op of a pipeline, fitted. */
 struct fitted {
@@ -171,9 +171,9 @@ static double *cells_random(size_t n, size_t columns, size_t categories) {
 }
 
 static struct sm_schema schema_make(struct sm_column *columns, size_t n, size_t categories,
-                                    bool is_double, char names[][8]) {
+                                    bool is_double, char names[][NAME]) {
     for (size_t k = 0; k < n; k++) {
-        snprintf(names[k], 8, "x%zu", k);
+        snprintf(names[k], NAME, "x%zu", k);
         columns[k] = (struct sm_column){.name = names[k]};
         if (k >= n - categories) {
             columns[k].kind = SM_COLUMN_CATEGORY;
@@ -201,7 +201,7 @@ static void what_is_learned_does_not_depend_on_who_maps(void **state) {
     };
     enum { COLUMNS = 16, CATEGORIES = 2, N = 70000 };
     struct sm_column columns[COLUMNS];
-    char names[COLUMNS][8];
+    char names[COLUMNS][NAME];
     double *cells = cells_random(N, COLUMNS, CATEGORIES);
     (void)state;
     for (size_t i = 0; i < 2 * sizeof ops / sizeof *ops; i++) {
@@ -958,7 +958,7 @@ static void hundreds_of_named_columns_are_found_at_once(void **state) {
                                       "DropColumns: {", "StandardScaler: {"};
     enum { COLUMNS = 600 };
     static struct sm_column columns[COLUMNS + 1];
-    static char names[COLUMNS + 1][8], text[COLUMNS * 8 + 256];
+    static char names[COLUMNS + 1][NAME], text[COLUMNS * 8 + 256];
     static double cells[2 * (COLUMNS + 1)], out[2 * (COLUMNS + 1)];
     const struct sm_schema schema = schema_make(columns, COLUMNS + 1, 0, true, names);
     struct matrix m = {&schema, 2, cells};

@@ -58,7 +58,7 @@ static void names_are_found_among_many_as_one_by_one(void **state) {
     (void)state;
     enum { N = 3000 };
     static struct sm_column columns[N];
-    static char names[N][8];
+    static char names[N][24];
     const struct sm_schema s = {.columns = columns, .n = N};
     for (size_t i = 0; i < N; i++) { /* some twice, some that are numbers of others */
         snprintf(names[i], sizeof names[i], i % 3 == 0 ? "%zu" : "x%zu", i % 2 == 0 ? i / 4 : i);
