@@ -36,6 +36,10 @@ struct sm_index {
     struct sm_arena arena;
 };
 
+/* Bytes of a table's row as it is read. */
+static inline size_t sm_table_row_bytes(const struct sm_index *x) {
+    return x->schema.n * (x->schema.is_double ? sizeof(double) : sizeof(float));
+}
 /* Finds a table's tables, whose header has been checked; every offset is held against its bounds.
  * False: they cannot be. */
 bool sm_table_lay_out(struct sm_index *x);

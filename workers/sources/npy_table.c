@@ -174,7 +174,7 @@ static int read_headers(struct npy_table *t, struct sm_err *err) {
         f->first = row;
         f->rows = npy.shape[0];
         f->file_bytes = (uint64_t)st.st_size;
-        t->b.times[i] = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+        t->b.times[i] = sm_fs_mtime_ns(&st);
         f->data = npy.data;
         f->type = (uint32_t)npy.type;
         f->columns = (uint32_t)columns;
