@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 /* A file under a temporary name (".tmp-…" in the same folder, unique across processes and hosts)
@@ -38,6 +39,10 @@ int sm_fs_copy_file(const char *from, const char *to, struct sm_err *err);
 
 /* Reads until n bytes, the end of the file or an error: bytes read, or -1 with errno. */
 ssize_t sm_fs_pread(int fd, void *out, size_t n, uint64_t offset);
+/* When a file was last written, in ns. */
+static inline int64_t sm_fs_mtime_ns(const struct stat *st) {
+    return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
 /* Makes the folder and those above it. */
 int sm_fs_mkdirs(const char *path, struct sm_err *err);
 int sm_fs_sync_dir(const char *path, struct sm_err *err);

@@ -75,7 +75,7 @@ void sm_features_free(struct sm_features **fp) {
     struct sm_features *f = *fp;
     if (f == NULL) return;
     for (size_t i = 0; i < f->n; i++)
-        if (f->steps[i].has_learned) sm_artifact_close(&f->steps[i].learned);
+        sm_artifact_close(&f->steps[i].learned);
     for (int i = 0; i < PIECES; i++)
         sm_rows_free(&f->piece[i]);
     sm_arena_release(&f->arena);
@@ -284,8 +284,8 @@ static int piece_apply(struct sm_features *f, const struct part *part, const str
         struct sm_row_faults found = {.bad = bad};
         struct sm_rows out = i + 1 == part->end ? *to : f->piece[1 + i % 2];
         out.columns = step->out.n;
-        if (step->op->rows->apply(step->node->params, step->has_learned ? &step->learned : NULL,
-                                  sm_features_behind(f, i), &in, &out, &found, err) != 0)
+        if (step->op->rows->apply(step->node->params, &step->learned, sm_features_behind(f, i), &in,
+                                  &out, &found, err) != 0)
             return fail_at(step, err);
         overflows_find(step, &out, &found);
         if (found.n_bad > 0) faults_move(&found, part->used, part->row, faults);

@@ -109,8 +109,7 @@ static int op_run(struct step *step, uint64_t seed, struct sm_schema *schema, st
         struct sm_row_faults faults = {.bad = bad};
         memset(piece.data, 0, PIECE * in_row);
         memcpy(piece.data, (uint8_t *)rows->data + first * in_row, used * in_row);
-        if (op->apply(node->params, op->fit != NULL ? &step->learned : NULL, schema, &piece, &to,
-                      &faults, err) != 0)
+        if (op->apply(node->params, &step->learned, schema, &piece, &to, &faults, err) != 0)
             return -1;
         for (size_t i = 0; i < used; i++)
             if (bad[i]) printf("bad row %zu: %s\n", first + i, faults.text);
@@ -158,8 +157,8 @@ static int chain_run(const struct step *steps, size_t n, const struct sm_rows *r
             struct sm_rows to = k + 1 == n ? last : pieces[1 + k % 2];
             from.columns = steps[k].in.n;
             to.columns = steps[k].out.n;
-            if (op->apply(node->params, op->fit != NULL ? &steps[k].learned : NULL, &steps[k].in,
-                          &from, &to, &faults, err) != 0)
+            if (op->apply(node->params, &steps[k].learned, &steps[k].in, &from, &to, &faults,
+                          err) != 0)
                 return -1;
             from = to;
         }

@@ -45,7 +45,6 @@ static uint8_t *bytes_of(struct sm_artifact *a, const struct scratch *s, size_t 
 }
 
 static void assert_same(const struct sm_artifact *a, const struct sm_artifact *b) {
-    static const size_t sizes[] = {8, 4, 8, 4, 1};
     assert_int_equal(a->n, b->n);
     for (size_t i = 0; i < a->n; i++) {
         const struct sm_array *x = &a->arrays[i], *y = sm_artifact_find(b, x->name);
@@ -55,8 +54,8 @@ static void assert_same(const struct sm_artifact *a, const struct sm_artifact *b
         assert_int_equal(x->shape[0], y->shape[0]);
         assert_int_equal(x->shape[1], y->shape[1]);
         const uint64_t cells = x->shape[0] * (x->ndim == 2 ? x->shape[1] : 1);
-        assert_memory_equal(x->data, y->data, cells * sizes[x->type]);
-        assert_int_equal((uintptr_t)y->data % sizes[x->type], 0);
+        assert_memory_equal(x->data, y->data, cells * sm_array_bytes(x->type));
+        assert_int_equal((uintptr_t)y->data % sm_array_bytes(x->type), 0);
     }
 }
 
@@ -163,12 +162,11 @@ static void a_file_that_is_missing_changed_or_misnamed_is_told_apart(void **stat
 
 /* Whether byte i is a cell of an array; all others follow from the arrays. */
 static bool is_cell(const struct sm_artifact *a, const uint8_t *bytes, size_t i) {
-    static const size_t sizes[] = {8, 4, 8, 4, 1};
     for (size_t k = 0; k < a->n; k++) {
         const struct sm_array *x = &a->arrays[k];
         const uint8_t *first = x->data;
         const uint64_t cells = x->shape[0] * (x->ndim == 2 ? x->shape[1] : 1);
-        if (bytes + i >= first && bytes + i < first + cells * sizes[x->type]) return true;
+        if (bytes + i >= first && bytes + i < first + cells * sm_array_bytes(x->type)) return true;
     }
     return false;
 }
@@ -222,7 +220,6 @@ static void a_file_that_is_cut_or_longer_is_refused(void **state) {
 static void hostile_bytes_are_refused_or_stay_inside(void **state) {
     (void)state;
     static const uint8_t sharp[] = {0, 1, 0x7f, 0x80, 0xff, '9', '-', ')', '\'', '%'};
-    static const size_t sizes[] = {8, 4, 8, 4, 1};
     struct sm_err err;
     struct scratch s = scratch_make();
     struct sm_artifact a = sample_make(), read;
@@ -241,7 +238,7 @@ static void hostile_bytes_are_refused_or_stay_inside(void **state) {
         for (size_t i = 0; i < read.n; i++) {
             const struct sm_array *x = &read.arrays[i];
             const uint64_t cells = x->shape[0] * (x->ndim == 2 ? x->shape[1] : 1);
-            assert_true((const uint8_t *)x->data + cells * sizes[x->type] <= bad + n);
+            assert_true((const uint8_t *)x->data + cells * sm_array_bytes(x->type) <= bad + n);
         }
     }
     free(bad);

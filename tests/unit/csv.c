@@ -106,6 +106,59 @@ static void a_row_or_field_beyond_the_limit_is_a_bad_row_and_memory_stays_bounde
     free(text);
 }
 
+/* A row of n bytes with its newline, and a short one behind it: alone in the file or behind a short
+ * one, in buffers that hold it at once and that grow until they do. quoted: in quotes, with a
+ * newline on the way. */
+static void assert_bound(size_t n, bool quoted, bool sound) {
+    static const size_t buffers[] = {4096, 24 << 20};
+    char *text = malloc(n + 16);
+    assert_non_null(text);
+    memcpy(text, "1,2\n", 4);
+    memset(text + 4, 'x', n);
+    for (size_t i = 1 << 19; i < n; i += 1 << 19)
+        text[4 + i] = ',';
+    if (quoted) {
+        text[4 + n - (1 << 18)] = '"';
+        text[4 + n - (1 << 18) - 1] = ',';
+        text[4 + n - 1000] = '\n';
+        text[4 + n - 2] = '"';
+    }
+    memcpy(text + 4 + n - 1, "\n3,4\n", 5);
+    for (size_t i = 0; i < 2 * sizeof buffers / sizeof *buffers; i++) {
+        const size_t from = i % 2 * 4;
+        struct scratch s = scratch_make();
+        struct sm_err err;
+        struct sm_csv *csv;
+        struct sm_csv_row row;
+        scratch_write(&s, "t.csv", text + from, 4 + n + 4 - from);
+        assert_int_equal(
+            sm_csv_open_sized(&csv, scratch_path(&s, "t.csv"), ',', buffers[i / 2], &err), 0);
+        if (from == 0) assert_int_equal(sm_csv_next(csv, &row, &err), 1);
+        for (int again = 0; again < 2; again++) { /* and after a seek, when the buffer has grown */
+            assert_int_equal(sm_csv_next(csv, &row, &err), 1);
+            if (sound != (row.code == SM_E_OK))
+                fail_msg("%zu bytes, buffer %zu: %s", n, buffers[i / 2], row.text);
+            if (!sound) assert_int_equal(row.code, SM_E_TOO_LARGE);
+            if (!sound && quoted) assert_int_equal(sm_csv_next(csv, &row, &err), 1);
+            assert_int_equal(sm_csv_next(csv, &row, &err), 1);
+            assert_int_equal(row.n, 2);
+            if (again == 0) assert_int_equal(sm_csv_seek(csv, 4 - from, 2, &err), 0);
+        }
+        sm_csv_close(&csv);
+        scratch_remove(&s);
+    }
+    free(text);
+}
+
+static void the_bound_of_a_row_does_not_depend_on_the_buffer(void **state) {
+    (void)state;
+    for (int quoted = 0; quoted < 2; quoted++) {
+        assert_bound(SM_MAX_CSV_ROW_BYTES - 1, quoted, true);
+        assert_bound(SM_MAX_CSV_ROW_BYTES, quoted, true);
+        assert_bound(SM_MAX_CSV_ROW_BYTES + 1, quoted, false);
+    }
+}
+
 struct marks {
     uint32_t at[400], others[400];
     struct sm_csv_marks m;
@@ -491,6 +544,7 @@ int main(void) {
         cmocka_unit_test(quotes_newlines_and_marks_are_read_as_rfc_4180_says),
         cmocka_unit_test(each_fault_has_line_and_offset_and_reading_goes_on),
         cmocka_unit_test(a_row_or_field_beyond_the_limit_is_a_bad_row_and_memory_stays_bounded),
+        cmocka_unit_test(the_bound_of_a_row_does_not_depend_on_the_buffer),
         cmocka_unit_test(marks_equal_the_reference_at_every_length_and_place),
         cmocka_unit_test(what_is_not_utf8_is_told_from_what_is),
         cmocka_unit_test(numbers_are_strtods_in_every_form),

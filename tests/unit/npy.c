@@ -227,6 +227,14 @@ static void labels_may_be_names_and_must_be_as_many_as_rows(void **state) {
     refuse(&t, "x.npy", "fewer labels");
     save(&t.s, "y.npy", "<f4", "(2,)", x, sizeof x);
     refuse(&t, "x.npy", "holds no labels");
+    /* the rows have their labels out of the first file; the second is looked at all the same */
+    assert_int_equal(mkdir(scratch_path(&t.s, "labels"), 0777), 0);
+    t.source.label = "labels";
+    save(&t.s, "labels/0.npy", "|i1", "(2,)", numbers, 2);
+    save(&t.s, "labels/1.npy", "|i1", "(0,)", numbers, 0);
+    table_open(&t, "x.npy");
+    scratch_text(&t.s, "labels/1.npy", "garbage");
+    refuse(&t, "x.npy", "1.npy' is no .npy file");
     t.source.label = "none.npy";
     refuse(&t, "x.npy", "none.npy' is not there");
     table_close(&t);

@@ -12,10 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
-enum { ROWS_MAX = 64 };
+enum { ROWS_MAX = 64, NAME = 24 };
 
 /* One op of a pipeline, fitted. */
 struct fitted {
@@ -48,7 +49,7 @@ static int matrix_read(void *context, uint64_t first, struct sm_rows *out, struc
 }
 
 static void op_parse(struct fitted *f, const char *op) {
-    char text[512];
+    char text[8192];
     memset(f, 0, sizeof *f);
     sm_arena_init(&f->arena, (size_t)1 << 28);
     int n = snprintf(text, sizeof text,
@@ -142,14 +143,13 @@ static int round_elsewhere(void *context, const struct sm_fit *fit, const struct
 
 static void assert_same_learned(const char *op, const struct sm_artifact *a,
                                 const struct sm_artifact *b) {
-    static const size_t sizes[] = {8, 4, 8, 4, 1};
     assert_int_equal(a->n, b->n);
     for (size_t i = 0; i < a->n; i++) {
         const struct sm_array *x = &a->arrays[i], *y = &b->arrays[i];
         const uint64_t n = x->shape[0] * (x->ndim == 2 ? x->shape[1] : 1);
         assert_string_equal(x->name, y->name);
         assert_memory_equal(x->shape, y->shape, sizeof x->shape);
-        if (memcmp(x->data, y->data, n * sizes[x->type]) != 0)
+        if (memcmp(x->data, y->data, n * sm_array_bytes(x->type)) != 0)
             fail_msg("%s: '%s' depends on who maps", op, x->name);
     }
 }
@@ -171,9 +171,9 @@ static double *cells_random(size_t n, size_t columns, size_t categories) {
 }
 
 static struct sm_schema schema_make(struct sm_column *columns, size_t n, size_t categories,
-                                    bool is_double, char names[][8]) {
+                                    bool is_double, char names[][NAME]) {
     for (size_t k = 0; k < n; k++) {
-        snprintf(names[k], 8, "x%zu", k);
+        snprintf(names[k], NAME, "x%zu", k);
         columns[k] = (struct sm_column){.name = names[k]};
         if (k >= n - categories) {
             columns[k].kind = SM_COLUMN_CATEGORY;
@@ -201,7 +201,7 @@ static void what_is_learned_does_not_depend_on_who_maps(void **state) {
     };
     enum { COLUMNS = 16, CATEGORIES = 2, N = 70000 };
     struct sm_column columns[COLUMNS];
-    char names[COLUMNS][8];
+    char names[COLUMNS][NAME];
     double *cells = cells_random(N, COLUMNS, CATEGORIES);
     (void)state;
     for (size_t i = 0; i < 2 * sizeof ops / sizeof *ops; i++) {
@@ -496,6 +496,35 @@ static void a_constant_that_is_no_category_becomes_one_and_the_others_move_up(vo
     op_free(&f);
 }
 
+/* As the index sorts them: by value where all are numbers, of which 0x5 and inf are none. */
+static void a_new_category_stands_where_the_index_would_put_it(void **state) {
+    static const struct {
+        const char *words[3];
+        const char *fill, *want[4];
+    } cases[] = {
+        {{"1", "9", "10"}, "7", {"1", "7", "9", "10"}},
+        {{"1", "9", "10"}, "1.0", {"1", "1.0", "9", "10"}},
+        {{"0x5", "10", "9"}, "7", {"0x5", "10", "7", "9"}},
+        {{"1", "9", "10"}, "0x5", {"0x5", "1", "9", "10"}},
+        {{"10", "9", "inf"}, "7", {"10", "7", "9", "inf"}},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct fitted f;
+        char op[100];
+        struct sm_column column = {"c", SM_COLUMN_CATEGORY, cases[i].words, 3};
+        const struct sm_schema schema = {&column, 1, true};
+        struct matrix m = {&schema, 1, (const double[]){0}};
+        snprintf(op, sizeof op, "SimpleImputer: {strategy: constant, fill_value: \"%s\"}",
+                 cases[i].fill);
+        if (op_fit(&f, op, &m, NULL) != 0) fail_msg("%s: %s", op, f.err.text);
+        assert_int_equal(f.out.columns[0].n_categories, 4);
+        for (size_t k = 0; k < 4; k++)
+            assert_string_equal(f.out.columns[0].categories[k], cases[i].want[k]);
+        op_free(&f);
+    }
+}
+
 static void scalers_pass_categories_by(void **state) {
     static const char *const ops[] = {"StandardScaler", "MinMaxScaler", "RobustScaler"};
     (void)state;
@@ -728,6 +757,229 @@ static void what_was_learned_of_other_columns_is_refused(void **state) {
     }
 }
 
+/* --- damaged artifacts ------------------------------------------------------------------------ */
+
+static uint64_t array_cells(const struct sm_array *a) {
+    return a->shape[0] * (a->ndim == 2 ? a->shape[1] : 1);
+}
+
+/* What was learned, in memory of its own, of which every byte can be changed and none behind it
+ * read unseen. */
+static struct sm_artifact learned_copy(const struct sm_artifact *a) {
+    struct sm_artifact copy = {.n = a->n};
+    for (size_t i = 0; i < a->n; i++) {
+        const size_t bytes = (size_t)array_cells(&a->arrays[i]) * sm_array_bytes(a->arrays[i].type);
+        void *data = malloc(bytes);
+        assert_non_null(data);
+        memcpy(data, a->arrays[i].data, bytes);
+        copy.arrays[i] = a->arrays[i];
+        copy.arrays[i].data = data;
+    }
+    return copy;
+}
+
+static void learned_copy_free(struct sm_artifact *a) {
+    for (size_t i = 0; i < a->n; i++)
+        free((void *)(uintptr_t)a->arrays[i].data);
+    sm_artifact_close(a);
+}
+
+/* Every cell of a sound row is one that its column can have. */
+static void assert_rows_sound(const char *op, const struct sm_schema *s, const struct sm_rows *rows,
+                              const uint8_t *bad) {
+    for (size_t i = 0; i < rows->n; i++)
+        for (size_t k = 0; k < s->n && !bad[i]; k++) {
+            const double x = sm_rows_cell(rows, i, k);
+            if (s->columns[k].kind == SM_COLUMN_CATEGORY && !isnan(x) &&
+                !(x >= 0 && x < s->columns[k].n_categories))
+                fail_msg("%s: '%s' is category %g", op, s->columns[k].name, x);
+        }
+}
+
+/* As features.c does it: the schema, what is prepared, the rows. Whether the op took it. */
+static bool learned_use(struct fitted *f, const char *op, struct sm_artifact *learned,
+                        const struct matrix *m) {
+    struct sm_arena arena;
+    struct sm_schema out = {0};
+    struct sm_rows in = {0}, to = {0};
+    uint8_t bad[ROWS_MAX] = {0};
+    struct sm_row_faults faults = {.bad = bad};
+    sm_arena_init(&arena, (size_t)1 << 28);
+    f->err = (struct sm_err){0};
+    bool taken =
+        f->op->schema(f->params, learned, m->schema, &out, &arena, &f->err) == 0 &&
+        (f->op->prepare == NULL || f->op->prepare(f->params, learned, m->schema, &f->err) == 0);
+    if (taken) {
+        assert_int_equal(sm_rows_alloc(&in, m->n, m->schema->n, m->schema->is_double, &f->err), 0);
+        assert_int_equal(sm_rows_alloc(&to, m->n, out.n, m->schema->is_double, &f->err), 0);
+        matrix_read((void *)(uintptr_t)m, 0, &in, &f->err);
+        taken = f->op->apply(f->params, learned, m->schema, &in, &to, &faults, &f->err) == 0;
+        if (taken) assert_rows_sound(op, &out, &to, bad);
+    }
+    if (!taken && f->err.code != SM_E_DIFFERS) fail_msg("%s: %s", op, f->err.text);
+    sm_rows_free(&in);
+    sm_rows_free(&to);
+    sm_arena_release(&arena);
+    return taken;
+}
+
+static const double wrong_numbers[] = {NAN, INFINITY, -INFINITY, 0,   -1,    0.5,    1,
+                                       2,   3,        4,         1e9, 1e308, -1e308, 5e-324};
+static const int64_t wrong_codes[] = {-2, -1, 0, 1, 2, 3, 4, 5, 1e9, INT64_MIN, INT64_MAX};
+static const uint8_t wrong_marks[] = {0, 1, 255};
+
+static size_t wrong_of(int type, const void **values) {
+    *values = type == SM_ARRAY_F64   ? (const void *)wrong_numbers
+              : type == SM_ARRAY_I64 ? (const void *)wrong_codes
+                                     : (const void *)wrong_marks;
+    return type == SM_ARRAY_F64   ? sizeof wrong_numbers / sizeof *wrong_numbers
+           : type == SM_ARRAY_I64 ? sizeof wrong_codes / sizeof *wrong_codes
+                                  : sizeof wrong_marks / sizeof *wrong_marks;
+}
+
+static const char *const learning_ops[] = {
+    "StandardScaler",
+    "StandardScaler: {with_mean: false, columns: [age]}",
+    "MinMaxScaler",
+    "MinMaxScaler: {clip: true}",
+    "RobustScaler",
+    "SimpleImputer: {add_indicator: true}",
+    "SimpleImputer: {strategy: median}",
+    "SimpleImputer: {strategy: most_frequent, columns: [age, pet]}",
+    "SimpleImputer: {strategy: constant, fill_value: bb}",
+    "OneHotEncoder",
+    "OneHotEncoder: {drop: first, handle_unknown: ignore}",
+    "OneHotEncoder: {max_categories: 2, handle_unknown: infrequent_if_exist}",
+    "OrdinalEncoder",
+    "OrdinalEncoder: {min_frequency: 2}",
+    "PCA: {n_components: 1, columns: [age], whiten: true}",
+    "KMeans: {n_clusters: 2, columns: [age]}",
+    "KMeans: {n_clusters: 2, columns: [age], output: distances}",
+};
+
+/* Any one value of any array, and any array missing, cut off, longer or of another type. */
+static void
+whatever_stands_in_an_artifact_nothing_outside_is_read_and_no_category_made_up(void **state) {
+    static const double holed[] = {NAN, NAN, 1, 20, 3, 2, 30, 1, NAN, 1e30, 0, 3};
+    (void)state;
+    for (size_t i = 0; i < 2 * sizeof learning_ops / sizeof *learning_ops; i++) {
+        const char *op = learning_ops[i / 2];
+        struct sm_schema schema = mixed;
+        schema.is_double = i % 2 == 0;
+        struct matrix m = {&schema, 4, training}, probe = {&schema, 4, holed};
+        struct fitted f;
+        if (op_fit(&f, op, &m, NULL) != 0) fail_msg("%s: %s", op, f.err.text);
+        struct sm_artifact sound = learned_copy(&f.learned);
+        if (!learned_use(&f, op, &sound, &probe)) fail_msg("%s: %s", op, f.err.text);
+        learned_copy_free(&sound);
+        for (size_t k = 0; k < f.learned.n; k++) {
+            const struct sm_array *array = &f.learned.arrays[k];
+            const size_t size = sm_array_bytes(array->type);
+            const void *values;
+            const size_t n = wrong_of(array->type, &values);
+            for (size_t j = 0; j < n * array_cells(array); j++) {
+                struct sm_artifact wrong = learned_copy(&f.learned);
+                memcpy((uint8_t *)(uintptr_t)wrong.arrays[k].data + j / n * size,
+                       (const uint8_t *)values + j % n * size, size);
+                learned_use(&f, op, &wrong, &probe);
+                learned_copy_free(&wrong);
+            }
+            for (int how = 0; how < 5; how++) {
+                struct sm_artifact wrong = learned_copy(&f.learned);
+                struct sm_array *of = &wrong.arrays[k];
+                if (how == 0) of->name[0] = '-';
+                if (how == 1) of->shape[0]--;
+                if (how == 2) of->ndim = 3 - of->ndim; /* shape[1] of one axis is 0 */
+                if (how == 3) of->type = of->type == SM_ARRAY_U8 ? SM_ARRAY_F32 : SM_ARRAY_U8;
+                if (how == 4) of->shape[0] = of->shape[1] = 0;
+                learned_use(&f, op, &wrong, &probe);
+                learned_copy_free(&wrong);
+            }
+        }
+        op_free(&f);
+    }
+}
+
+static void what_makes_no_sense_is_refused_before_a_row_is_read(void **state) {
+    static const struct {
+        const char *op, *array;
+        size_t at;
+        double value;
+    } wrong[] = {
+        {"StandardScaler", "scale_", 0, 0},
+        {"StandardScaler", "mean_", 0, NAN},
+        {"StandardScaler", "scale_", 1, 2}, /* of a column of categories */
+        {"MinMaxScaler", "min_", 2, 1},
+        {"MinMaxScaler", "scale_", 0, INFINITY},
+        {"RobustScaler", "scale_", 0, 0},
+        {"SimpleImputer", "statistics_", 0, NAN},
+        {"SimpleImputer: {strategy: most_frequent}", "statistics_", 1, 1e9},
+        {"SimpleImputer: {strategy: most_frequent}", "statistics_", 1, 4},
+        {"SimpleImputer: {strategy: most_frequent}", "statistics_", 1, -1},
+        {"SimpleImputer: {strategy: most_frequent}", "statistics_", 0, 7},
+        {"SimpleImputer: {strategy: constant, fill_value: bb}", "statistics_", 1, 5},
+        {"OneHotEncoder", "codes_", 0, 1e9},
+        {"OneHotEncoder", "codes_", 0, 1}, /* two of one number */
+        {"OneHotEncoder", "codes_", 0, -2},
+        {"OneHotEncoder: {max_categories: 2}", "infrequent_", 0, 1},
+        {"OrdinalEncoder", "codes_", 0, 7},
+        {"PCA: {n_components: 1, columns: [age]}", "components_", 0, NAN},
+        {"PCA: {n_components: 1, columns: [age]}", "mean_", 0, INFINITY},
+        {"KMeans: {n_clusters: 2, columns: [age]}", "cluster_centers_", 1, NAN},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        struct matrix m = {&mixed, 4, training};
+        struct fitted f;
+        if (op_fit(&f, wrong[i].op, &m, NULL) != 0) fail_msg("%s: %s", wrong[i].op, f.err.text);
+        struct sm_artifact learned = learned_copy(&f.learned);
+        const struct sm_array *array = sm_artifact_find(&learned, wrong[i].array);
+        assert_non_null(array);
+        void *data = (void *)(uintptr_t)array->data;
+        if (array->type == SM_ARRAY_F64)
+            ((double *)data)[wrong[i].at] = wrong[i].value;
+        else if (array->type == SM_ARRAY_I64)
+            ((int64_t *)data)[wrong[i].at] = (int64_t)wrong[i].value;
+        else
+            ((uint8_t *)data)[wrong[i].at] = (uint8_t)wrong[i].value;
+        if (learned_use(&f, wrong[i].op, &learned, &m))
+            fail_msg("%s takes a '%s' of %g", wrong[i].op, wrong[i].array, wrong[i].value);
+        learned_copy_free(&learned);
+        op_free(&f);
+    }
+}
+
+/* --- many columns ----------------------------------------------------------------------------- */
+
+/* All columns by name, from the last to the first. Looking for each name among all columns for each
+ * column would take minutes. */
+static void hundreds_of_named_columns_are_found_at_once(void **state) {
+    static const char *const ops[] = {"SimpleImputer: {strategy: most_frequent", "SelectColumns: {",
+                                      "DropColumns: {", "StandardScaler: {"};
+    enum { COLUMNS = 600 };
+    static struct sm_column columns[COLUMNS + 1];
+    static char names[COLUMNS + 1][NAME], text[COLUMNS * 8 + 256];
+    static double cells[2 * (COLUMNS + 1)], out[2 * (COLUMNS + 1)];
+    const struct sm_schema schema = schema_make(columns, COLUMNS + 1, 0, true, names);
+    struct matrix m = {&schema, 2, cells};
+    (void)state;
+    for (size_t i = 0; i < 2 * (COLUMNS + 1); i++)
+        cells[i] = (double)(i % (COLUMNS + 1));
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
+        struct fitted f;
+        int n = sprintf(text, "%s%scolumns: [", ops[i], i == 0 ? ", " : "");
+        for (size_t k = COLUMNS; k-- > 0;)
+            n += sprintf(text + n, "x%zu%s", k, k > 0 ? ", " : "]}");
+        const clock_t start = clock();
+        if (op_fit(&f, text, &m, NULL) != 0) fail_msg("%s: %s", ops[i], f.err.text);
+        op_apply(&f, &m, out);
+        assert_true(clock() - start < 10 * CLOCKS_PER_SEC);
+        assert_int_equal(f.out.n, i == 1 ? COLUMNS : i == 2 ? 1 : COLUMNS + 1);
+        assert_true(out[0] == (i == 1 ? COLUMNS - 1 : i == 2 ? COLUMNS : 0));
+        op_free(&f);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_learned_does_not_depend_on_who_maps),
@@ -742,6 +994,7 @@ int main(void) {
         cmocka_unit_test(an_ordinals_missing_cells_are_never_infrequent_and_its_values_are_free),
         cmocka_unit_test(the_most_frequent_category_fills_and_numbers_are_left_alone),
         cmocka_unit_test(a_constant_that_is_no_category_becomes_one_and_the_others_move_up),
+        cmocka_unit_test(a_new_category_stands_where_the_index_would_put_it),
         cmocka_unit_test(scalers_pass_categories_by),
         cmocka_unit_test(an_op_for_numbers_refuses_a_column_of_categories_by_its_name),
         cmocka_unit_test(clusters_and_components_come_first_and_the_others_behind_them),
@@ -751,6 +1004,10 @@ int main(void) {
         cmocka_unit_test(numbers_too_large_to_learn_from_are_refused_by_their_column),
         cmocka_unit_test(a_row_whose_products_overflow_is_a_fault),
         cmocka_unit_test(what_was_learned_of_other_columns_is_refused),
+        cmocka_unit_test(
+            whatever_stands_in_an_artifact_nothing_outside_is_read_and_no_category_made_up),
+        cmocka_unit_test(what_makes_no_sense_is_refused_before_a_row_is_read),
+        cmocka_unit_test(hundreds_of_named_columns_are_found_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

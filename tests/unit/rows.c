@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -53,6 +54,28 @@ static void a_name_wins_over_a_number_and_nothing_else_is_found(void **state) {
         assert_int_equal(sm_schema_find(&s, none[i]), -1);
 }
 
+static void names_are_found_among_many_as_one_by_one(void **state) {
+    (void)state;
+    enum { N = 3000 };
+    static struct sm_column columns[N];
+    static char names[N][24];
+    const struct sm_schema s = {.columns = columns, .n = N};
+    for (size_t i = 0; i < N; i++) { /* some twice, some that are numbers of others */
+        snprintf(names[i], sizeof names[i], i % 3 == 0 ? "%zu" : "x%zu", i % 2 == 0 ? i / 4 : i);
+        columns[i].name = names[i];
+    }
+    struct sm_schema_names by_name = sm_schema_names_make(&s), without = {.schema = &s};
+    for (size_t i = 0; i < N + 10; i++) {
+        char text[16];
+        snprintf(text, sizeof text, "%zu", i);
+        assert_int_equal(sm_schema_names_find(&by_name, text), sm_schema_find(&s, text));
+        snprintf(text, sizeof text, "x%zu", i);
+        assert_int_equal(sm_schema_names_find(&by_name, text), sm_schema_find(&s, text));
+        assert_int_equal(sm_schema_names_find(&without, text), sm_schema_find(&s, text));
+    }
+    sm_schema_names_release(&by_name);
+}
+
 static void the_text_tells_of_the_first_bad_row_whatever_the_order(void **state) {
     (void)state;
     uint8_t bad[8] = {0};
@@ -98,6 +121,7 @@ int main(void) {
         cmocka_unit_test(a_block_is_aligned_and_one_too_large_is_refused),
         cmocka_unit_test(a_large_block_is_whole_up_to_its_last_byte),
         cmocka_unit_test(a_name_wins_over_a_number_and_nothing_else_is_found),
+        cmocka_unit_test(names_are_found_among_many_as_one_by_one),
         cmocka_unit_test(the_text_tells_of_the_first_bad_row_whatever_the_order),
         cmocka_unit_test(a_copied_schema_stands_alone),
     };

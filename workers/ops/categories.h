@@ -135,6 +135,37 @@ static inline int categories_learn(const struct sm_fit_context *c, const struct 
     return failed;
 }
 
+/* What was learned of all columns' cells. */
+struct known {
+    const int64_t *codes;
+    const uint8_t *rare; /* NULL: none is */
+};
+
+static inline struct known known_find(const struct sm_artifact *learned,
+                                      const struct sm_schema *in) {
+    const size_t n = categories_all(in);
+    return (struct known){learned_find(learned, "codes_", SM_ARRAY_I64, n),
+                          learned_find(learned, "infrequent_", SM_ARRAY_U8, n)};
+}
+
+/* Whether it is what categories_learn writes: of each column's categories those that occur count
+ * from 0 up, and the rare ones share the number behind. missing: as there. */
+static inline bool known_is_sound(const struct known *known, const struct sm_schema *in,
+                                  bool missing) {
+    if (known->codes == NULL) return false;
+    for (size_t k = 0, at = 0; k < in->n; at += categories_cells(in, k), k++) {
+        const size_t cells = categories_cells(in, k), n = cells > 0 && !missing ? cells - 1 : cells;
+        int64_t next = 0;
+        for (size_t i = at; i < at + n; i++)
+            if ((known->rare == NULL || !known->rare[i]) && known->codes[i] != -1 &&
+                known->codes[i] != next++)
+                return false;
+        for (size_t i = at; known->rare != NULL && i < at + n; i++)
+            if (known->rare[i] && known->codes[i] != next) return false;
+    }
+    return true;
+}
+
 static inline const char *category_word(const struct sm_column *column, size_t at) {
     return at < column->n_categories ? column->categories[at] : "nan";
 }

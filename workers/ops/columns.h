@@ -4,7 +4,6 @@
 
 #include "workers/ops/op.h"
 
-#include <assert.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -20,10 +19,13 @@
 
 enum { COLUMNS_ANY = -1 };
 
-static inline bool column_named(const struct sm_schema *in, const struct sm_strs *names, size_t c) {
+/* The places of names that columns_check has let pass. */
+static inline void columns_places(const struct sm_schema *in, const struct sm_strs *names,
+                                  size_t *at) {
+    struct sm_schema_names by_name = sm_schema_names_make(in);
     for (size_t i = 0; i < names->count; i++)
-        if (sm_schema_find(in, names->v[i]) == (long)c) return true;
-    return false;
+        at[i] = (size_t)sm_schema_names_find(&by_name, names->v[i]);
+    sm_schema_names_release(&by_name);
 }
 
 /* Marks the columns: those that are named, or without names all of a kind (COLUMNS_ANY: of any).
@@ -33,41 +35,60 @@ static inline size_t columns_pick(const struct sm_schema *in, const struct sm_st
     size_t n = 0;
     for (size_t c = 0; c < in->n; c++)
         picked[c] = names->v == NULL && (kind == COLUMNS_ANY || in->columns[c].kind == kind);
+    struct sm_schema_names by_name = sm_schema_names_make(in);
     for (size_t i = 0; i < names->count; i++) {
-        const long c = sm_schema_find(in, names->v[i]);
+        const long c = sm_schema_names_find(&by_name, names->v[i]);
         if (c >= 0) picked[c] = 1;
     }
+    sm_schema_names_release(&by_name);
     for (size_t c = 0; c < in->n; c++)
         n += picked[c];
     return n;
 }
 
+/* For ops whose apply needs no more of the names: these marks, made once, become what is prepared.
+ */
+static inline int columns_prepare(const struct sm_schema *in, const struct sm_strs *names, int kind,
+                                  struct sm_artifact *learned, struct sm_err *err) {
+    uint8_t *picked = calloc(in->n + 1, 1);
+    if (picked == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    columns_pick(in, names, kind, picked);
+    learned->prepared = picked;
+    learned->release = free;
+    return 0;
+}
+
+static inline int column_unknown(const struct sm_schema *in, const char *name, struct sm_err *err) {
+    const char **all = calloc(in->n + 1, sizeof *all);
+    if (all == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    for (size_t k = 0; k < in->n; k++)
+        all[k] = in->columns[k].name;
+    const char *near = sm_nearest(name, all, in->n);
+    free(all);
+    return sm_fail(err, SM_E_PIPELINE, "no column '%.80s'%s%.80s%s", name,
+                   near ? " (hint: did you mean '" : "", near ? near : "", near ? "'?)" : "");
+}
+
 /* Every name is a column, and of the kind that the op takes. */
 static inline int columns_check(const struct sm_schema *in, const struct sm_strs *names, int kind,
                                 struct sm_err *err) {
-    for (size_t i = 0; i < names->count; i++) {
-        long c = sm_schema_find(in, names->v[i]);
-        if (c < 0) {
-            const char **all = calloc(in->n + 1, sizeof *all);
-            if (all == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-            for (size_t k = 0; k < in->n; k++)
-                all[k] = in->columns[k].name;
-            const char *near = sm_nearest(names->v[i], all, in->n);
-            free(all);
-            return sm_fail(err, SM_E_PIPELINE, "no column '%.80s'%s%.80s%s", names->v[i],
-                           near ? " (hint: did you mean '" : "", near ? near : "",
-                           near ? "'?)" : "");
-        }
-        if (kind != COLUMNS_ANY && in->columns[c].kind != kind)
-            return sm_fail(err, SM_E_PIPELINE,
-                           kind == SM_COLUMN_NUMBER
-                               ? "column '%.80s' holds categories, and this op works on numbers "
-                                 "(hint: OneHotEncoder before it)"
-                               : "column '%.80s' holds numbers, and this op works on categories "
-                                 "(hint: source: {categorical: [%.80s]})",
-                           names->v[i], names->v[i]);
+    struct sm_schema_names by_name = sm_schema_names_make(in);
+    int failed = 0;
+    for (size_t i = 0; !failed && i < names->count; i++) {
+        const long c = sm_schema_names_find(&by_name, names->v[i]);
+        if (c < 0)
+            failed = column_unknown(in, names->v[i], err);
+        else if (kind != COLUMNS_ANY && in->columns[c].kind != kind)
+            failed = sm_fail(err, SM_E_PIPELINE,
+                             kind == SM_COLUMN_NUMBER
+                                 ? "column '%.80s' holds categories, and this op works on numbers "
+                                   "(hint: OneHotEncoder before it)"
+                                 : "column '%.80s' holds numbers, and this op works on categories "
+                                   "(hint: source: {categorical: [%.80s]})",
+                             names->v[i], names->v[i]);
     }
-    return 0;
+    sm_schema_names_release(&by_name);
+    return failed;
 }
 
 /* The schema of ops that change cells and leave the columns what they are. */
@@ -112,19 +133,40 @@ static inline int learned_wrong(struct sm_err *err) {
                    "what it has learned is of other columns (hint: shardmill fit)");
 }
 
+/* Numbers to calculate with. A digest says that these were learned, not that they make sense. */
+static inline bool learned_are_finite(const double *v, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(v[i])) return false;
+    return true;
+}
+
+/* Prepares a scaler: which columns it works on, by what they are shifted and scaled; the others by
+ * nothing, or categories would no longer be such. divides: the scale is what a cell is divided by.
+ */
+static inline int scales_prepare(const struct sm_schema *in, const struct sm_strs *names,
+                                 const char *shift_name, bool divides, struct sm_artifact *learned,
+                                 struct sm_err *err) {
+    const double *shift = learned_find(learned, shift_name, SM_ARRAY_F64, in->n),
+                 *scale = learned_find(learned, "scale_", SM_ARRAY_F64, in->n);
+    if (columns_prepare(in, names, SM_COLUMN_NUMBER, learned, err) != 0) return -1;
+    const uint8_t *picked = learned->prepared;
+    if (shift == NULL || scale == NULL || !learned_are_finite(shift, in->n) ||
+        !learned_are_finite(scale, in->n))
+        return learned_wrong(err);
+    for (size_t k = 0; k < in->n; k++)
+        if (picked[k] ? divides && scale[k] == 0 : shift[k] != 0 || scale[k] != 1)
+            return learned_wrong(err);
+    return 0;
+}
+
 /* Adds an array of n values, copied into the arena. */
 static inline int learned_add(struct sm_artifact *a, struct sm_arena *arena, const char *name,
                               int type, uint64_t rows, uint64_t columns, const void *values,
                               struct sm_err *err) {
-    static const size_t sizes[] = {8, 4, 8, 4, 1};
-    const size_t n = (size_t)(rows * (columns ? columns : 1)) * sizes[type];
+    const size_t n = (size_t)(rows * (columns ? columns : 1)) * sm_array_bytes(type);
     void *copy = sm_arena_alloc(arena, n ? n : 1);
     if (copy == NULL) return sm_fail(err, SM_E_MEMORY, "no memory for what an op has learned");
     memcpy(copy, values, n);
-    assert(a->n < SM_ARTIFACT_ARRAYS_MAX);
-    struct sm_array *array = &a->arrays[a->n++];
-    *array = (struct sm_array){
-        .type = type, .ndim = columns ? 2 : 1, .shape = {rows, columns}, .data = copy};
-    snprintf(array->name, sizeof array->name, "%s", name);
+    sm_artifact_add(a, name, type, rows, columns, copy);
     return 0;
 }

@@ -355,17 +355,11 @@ static int next_start(const struct sm_fit_context *c, struct sm_buf *state, void
     return failed;
 }
 
-static bool any_empty(const double *counts, size_t k) {
-    for (size_t j = 0; j < k; j++)
-        if (counts[j] == 0) return true;
-    return false;
-}
-
 static void next_step(const struct sm_fit_context *c, struct sm_buf *state, void *merged) {
     const struct params *p = c->params;
     struct head h = head_of(state);
     double *counts = merged;
-    if (h.phase == LLOYD && any_empty(counts, h.clusters)) {
+    if (h.phase == LLOYD && sm_kmeans_any_empty(counts, h.clusters)) {
         h.phase = FAREWELL; /* the same step again, and who is farthest */
     } else {
         const double moved =
@@ -518,8 +512,9 @@ static int prepare(const void *params_, struct sm_artifact *learned, const struc
     if (at == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     for (size_t j = 0; j < k * d; j++)
         at[j] = found[j] - t->mean[j % d];
-    int failed = p->output == LABEL ? sm_centers_make(&t->centers, at, k, d, in->is_double, err)
-                                    : distances_prepare(t, at, k, err);
+    int failed = !learned_are_finite(at, k * d) ? learned_wrong(err)
+                 : p->output == LABEL ? sm_centers_make(&t->centers, at, k, d, in->is_double, err)
+                                      : distances_prepare(t, at, k, err);
     free(at);
     return failed;
 }

@@ -119,6 +119,12 @@ static int schema(const void *params_, const struct sm_artifact *learned,
     return columns_keep(in, &p->columns, SM_COLUMN_NUMBER, out, arena, err);
 }
 
+static int prepare(const void *params_, struct sm_artifact *learned, const struct sm_schema *in,
+                   struct sm_err *err) {
+    const struct params *p = params_;
+    return scales_prepare(in, &p->columns, "min_", false, learned, err);
+}
+
 static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
                  const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
                  struct sm_err *err) {
@@ -126,11 +132,9 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     const size_t n = in->n;
     const double *scale = learned_find(learned, "scale_", SM_ARRAY_F64, n),
                  *min = learned_find(learned, "min_", SM_ARRAY_F64, n);
-    uint8_t *picked = p->clip ? calloc(n + 1, 1) : NULL;
+    const uint8_t *picked = learned->prepared;
     (void)faults;
     if (scale == NULL || min == NULL) return learned_wrong(err);
-    if (p->clip && picked == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    if (p->clip) columns_pick(in, &p->columns, SM_COLUMN_NUMBER, picked);
     for (size_t i = 0; i < block->n; i++)
         for (size_t k = 0; k < n; k++) {
             double x = sm_rows_cell(block, i, k) * scale[k] + min[k];
@@ -140,11 +144,11 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
             }
             sm_rows_put(out, i, k, x);
         }
-    free(picked);
     return 0;
 }
 
-static const struct sm_row_op rows = {.schema = schema, .fit = &fit, .apply = apply};
+static const struct sm_row_op rows = {
+    .schema = schema, .fit = &fit, .prepare = prepare, .apply = apply};
 
 const struct sm_op sm_op_min_max_scaler = {
     .info = {.name = "MinMaxScaler",

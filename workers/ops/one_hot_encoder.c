@@ -55,18 +55,6 @@ static int check(const void *p_, struct sm_err *err) {
     return grouping_check(&p->grouping, err);
 }
 
-/* What was learned of all columns' cells: their codes, and which are rare (NULL: none is). */
-struct known {
-    const int64_t *codes;
-    const uint8_t *rare;
-};
-
-static struct known known_find(const struct sm_artifact *learned, const struct sm_schema *in) {
-    const size_t n = categories_all(in);
-    return (struct known){learned_find(learned, "codes_", SM_ARRAY_I64, n),
-                          learned_find(learned, "infrequent_", SM_ARRAY_U8, n)};
-}
-
 static void known_advance(struct known *known, size_t cells) {
     known->codes += cells;
     if (known->rare != NULL) known->rare += cells;
@@ -92,7 +80,7 @@ static int64_t rare_code(const struct known *known, size_t cells) {
 }
 
 static size_t dropped(const struct params *p, size_t n) {
-    return p->drop == DROP_FIRST || (p->drop == DROP_IF_BINARY && n == 2) ? 1 : 0;
+    return n > 0 && (p->drop == DROP_FIRST || (p->drop == DROP_IF_BINARY && n == 2)) ? 1 : 0;
 }
 
 static int column_add(struct sm_schema *out, size_t *at, const char *column, const char *word,
@@ -135,7 +123,7 @@ static int schema(const void *params_, const struct sm_artifact *learned,
     if (columns_check(in, &p->columns, SM_COLUMN_CATEGORY, err) != 0) return -1;
     *out = (struct sm_schema){.is_double = in->is_double};
     if (learned == NULL) return 0; /* only the fit knows how many there are */
-    if (known.codes == NULL) return learned_wrong(err);
+    if (!known_is_sound(&known, in, true)) return learned_wrong(err);
     uint8_t *picked = calloc(in->n + 1, 1);
     if (picked == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     columns_pick(in, &p->columns, SM_COLUMN_CATEGORY, picked);
@@ -154,18 +142,19 @@ static int schema(const void *params_, const struct sm_artifact *learned,
     return failed;
 }
 
+static int prepare(const void *params_, struct sm_artifact *learned, const struct sm_schema *in,
+                   struct sm_err *err) {
+    const struct params *p = params_;
+    return columns_prepare(in, &p->columns, SM_COLUMN_CATEGORY, learned, err);
+}
+
 static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
                  const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
                  struct sm_err *err) {
     const struct params *p = params_;
     struct known known = known_find(learned, in);
-    uint8_t *picked = calloc(in->n + 1, 1);
-    if (known.codes == NULL || picked == NULL) {
-        free(picked);
-        return known.codes == NULL ? learned_wrong(err)
-                                   : sm_fail(err, SM_E_MEMORY, "out of memory");
-    }
-    columns_pick(in, &p->columns, SM_COLUMN_CATEGORY, picked);
+    const uint8_t *picked = learned->prepared;
+    if (known.codes == NULL) return learned_wrong(err);
     memset(out->data, 0, out->n * out->columns * sm_rows_element(out)); /* zeros of either type */
     size_t at = 0;
     for (size_t k = 0; k < in->n; k++) {
@@ -190,11 +179,11 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
         }
         at += n - skip;
     }
-    free(picked);
     return 0;
 }
 
-static const struct sm_row_op rows = {.schema = schema, .fit = &fit, .apply = apply};
+static const struct sm_row_op rows = {
+    .schema = schema, .fit = &fit, .prepare = prepare, .apply = apply};
 
 const struct sm_op sm_op_one_hot_encoder = {
     .info =

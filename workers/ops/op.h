@@ -34,7 +34,8 @@ struct sm_row_op {
                   struct sm_schema *out, struct sm_arena *arena, struct sm_err *err);
     const struct sm_fit *fit; /* NULL: there is nothing to learn */
     /* Optional: checks what was learned and sets learned->prepared (and release) to what apply
-     * needs of it in another form, once for all blocks. */
+     * needs of it, or of the parameters, in another form, once for all blocks. Of an op without a
+     * fit learned holds nothing else. */
     int (*prepare)(const void *params, struct sm_artifact *learned, const struct sm_schema *in,
                    struct sm_err *err);
     /* Writes out (allocated: in->n rows, out's columns); pure. Rows that it cannot take go to

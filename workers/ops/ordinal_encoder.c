@@ -114,17 +114,21 @@ static double number_or_missing(const struct sm_any *value) {
     return value->kind == SM_ANY_NUMBER ? value->number : NAN;
 }
 
+static int prepare(const void *params_, struct sm_artifact *learned, const struct sm_schema *in,
+                   struct sm_err *err) {
+    const struct params *p = params_;
+    const struct known known = known_find(learned, in);
+    if (columns_prepare(in, &p->columns, SM_COLUMN_CATEGORY, learned, err) != 0) return -1;
+    return known_is_sound(&known, in, false) ? 0 : learned_wrong(err);
+}
+
 static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
                  const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
                  struct sm_err *err) {
     const struct params *p = params_;
-    const int64_t *codes = learned_find(learned, "codes_", SM_ARRAY_I64, categories_all(in));
-    uint8_t *picked = calloc(in->n + 1, 1);
-    if (codes == NULL || picked == NULL) {
-        free(picked);
-        return codes == NULL ? learned_wrong(err) : sm_fail(err, SM_E_MEMORY, "out of memory");
-    }
-    columns_pick(in, &p->columns, SM_COLUMN_CATEGORY, picked);
+    const int64_t *codes = known_find(learned, in).codes;
+    const uint8_t *picked = learned->prepared;
+    if (codes == NULL) return learned_wrong(err);
     rows_copy(block, out);
     for (size_t k = 0; k < in->n; codes += categories_cells(in, k), k++)
         for (size_t i = 0; picked[k] && i < block->n; i++) {
@@ -138,11 +142,11 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
             else
                 category_fault(faults, i, &in->columns[k], at);
         }
-    free(picked);
     return 0;
 }
 
-static const struct sm_row_op rows = {.schema = schema, .fit = &fit, .apply = apply};
+static const struct sm_row_op rows = {
+    .schema = schema, .fit = &fit, .prepare = prepare, .apply = apply};
 
 const struct sm_op sm_op_ordinal_encoder = {
     .info = {.name = "OrdinalEncoder",

@@ -11,6 +11,7 @@
 #include "workers/table/scatter.h"
 #include "workers/table/subspace.h"
 
+#include <assert.h>
 #include <float.h>
 
 enum solver { AUTO, COVARIANCE_EIGH, RANDOMIZED };
@@ -88,12 +89,11 @@ static bool by_covariance(const struct params *p, size_t columns) {
 }
 
 const char *sm_pca_route(const void *params_, const struct sm_schema *in) {
-    size_t columns = 0;
     const struct params *p = params_;
-    for (size_t k = 0; k < in->n; k++)
-        columns += p->columns.v != NULL ? column_named(in, &p->columns, k)
-                                        : in->columns[k].kind == SM_COLUMN_NUMBER;
-    return solvers[by_covariance(p, columns) ? COVARIANCE_EIGH : RANDOMIZED];
+    struct picked picked;
+    if (picked_make(in, &p->columns, &picked, NULL) != 0) return solvers[p->svd_solver];
+    free(picked.at);
+    return solvers[by_covariance(p, picked.n) ? COVARIANCE_EIGH : RANDOMIZED];
 }
 
 /* The state: this head, then (randomized, from the second round on) mean[d] and Q[d][l]. */
@@ -463,7 +463,8 @@ static int schema(const void *params_, const struct sm_artifact *learned,
     struct picked picked;
     if (picked_make(in, &p->columns, &picked, err) != 0) return -1;
     const struct sm_array *components = sm_artifact_find(learned, "components_");
-    int failed = components == NULL || components->ndim != 2 || components->shape[1] != picked.n
+    int failed = components == NULL || components->ndim != 2 || components->shape[1] != picked.n ||
+                         components->shape[0] > picked.n
                      ? learned_wrong(err)
                      : 0;
     const size_t n = failed ? 0 : (size_t)components->shape[0], rest = in->n - picked.n;
@@ -536,7 +537,10 @@ static int prepare(const void *params_, struct sm_artifact *learned, const struc
     const double *found = learned_find(learned, "components_", SM_ARRAY_F64, t->n * d),
                  *variance = learned_find(learned, "explained_variance_", SM_ARRAY_F64, t->n);
     t->mean = learned_find(learned, "mean_", SM_ARRAY_F64, d);
-    if (found == NULL || t->mean == NULL || variance == NULL) return learned_wrong(err);
+    if (found == NULL || t->mean == NULL || variance == NULL ||
+        !learned_are_finite(found, t->n * d) || !learned_are_finite(t->mean, d) ||
+        (p->whiten && !learned_are_finite(variance, t->n)))
+        return learned_wrong(err);
     if (p->whiten) {
         t->whitened = malloc((t->n + 1) * sizeof *t->whitened);
         if (t->whitened == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");

@@ -1,5 +1,6 @@
-/* What ops share that make new columns out of those they are given (KMeans): the places of these
- * columns, and the others, which come behind the result unchanged. Only such ops include it. */
+/* What ops share that make new columns out of those they are given (KMeans, PCA): the places of
+ * these columns, and the others, which come behind the result unchanged. Only such ops include it.
+ */
 #pragma once
 
 #include "workers/ops/columns.h"

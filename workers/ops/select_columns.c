@@ -25,28 +25,42 @@ static int schema(const void *params_, const struct sm_artifact *learned,
     (void)learned;
     if (columns_check(in, &p->columns, COLUMNS_ANY, err) != 0) return -1;
     chosen.columns = calloc(chosen.n, sizeof *chosen.columns);
-    if (chosen.columns == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    for (size_t i = 0; i < chosen.n; i++)
-        chosen.columns[i] = in->columns[sm_schema_find(in, p->columns.v[i])];
-    int failed = sm_schema_copy(out, &chosen, arena, err);
+    size_t *from = calloc(chosen.n, sizeof *from);
+    int failed =
+        chosen.columns == NULL || from == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
+    if (!failed) columns_places(in, &p->columns, from);
+    for (size_t i = 0; !failed && i < chosen.n; i++)
+        chosen.columns[i] = in->columns[from[i]];
+    if (!failed) failed = sm_schema_copy(out, &chosen, arena, err);
     free(chosen.columns);
+    free(from);
     return failed;
+}
+
+/* Where each column comes from. */
+static int prepare(const void *params_, struct sm_artifact *learned, const struct sm_schema *in,
+                   struct sm_err *err) {
+    const struct params *p = params_;
+    size_t *from = calloc(p->columns.count, sizeof *from);
+    if (from == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    columns_places(in, &p->columns, from);
+    learned->prepared = from;
+    learned->release = free;
+    return 0;
 }
 
 static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
                  const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
                  struct sm_err *err) {
-    const struct params *p = params_;
-    (void)learned, (void)faults, (void)err;
-    for (size_t k = 0; k < p->columns.count; k++) {
-        const size_t from = (size_t)sm_schema_find(in, p->columns.v[k]);
+    const size_t *from = learned->prepared;
+    (void)params_, (void)in, (void)faults, (void)err;
+    for (size_t k = 0; k < out->columns; k++)
         for (size_t i = 0; i < block->n; i++)
-            sm_rows_put(out, i, k, sm_rows_cell(block, i, from));
-    }
+            sm_rows_put(out, i, k, sm_rows_cell(block, i, from[k]));
     return 0;
 }
 
-static const struct sm_row_op rows = {.schema = schema, .apply = apply};
+static const struct sm_row_op rows = {.schema = schema, .prepare = prepare, .apply = apply};
 
 const struct sm_op sm_op_select_columns = {
     .info = {.name = "SelectColumns",

@@ -1,6 +1,7 @@
 /* SimpleImputer: fills missing cells with what the column's other cells say, as scikit-learn's:
  * their mean, their median (exact), the most frequent value, or a constant. */
 #include "workers/ops/columns.h"
+#include "workers/sources/words.h"
 #include "workers/table/modes.h"
 #include "workers/table/quantiles.h"
 
@@ -70,12 +71,25 @@ static size_t categories_before(const struct sm_schema *in, size_t column) {
     return n;
 }
 
-/* For most_frequent: how many columns of numbers before this one are named. */
-static size_t modes_before(const struct sm_fit_context *c, size_t column) {
+/* The state of most_frequent: a byte for each column, 1 for the named ones of numbers. */
+static int modes_begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm_err *err) {
     const struct params *p = c->params;
+    const size_t n = c->in->n;
+    uint8_t *named = sm_buf_room(state, n);
+    if (named == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    memset(named, 0, n);
+    if (p->columns.v != NULL) columns_pick(c->in, &p->columns, COLUMNS_ANY, named);
+    for (size_t k = 0; k < n; k++)
+        if (c->in->columns[k].kind != SM_COLUMN_NUMBER) named[k] = 0;
+    state->len += n;
+    return 0;
+}
+
+/* How many of the columns before this one are such. */
+static size_t modes_before(const struct sm_buf *state, size_t column) {
     size_t n = 0;
-    for (size_t k = 0; p->columns.v != NULL && k < column; k++)
-        n += c->in->columns[k].kind == SM_COLUMN_NUMBER && column_named(c->in, &p->columns, k);
+    for (size_t k = 0; k < column && k < state->len; k++)
+        n += state->data[k] != 0;
     return n;
 }
 
@@ -84,12 +98,11 @@ static struct sm_modes *modes_of(const struct sm_fit_context *c, const void *par
     return (void *)((uint64_t *)(uintptr_t)partial + categories_before(c->in, c->in->n) + 1);
 }
 
-static void map_modes(const struct sm_fit_context *c, const struct sm_rows *block, void *partial) {
-    const struct params *p = c->params;
+static void map_modes(const struct sm_fit_context *c, const struct sm_buf *state,
+                      const struct sm_rows *block, void *partial) {
     struct sm_modes *modes = modes_of(c, partial);
-    for (size_t k = 0; p->columns.v != NULL && k < c->in->n; k++) {
-        if (c->in->columns[k].kind != SM_COLUMN_NUMBER || !column_named(c->in, &p->columns, k))
-            continue;
+    for (size_t k = 0; k < c->in->n && k < state->len; k++) {
+        if (state->data[k] == 0) continue;
         for (size_t i = 0; i < block->n; i++) {
             const double x = sm_rows_cell(block, i, k);
             if (x == x) sm_modes_add(modes, x, 1);
@@ -101,7 +114,8 @@ static void map_modes(const struct sm_fit_context *c, const struct sm_rows *bloc
 static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm_err *err) {
     const struct params *p = c->params;
     if (columns_check(c->in, &p->columns, kind_named(p), err) != 0) return -1;
-    return p->strategy == MEDIAN ? sm_quantiles_begin(c, &median, state, err) : 0;
+    if (p->strategy == MEDIAN) return sm_quantiles_begin(c, &median, state, err);
+    return p->strategy == MOST_FREQUENT ? modes_begin(c, state, err) : 0;
 }
 
 static size_t partial_bytes(const struct sm_fit_context *c, const struct sm_buf *state) {
@@ -109,7 +123,7 @@ static size_t partial_bytes(const struct sm_fit_context *c, const struct sm_buf 
     if (p->strategy == MEDIAN) return sm_quantiles_partial(c, &median, state);
     if (p->strategy == MOST_FREQUENT)
         return (categories_before(c->in, c->in->n) + 1) * sizeof(uint64_t) +
-               modes_before(c, c->in->n) * sizeof(struct sm_modes);
+               modes_before(state, c->in->n) * sizeof(struct sm_modes);
     return c->in->n * sizeof(struct sum);
 }
 
@@ -138,7 +152,7 @@ static int map(const struct sm_fit_context *c, const struct sm_buf *state,
         sm_quantiles_map(c, &median, state, block, partial);
     } else if (p->strategy == MOST_FREQUENT) {
         map_categories(c, block, partial);
-        map_modes(c, block, partial);
+        map_modes(c, state, block, partial);
     } else {
         for (size_t k = 0; k < c->in->n; k++) {
             struct sum sum = {0};
@@ -160,56 +174,51 @@ static void merge(const struct sm_fit_context *c, const struct sm_buf *state, vo
     if (p->strategy == MEDIAN) {
         sm_quantiles_merge(c, &median, state, into, other);
     } else if (p->strategy == MOST_FREQUENT) {
-        const size_t n = categories_before(c->in, c->in->n);
+        const size_t n = categories_before(c->in, c->in->n), named = modes_before(state, c->in->n);
         for (size_t i = 0; i < n; i++)
             ((uint64_t *)into)[i] += ((const uint64_t *)other)[i];
-        for (size_t k = 0; k < modes_before(c, c->in->n); k++)
-            sm_modes_merge(modes_of(c, into) + k, modes_of(c, other) + k);
+        struct sm_modes *modes = modes_of(c, into);
+        const struct sm_modes *more = modes_of(c, other);
+        for (size_t k = 0; k < named; k++)
+            sm_modes_merge(modes + k, more + k);
     } else {
         for (size_t k = 0; k < c->in->n; k++)
             sum_merge((struct sum *)into + k, (const struct sum *)other + k);
     }
 }
 
-static bool is_number(const char *text) {
-    char *end;
-    strtod(text, &end);
-    return end != text && *end == 0;
-}
-
-/* The number that a word has among the column's categories, or is to have: they stay sorted. */
+/* The number that a word has among the column's categories, or is to have: they stay sorted as the
+ * index sorts them. */
 static uint32_t word_at(const struct sm_column *column, const char *word, bool *there) {
-    bool numbers = is_number(word);
+    bool numbers = sm_word_is_number(word);
     *there = false;
     for (uint32_t i = 0; i < column->n_categories; i++) {
-        numbers = numbers && is_number(column->categories[i]);
+        numbers = numbers && sm_word_is_number(column->categories[i]);
         if (strcmp(column->categories[i], word) != 0) continue;
         *there = true;
         return i;
     }
     for (uint32_t i = 0; i < column->n_categories; i++)
-        if (numbers ? strtod(column->categories[i], NULL) > strtod(word, NULL)
+        if (numbers ? sm_words_compare_numbers(column->categories[i], word) > 0
                     : strcmp(column->categories[i], word) > 0)
             return i;
     return column->n_categories;
 }
 
-/* Whether column k gets the constant as a new category, and which number that has. */
-static bool word_is_new(const struct params *p, const struct sm_schema *in, size_t k,
+/* Whether column k, which is picked or not, gets the constant as a new category, and which number
+ * that has. */
+static bool word_is_new(const struct params *p, const struct sm_column *column, bool picked,
                         uint32_t *at) {
     bool there;
-    if (p->strategy != CONSTANT || p->fill_value.kind != SM_ANY_WORD ||
-        in->columns[k].kind != SM_COLUMN_CATEGORY ||
-        (p->columns.v != NULL && !column_named(in, &p->columns, k)))
-        return false;
-    *at = word_at(&in->columns[k], p->fill_value.word, &there);
+    if (!picked || p->strategy != CONSTANT || p->fill_value.kind != SM_ANY_WORD) return false;
+    *at = word_at(column, p->fill_value.word, &there);
     return !there;
 }
 
 /* What fills column k; cells: how many it had to learn from. */
-static int fill_find(const struct sm_fit_context *c, size_t k, const void *merged,
-                     const double *medians, const double *counts, double *fill, double *cells,
-                     struct sm_err *err) {
+static int fill_find(const struct sm_fit_context *c, const struct sm_buf *state, size_t k,
+                     const void *merged, const double *medians, const double *counts, double *fill,
+                     double *cells, struct sm_err *err) {
     const struct params *p = c->params;
     const struct sm_column *column = &c->in->columns[k];
     double n = 0;
@@ -228,7 +237,7 @@ static int fill_find(const struct sm_fit_context *c, size_t k, const void *merge
         n = counts[k];
         *fill = medians[k];
     } else if (column->kind == SM_COLUMN_NUMBER) {
-        const struct sm_modes *modes = modes_of(c, merged) + modes_before(c, k);
+        const struct sm_modes *modes = modes_of(c, merged) + modes_before(state, k);
         if (modes->overflow)
             return sm_fail(err, SM_E_TOO_LARGE,
                            "column '%.80s' has more than %d different numbers, too many for "
@@ -272,7 +281,8 @@ static int next(const struct sm_fit_context *c, struct sm_buf *state, const void
         for (size_t k = 0; !failed && k < n; k++) {
             double cells = (double)c->rows;
             fill[k] = NAN; /* stays missing */
-            if (picked[k]) failed = fill_find(c, k, merged, medians, counts, &fill[k], &cells, err);
+            if (picked[k])
+                failed = fill_find(c, state, k, merged, medians, counts, &fill[k], &cells, err);
             lacked[k] = cells < (double)c->rows;
         }
         if (!failed) failed = learned_add(a, arena, "statistics_", SM_ARRAY_F64, n, 0, fill, err);
@@ -308,17 +318,18 @@ static int schema_with_indicators(const struct sm_schema *in, const uint8_t *lac
     return failed;
 }
 
-/* in, with the constant among the categories of columns that lack it. */
+/* in, with the constant among the categories of picked columns that lack it. */
 static int schema_with_word(const struct params *p, const struct sm_schema *in,
-                            struct sm_schema *out, struct sm_arena *arena, struct sm_err *err) {
+                            const uint8_t *picked, struct sm_schema *out, struct sm_arena *arena,
+                            struct sm_err *err) {
     *out = *in;
     out->columns = sm_arena_alloc(arena, in->n * sizeof *out->columns + 1);
     if (out->columns == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     memcpy(out->columns, in->columns, in->n * sizeof *out->columns);
     for (size_t k = 0; k < in->n; k++) {
         uint32_t at;
-        if (!word_is_new(p, in, k, &at)) continue;
         struct sm_column *column = &out->columns[k];
+        if (!word_is_new(p, column, picked[k], &at)) continue;
         const uint32_t n = column->n_categories;
         const char **words = sm_arena_alloc(arena, (n + (size_t)1) * sizeof *words);
         if (words == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
@@ -336,9 +347,13 @@ static int schema(const void *params_, const struct sm_artifact *learned,
                   struct sm_err *err) {
     const struct params *p = params_;
     struct sm_schema filled;
-    if (columns_check(in, &p->columns, kind_named(p), err) != 0 ||
-        schema_with_word(p, in, &filled, arena, err) != 0)
-        return -1;
+    if (columns_check(in, &p->columns, kind_named(p), err) != 0) return -1;
+    uint8_t *picked = calloc(in->n + 1, 1);
+    if (picked == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    columns_pick(in, &p->columns, kind_of(p), picked);
+    int failed = schema_with_word(p, in, picked, &filled, arena, err);
+    free(picked);
+    if (failed) return -1;
     if (!p->add_indicator) return sm_schema_copy(out, &filled, arena, err);
     *out = (struct sm_schema){.is_double = in->is_double};
     if (learned == NULL) return 0; /* only the fit knows which columns lack cells */
@@ -347,18 +362,37 @@ static int schema(const void *params_, const struct sm_artifact *learned,
     return schema_with_indicators(&filled, lacked, out, arena, err);
 }
 
+/* Whether a column can be filled with it: a number where numbers stand, one of the categories, and
+ * nothing where the op leaves cells missing. */
+static bool fill_fits(const struct sm_column *column, bool picked, uint32_t n_categories,
+                      double fill) {
+    if (!picked) return isnan(fill);
+    if (column->kind == SM_COLUMN_NUMBER) return isfinite(fill);
+    return fill >= 0 && fill < n_categories && fill == floor(fill);
+}
+
 /* From which number on a column's categories go up by one, to make room for the constant. */
 static int prepare(const void *params_, struct sm_artifact *learned, const struct sm_schema *in,
                    struct sm_err *err) {
+    const struct params *p = params_;
+    const double *fill = learned_find(learned, "statistics_", SM_ARRAY_F64, in->n);
     double *from = malloc((in->n + 1) * sizeof *from);
-    if (from == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    for (size_t k = 0; k < in->n; k++) {
-        uint32_t at;
-        from[k] = word_is_new(params_, in, k, &at) ? at : INFINITY;
-    }
+    uint8_t *picked = calloc(in->n + 1, 1);
+    int failed = from == NULL || picked == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
     learned->prepared = from;
     learned->release = free;
-    return 0;
+    if (!failed && fill == NULL) failed = learned_wrong(err);
+    if (!failed) columns_pick(in, &p->columns, kind_of(p), picked);
+    for (size_t k = 0; !failed && k < in->n; k++) {
+        const struct sm_column *column = &in->columns[k];
+        uint32_t at;
+        const bool is_new = word_is_new(p, column, picked[k], &at);
+        from[k] = is_new ? at : INFINITY;
+        if (!fill_fits(column, picked[k], column->n_categories + is_new, fill[k]))
+            failed = learned_wrong(err);
+    }
+    free(picked);
+    return failed;
 }
 
 static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,

@@ -145,6 +145,12 @@ static int schema(const void *params_, const struct sm_artifact *learned,
     return columns_keep(in, &p->columns, SM_COLUMN_NUMBER, out, arena, err);
 }
 
+static int prepare(const void *params_, struct sm_artifact *learned, const struct sm_schema *in,
+                   struct sm_err *err) {
+    const struct params *p = params_;
+    return scales_prepare(in, &p->columns, "mean_", true, learned, err);
+}
+
 static int apply(const void *params_, const struct sm_artifact *learned, const struct sm_schema *in,
                  const struct sm_rows *block, struct sm_rows *out, struct sm_row_faults *faults,
                  struct sm_err *err) {
@@ -168,7 +174,8 @@ static int apply(const void *params_, const struct sm_artifact *learned, const s
     return 0;
 }
 
-static const struct sm_row_op rows = {.schema = schema, .fit = &fit, .apply = apply};
+static const struct sm_row_op rows = {
+    .schema = schema, .fit = &fit, .prepare = prepare, .apply = apply};
 
 const struct sm_op sm_op_standard_scaler = {
     .info =

@@ -163,6 +163,15 @@ static int give_bad(struct sm_csv *c, enum walk how, size_t mark, uint64_t line,
     return is_bad(row, SM_E_TOO_LARGE, "a row longer than a row may be, or a quote never closed");
 }
 
+/* Whether the row is longer than a row may be: by its bytes alone, however many of them and of
+ * those behind it the buffer happens to hold. WALK_MORE: end is not known, but not before `used`.
+ */
+static bool too_long(const struct sm_csv *c, enum walk how, size_t end, size_t mark) {
+    if (how == WALK_BAD_QUOTE) end = (size_t)c->marks[mark - 1] + 2; /* the byte at fault is seen */
+    if (how == WALK_UNENDED || how == WALK_MORE) end = c->used;
+    return end - c->at > SM_MAX_CSV_ROW_BYTES;
+}
+
 int sm_csv_next(struct sm_csv *c, struct sm_csv_row *row, struct sm_err *err) {
     for (;;) {
         if (c->skipping && skip_line(c, err) != 0) return -1;
@@ -175,7 +184,9 @@ int sm_csv_next(struct sm_csv *c, struct sm_csv_row *row, struct sm_err *err) {
         uint64_t line = c->line;
         enum walk how = walk_row(c, &end, &mark, &line);
         if (how == WALK_NO_MEMORY) return sm_fail(err, SM_E_MEMORY, "out of memory");
-        if (how == WALK_MORE && c->used - c->at < SM_MAX_CSV_ROW_BYTES) {
+        if (too_long(c, how, end, mark)) {
+            how = WALK_MORE;
+        } else if (how == WALK_MORE) {
             if (refill(c, err) != 0) return -1;
             continue;
         }

@@ -326,10 +326,9 @@ static int choose_columns(struct csv_table *t, struct sm_err *err) {
                        "'%s' has no column beside the label (hint: is "
                        "source.delimiter right?)",
                        t->files.paths[0]);
-    return choose_kinds(t, "source.categorical", &s->categorical, SM_COLUMN_CATEGORY, err) != 0
-               ? -1
-               : choose_kinds(t, "source.numeric", &s->numeric, SM_COLUMN_NUMBER, err);
-    return 0;
+    if (choose_kinds(t, "source.categorical", &s->categorical, SM_COLUMN_CATEGORY, err) != 0)
+        return -1;
+    return choose_kinds(t, "source.numeric", &s->numeric, SM_COLUMN_NUMBER, err);
 }
 
 /* Looks at the beginning of the first file. */
@@ -345,7 +344,7 @@ static int open_table(struct csv_table *t, struct sm_err *err) {
     if (!failed) failed = guess_kinds(t, csv, &row, err);
     sm_csv_close(&csv);
     if (failed) return -1;
-    size_t bytes = t->b.n_columns * (t->b.is_double ? sizeof(double) : sizeof(float));
+    size_t bytes = sm_table_build_row_bytes(&t->b);
     t->block_max = BLOCK_BYTES / bytes + 1;
     t->block = malloc(t->block_max * bytes);
     return t->block == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
@@ -397,10 +396,9 @@ static int guess_kinds(struct csv_table *t, struct sm_csv *csv, struct sm_csv_ro
 }
 
 static int flush_block(struct csv_table *t, struct sm_err *err) {
-    size_t bytes = t->b.n_columns * (t->b.is_double ? sizeof(double) : sizeof(float));
     size_t n = t->block_n;
     t->block_n = 0;
-    return sm_newfile_add(t->b.file, t->block, n * bytes, err);
+    return sm_newfile_add(t->b.file, t->block, n * sm_table_build_row_bytes(&t->b), err);
 }
 
 static int read_files(struct csv_table *t, struct sm_err *err) {
@@ -451,7 +449,7 @@ static int read_file(struct csv_table *t, size_t i, struct sm_err *err) {
     }
     file->rows = t->row - file->first;
     file->file_bytes = sm_csv_bytes(csv);
-    t->b.times[i] = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    t->b.times[i] = sm_fs_mtime_ns(&st);
     sm_csv_digest(csv, file->digest);
     sm_csv_close(&csv);
     return failed || got < 0 ? -1 : 0;
@@ -459,17 +457,7 @@ static int read_file(struct csv_table *t, size_t i, struct sm_err *err) {
 
 /* The row of the block that is being filled. */
 static inline void *row_at(const struct csv_table *t) {
-    size_t bytes = t->b.n_columns * (t->b.is_double ? sizeof(double) : sizeof(float));
-    return t->block + t->block_n * bytes;
-}
-
-static inline bool put(bool is_double, void *row, size_t column, double v) {
-    if (is_double) {
-        ((double *)row)[column] = v;
-        return true;
-    }
-    ((float *)row)[column] = (float)v;
-    return !isinf((float)v);
+    return t->block + t->block_n * sm_table_build_row_bytes(&t->b);
 }
 
 /* Why a cell of a column of numbers has no element. */
@@ -499,7 +487,7 @@ static void take_number(struct csv_table *t, const struct sm_csv_row *row, size_
     const struct sm_csv_field f = sm_csv_cell(row, t->field[i]);
     double v;
     enum sm_cell cell = sm_cell_number(&t->missing, &f, &v);
-    if (cell == SM_CELL_NUMBER && put(t->b.is_double, to, i, v)) return;
+    if (cell == SM_CELL_NUMBER && sm_number_put(v, t->b.is_double, to, i)) return;
     if (cell == SM_CELL_WORD && t->b.columns[i].kind == SM_COLUMN_NUMBER && !t->declared[i])
         t->contradicted |= contradict(t, row);
     if (cell == SM_CELL_NUMBER || cell == SM_CELL_OVERFLOW ||
@@ -507,7 +495,7 @@ static void take_number(struct csv_table *t, const struct sm_csv_row *row, size_
         if (*sound) tell_cell(t, i, &f, cell, text);
         *sound = false;
     }
-    put(t->b.is_double, to, i, NAN);
+    sm_number_put(NAN, t->b.is_double, to, i);
 }
 
 static bool take_numbers(struct csv_table *t, const struct sm_csv_row *row, char text[TEXT_BYTES]) {
@@ -538,7 +526,7 @@ static int take_words(struct csv_table *t, const struct sm_csv_row *row, struct 
             if (word < 0) return sm_err_context(err, "column '%s'", c->name);
             v = (double)word;
         }
-        put(t->b.is_double, row_at(t), t->words[k], v);
+        sm_number_put(v, t->b.is_double, row_at(t), t->words[k]);
     }
     return 0;
 }

@@ -1,6 +1,5 @@
-/* An index that is open. Private to index.c, table_index.c (what only tables have) and
- * table_read.c.
- */
+/* An index that is open. Private to index.c, table_index.c (what only tables have), table_find.c
+ * and table_read.c with its table_arrays.c. */
 #pragma once
 
 #include "lib/arena.h"
@@ -37,6 +36,10 @@ struct sm_index {
     struct sm_arena arena;
 };
 
+/* Bytes of a table's row as it is read. */
+static inline size_t sm_table_row_bytes(const struct sm_index *x) {
+    return x->schema.n * (x->schema.is_double ? sizeof(double) : sizeof(float));
+}
 /* Finds a table's tables, whose header has been checked; every offset is held against its bounds.
  * False: they cannot be. */
 bool sm_table_lay_out(struct sm_index *x);

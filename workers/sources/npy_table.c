@@ -36,6 +36,7 @@ static int list_files(struct npy_table *t, struct sm_err *err);
 static int read_headers(struct npy_table *t, struct sm_err *err);
 static int read_array(struct npy_table *t, size_t i, struct sm_err *err);
 static int next_label(struct npy_table *t, char text[LABEL_BYTES], struct sm_err *err);
+static int no_label_left(struct npy_table *t, struct sm_err *err);
 
 int sm_scan_npy(struct sm_scan *s, const char *index_path, struct sm_err *err) {
     struct npy_table t = {.b = {.scan = s, .index_path = index_path}, .label_fd = -1};
@@ -52,10 +53,7 @@ int sm_scan_npy(struct sm_scan *s, const char *index_path, struct sm_err *err) {
     if (!failed) failed = sm_table_start(&t.b, err);
     for (size_t i = 0; i < t.arrays.n && !failed; i++)
         failed = read_array(&t, i, err);
-    char text[LABEL_BYTES];
-    if (!failed && t.labels.n > 0 && next_label(&t, text, NULL) == 0)
-        failed = sm_fail(err, SM_E_DATASET, "there are more labels in '%s' than the %llu rows",
-                         s->source->label, (unsigned long long)t.row);
+    if (!failed && t.labels.n > 0) failed = no_label_left(&t, err);
     if (!failed) {
         XXH128_canonical_t sum;
         XXH128_canonicalFromHash(&sum, XXH3_128bits_digest(t.label_hash));
@@ -176,7 +174,7 @@ static int read_headers(struct npy_table *t, struct sm_err *err) {
         f->first = row;
         f->rows = npy.shape[0];
         f->file_bytes = (uint64_t)st.st_size;
-        t->b.times[i] = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+        t->b.times[i] = sm_fs_mtime_ns(&st);
         f->data = npy.data;
         f->type = (uint32_t)npy.type;
         f->columns = (uint32_t)columns;
@@ -204,7 +202,11 @@ static int take_row(struct npy_table *t, size_t i, const uint8_t *row, struct sm
     const struct sm_index_file *f = &t->b.files[i];
     const size_t item = sm_npy_item((int)f->type);
     char label[LABEL_BYTES] = "", text[64];
-    if (t->labels.n > 0 && next_label(t, label, err) != 0) return -1;
+    int got = t->labels.n > 0 ? next_label(t, label, err) : 1;
+    if (got == 0)
+        got = sm_fail(err, SM_E_DATASET, "there are fewer labels in '%s' than rows",
+                      t->b.scan->source->label);
+    if (got < 0) return -1;
     long infinite = f->type <= SM_NPY_F8 ? find_infinity(f, row) : -1;
     if (infinite >= 0) {
         uint64_t in_file = t->row - f->first;
@@ -306,12 +308,11 @@ static void format_label(const struct sm_npy *npy, const uint8_t *from, char tex
         snprintf(text, LABEL_BYTES, "%llu", (unsigned long long)u);
 }
 
+/* 1: the next file of labels is open; 0: there is none; -1. */
 static int open_labels(struct npy_table *t, struct sm_err *err) {
     if (t->label_fd >= 0) close(t->label_fd);
     t->label_fd = -1;
-    if (t->label_file == t->labels.n)
-        return sm_fail(err, SM_E_DATASET, "there are fewer labels in '%s' than rows",
-                       t->b.scan->source->label);
+    if (t->label_file == t->labels.n) return 0;
     const char *path = t->labels.paths[t->label_file++];
     struct stat st;
     if (open_array(path, &t->label_fd, &t->label, &st, err) != 0) return -1;
@@ -319,12 +320,15 @@ static int open_labels(struct npy_table *t, struct sm_err *err) {
     if (t->label.shape[1] != 1 || t->label.type <= SM_NPY_F8 || t->label.item > LABEL_BYTES / 2)
         return sm_fail(err, SM_E_DATASET,
                        "'%s' holds no labels (hint: one axis of integers or short names)", path);
-    return 0;
+    return 1;
 }
 
+/* 1: a label; 0: there is none left; -1. */
 static int next_label(struct npy_table *t, char text[LABEL_BYTES], struct sm_err *err) {
-    while (t->label_fd < 0 || t->label_next == t->label.shape[0])
-        if (open_labels(t, err) != 0) return -1;
+    while (t->label_fd < 0 || t->label_next == t->label.shape[0]) {
+        const int opened = open_labels(t, err);
+        if (opened <= 0) return opened;
+    }
     const size_t item = t->label.item;
     if (t->label_next == t->label_piece_first + t->label_piece_n) {
         uint64_t left = t->label.shape[0] - t->label_next;
@@ -339,5 +343,14 @@ static int next_label(struct npy_table *t, char text[LABEL_BYTES], struct sm_err
     format_label(&t->label, t->label_piece + (t->label_next - t->label_piece_first) * item, text);
     XXH3_128bits_update(t->label_hash, text, strlen(text) + 1);
     t->label_next++;
-    return 0;
+    return 1;
+}
+
+/* Behind the last row: every file of labels is looked at, even when the rows had enough. */
+static int no_label_left(struct npy_table *t, struct sm_err *err) {
+    char text[LABEL_BYTES];
+    const int got = next_label(t, text, err);
+    if (got <= 0) return got;
+    return sm_fail(err, SM_E_DATASET, "there are more labels in '%s' than the %llu rows",
+                   t->b.scan->source->label, (unsigned long long)t->row);
 }

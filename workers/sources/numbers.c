@@ -9,19 +9,8 @@
 #include "workers/sources/number.h"
 #include "workers/sources/number_round.h"
 
-#include <math.h>
 #include <stdint.h>
 #include <string.h>
-
-/* False: it is no finite number of the type. */
-static inline bool put(double v, bool is_double, void *out, size_t i) {
-    if (is_double) {
-        ((double *)out)[i] = v;
-        return true;
-    }
-    ((float *)out)[i] = (float)v;
-    return !isinf((float)v);
-}
 
 /* Of a row, from some cell on. By value: what is stored for a cell could else change it, as far as
  * the compiler knows. */
@@ -39,7 +28,7 @@ static bool parse_one(struct cells c, size_t cell, bool is_double, void *out, si
     const uint32_t begin = c.begins[cell] + c.gap;
     double v;
     return sm_number_parse(c.bytes + begin, c.ends[cell] - begin, &v) == SM_NUMBER_FINITE &&
-           put(v, is_double, out, i);
+           sm_number_put(v, is_double, out, i);
 }
 
 size_t sm_numbers_parse_reference(const struct sm_csv_row *row, size_t first, size_t n,
@@ -265,7 +254,7 @@ INLINE size_t parse_long(struct cells c, size_t i, size_t n, bool is_double, voi
         }
         const uint64_t value = l.high[k] * 10000000000000000 + l.low[k];
         const double v = value == 0 ? 0 : sm_quotient_round(value, l.behind[k]);
-        put(sm_signed(v, l.negative[k]), is_double, out, at + k); /* far from infinite */
+        sm_number_put(sm_signed(v, l.negative[k]), is_double, out, at + k); /* far from infinite */
     }
     return n;
 }
@@ -281,7 +270,7 @@ INLINE void put_four(__m256d v, size_t n, bool is_double, void *out, size_t i) {
     } else {
         _mm256_storeu_pd(four, v);
         for (size_t k = 0; k < n; k++)
-            put(four[k], is_double, out, i + k);
+            sm_number_put(four[k], is_double, out, i + k);
     }
 }
 

@@ -137,8 +137,7 @@ static int check_unchanged(int fd, const struct sm_entry *e, bool *may_pass, boo
         *may_pass = can_pass(errno);
         return sm_fail_errno(err, "cannot read '%s'", e->file);
     }
-    int64_t mtime = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-    *touched = mtime != e->mtime_ns;
+    *touched = sm_fs_mtime_ns(&st) != e->mtime_ns;
     if (S_ISREG(st.st_mode) && (uint64_t)st.st_size == e->file_bytes &&
         (!*touched || e->checksum != 0))
         return 0;

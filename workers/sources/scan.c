@@ -157,7 +157,7 @@ int sm_scan_add(struct sm_scan *s, const struct sm_index_record *entry, struct s
 
 void sm_scan_stat(struct sm_index_record *entry, const struct stat *st) {
     entry->file_bytes = (uint64_t)st->st_size;
-    entry->mtime_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+    entry->mtime_ns = sm_fs_mtime_ns(st);
 }
 
 bool sm_scan_is_image(const struct sm_scan *s, const char *name) {

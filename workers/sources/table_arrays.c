@@ -56,10 +56,6 @@ struct reading {
     const struct sm_index_file *file; /* that was read last */
 };
 
-static size_t row_bytes(const struct sm_index *x) {
-    return x->schema.n * (x->schema.is_double ? sizeof(double) : sizeof(float));
-}
-
 static const char *name_of(const struct sm_arrays *a, const struct sm_index_file *f) {
     return a->index->strings + f->name;
 }
@@ -131,7 +127,7 @@ static int file_look(struct sm_arrays *a, struct opened *o, struct sm_err *err) 
     struct stat st;
     if (o->looked_at == a->reads) return 0;
     if (fstat(o->fd, &st) != 0) return sm_fail_errno(err, "cannot read '%s'", name_of(a, f));
-    const int64_t time = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    const int64_t time = sm_fs_mtime_ns(&st);
     if ((uint64_t)st.st_size != f->file_bytes || (time != o->time && !is_same(o)))
         return sm_fail(err, SM_E_CHANGED,
                        "'%s' changed after the dataset was indexed (hint: start a new run, into "
@@ -162,22 +158,9 @@ static void file_map(struct opened *o) {
 
 /* --- rows ------------------------------------------------------------------------------------- */
 
-static uint64_t sample_at(const struct reading *r, size_t i) {
-    return r->samples == NULL ? r->first + i : r->samples[i];
-}
-
-/* How many samples from the i-th on follow each other. */
-static size_t samples_run(const struct reading *r, size_t i) {
-    if (r->samples == NULL) return r->n - i;
-    size_t k = 1;
-    while (i + k < r->n && r->samples[i + k] == r->samples[i] + k)
-        k++;
-    return k;
-}
-
 static bool is_scattered(const struct reading *r) {
     size_t runs = 0;
-    for (size_t i = 0; i < r->n; i += samples_run(r, i))
+    for (size_t i = 0; i < r->n; i += sm_samples_run(r->samples, i, r->n))
         runs++;
     return runs * SHORT_RUN > r->n;
 }
@@ -186,7 +169,8 @@ static bool is_scattered(const struct reading *r) {
 static int run_read(struct sm_arrays *a, const struct opened *o, uint64_t row, size_t k,
                     uint8_t *to, struct sm_err *err) {
     const struct sm_index_file *f = o->file;
-    const size_t from_row = f->columns * sm_npy_item((int)f->type), to_row = row_bytes(a->index);
+    const size_t from_row = f->columns * sm_npy_item((int)f->type),
+                 to_row = sm_table_row_bytes(a->index);
     const size_t piece = PIECE_BYTES / from_row + 1;
     if (a->piece_n < piece * from_row) {
         free(a->piece);
@@ -211,11 +195,11 @@ static int run_read(struct sm_arrays *a, const struct opened *o, uint64_t row, s
 static int run_next(struct reading *r, size_t i, size_t *k) {
     struct sm_arrays *a = r->a;
     const struct sm_index *x = a->index;
-    const uint64_t sample = sample_at(r, i), row = sm_index_row(x, sample);
+    const uint64_t sample = sm_sample_at(r->samples, r->first, i), row = sm_index_row(x, sample);
     const struct sm_index_file *f = r->file = sm_table_file(x, row);
     struct opened *o = &a->open[(size_t)(f - x->files) % OPEN];
-    uint8_t *to = (uint8_t *)r->out->data + i * row_bytes(x);
-    *k = samples_run(r, i);
+    uint8_t *to = (uint8_t *)r->out->data + i * sm_table_row_bytes(x);
+    *k = sm_samples_run(r->samples, i, r->n);
     if (*k > f->first + f->rows - row) *k = (size_t)(f->first + f->rows - row);
     /* no bad row may lie within the run */
     while (*k > 1 && sm_index_row(x, sample + *k - 1) != row + *k - 1)

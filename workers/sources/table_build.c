@@ -210,7 +210,7 @@ static void renumber(const struct sm_table_build *b, uint32_t *const *ranks, voi
 static int rewrite(const struct sm_table_build *b, uint32_t *const *ranks, struct sm_err *err) {
     int fd = sm_newfile_fd(b->file, err);
     if (fd < 0) return -1;
-    const size_t row = b->n_columns * (b->is_double ? sizeof(double) : sizeof(float));
+    const size_t row = sm_table_build_row_bytes(b);
     const size_t piece = PIECE_BYTES / row + 1;
     void *rows = malloc(piece * row);
     if (rows == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
@@ -349,8 +349,8 @@ static int add_tables(struct sm_table_build *b, const struct tables *t, struct s
 static int write_tables(struct sm_table_build *b, struct sm_err *err) {
     struct tables t = {0};
     int failed = collect(b, &t) ? 0 : sm_fail(err, SM_E_MEMORY, "out of memory for the index");
-    const uint64_t element = b->is_double ? sizeof(double) : sizeof(float);
-    const uint64_t end = SM_INDEX_MATRIX + (b->has_matrix ? b->rows * b->n_columns * element : 0);
+    const uint64_t end =
+        SM_INDEX_MATRIX + (b->has_matrix ? b->rows * sm_table_build_row_bytes(b) : 0);
     static const uint8_t zeros[SM_INDEX_TABLES_ALIGNED];
     size_t pad = (size_t)(-end % SM_INDEX_TABLES_ALIGNED);
     if (!failed) failed = sm_newfile_add(b->file, zeros, pad, err);

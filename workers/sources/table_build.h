@@ -34,6 +34,10 @@ struct sm_table_build {
     uint64_t n_marks, marks_cap;
 };
 
+/* Bytes of a row of its matrix. */
+static inline size_t sm_table_build_row_bytes(const struct sm_table_build *b) {
+    return b->n_columns * (b->is_double ? sizeof(double) : sizeof(float));
+}
 /* Begins with no rows, or begins again. files and columns stay. */
 int sm_table_start(struct sm_table_build *b, struct sm_err *err);
 /* One more sound row. Its elements, when has_matrix, are added to b->file by the caller. */

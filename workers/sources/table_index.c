@@ -2,6 +2,7 @@
  * not be read. index.c opens and verifies the file with these; table_read.c reads its rows. */
 #include "workers/sources/index_open.h"
 
+#include "lib/fs.h"
 #include "workers/sources/npy.h"
 
 #include <assert.h>
@@ -197,7 +198,7 @@ bool sm_index_is_current(const struct sm_index *x, const char *root) {
         struct stat st;
         sm_table_file_path(x, root, f, path);
         if (stat(path, &st) != 0 || (uint64_t)st.st_size != f->file_bytes ||
-            (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec != sm_index_time(x, i))
+            sm_fs_mtime_ns(&st) != sm_index_time(x, i))
             return false;
     }
     return true;

@@ -26,10 +26,6 @@ struct sm_table {
 static int read_matrix(const struct sm_table *t, const uint64_t *samples, uint64_t first, size_t n,
                        struct sm_rows *out, struct sm_err *err);
 
-static size_t row_bytes(const struct sm_index *x) {
-    return x->schema.n * (x->schema.is_double ? sizeof(double) : sizeof(float));
-}
-
 int sm_table_open(struct sm_table **gives, const struct sm_index *index, const char *root,
                   struct sm_err *err) {
     *gives = NULL;
@@ -65,7 +61,7 @@ void sm_table_close(struct sm_table **tp) {
  */
 static void map_matrix(struct sm_table *t) {
     const struct sm_index *x = t->index;
-    const uint64_t bytes = SM_INDEX_MATRIX + x->header->samples * row_bytes(x);
+    const uint64_t bytes = SM_INDEX_MATRIX + x->header->samples * sm_table_row_bytes(x);
     if (t->matrix != NULL || !x->table->has_matrix || !sm_table_may_map(bytes)) return;
     t->map_n = (size_t)bytes;
     t->map = mmap(NULL, t->map_n, PROT_READ, MAP_SHARED, x->fd, 0);
@@ -88,20 +84,7 @@ int sm_table_read(struct sm_table *t, const uint64_t *samples, uint64_t first, s
 const void *sm_table_lend(struct sm_table *t, uint64_t sample) {
     assert(sample < t->index->header->samples);
     if (t->matrix == NULL) map_matrix(t);
-    return t->matrix == NULL ? NULL : t->matrix + sample * row_bytes(t->index);
-}
-
-static uint64_t sample_at(const uint64_t *samples, uint64_t first, size_t i) {
-    return samples == NULL ? first + i : samples[i];
-}
-
-/* How many samples from the i-th on follow each other. */
-static size_t run_length(const uint64_t *samples, size_t i, size_t n) {
-    if (samples == NULL) return n - i;
-    size_t k = 1;
-    while (i + k < n && samples[i + k] == samples[i] + k)
-        k++;
-    return k;
+    return t->matrix == NULL ? NULL : t->matrix + sample * sm_table_row_bytes(t->index);
 }
 
 struct reading {
@@ -116,7 +99,7 @@ struct reading {
 
 static int read_run(const struct reading *r, uint64_t sample, size_t bytes, uint8_t *to) {
     const struct sm_table *t = r->t;
-    const uint64_t at = sample * row_bytes(t->index);
+    const uint64_t at = sample * sm_table_row_bytes(t->index);
     if (t->matrix != NULL && (t->map == NULL || bytes < LONG_RUN_BYTES)) {
         memcpy(to, t->matrix + at, bytes);
         return 0;
@@ -129,10 +112,10 @@ static int read_run(const struct reading *r, uint64_t sample, size_t bytes, uint
 
 static void runs_read(void *context) {
     struct reading *r = context;
-    const size_t row = row_bytes(r->t->index);
+    const size_t row = sm_table_row_bytes(r->t->index);
     for (size_t i = 0, k; i < r->n && r->failed == 0; i += k) {
-        k = run_length(r->samples, i, r->n);
-        const uint64_t sample = sample_at(r->samples, r->first, i);
+        k = sm_samples_run(r->samples, i, r->n);
+        const uint64_t sample = sm_sample_at(r->samples, r->first, i);
         assert(sample + k <= r->t->index->header->samples);
         r->failed = read_run(r, sample, k * row, r->to + i * row);
     }

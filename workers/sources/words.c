@@ -1,4 +1,4 @@
-/* See words.h: one hash table over one pool of bytes. csv_table.c fills it; table_write.c sorts it.
+/* See words.h: one hash table over one pool of bytes. csv_table.c fills it; table_build.c sorts it.
  */
 #include "workers/sources/words.h"
 

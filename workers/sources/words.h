@@ -1,5 +1,5 @@
 /* Words that occur again and again in a table (categories, classes), each kept once and numbered in
- * the order of first use. Private to the sources. */
+ * the order of first use. Private to the sources, but for how words are sorted. */
 #pragma once
 
 #include "lib/err.h"

@@ -50,6 +50,20 @@ static int lay_out(const struct sm_artifact *a, struct entry entries[], uint64_t
                    struct sm_err *err);
 static int parse(struct sm_artifact *a, const uint8_t *bytes, uint64_t n, struct sm_err *err);
 
+size_t sm_array_bytes(int type) {
+    assert(type >= 0 && (size_t)type < sizeof types / sizeof *types);
+    return types[type].bytes;
+}
+
+void sm_artifact_add(struct sm_artifact *a, const char *name, int type, uint64_t rows,
+                     uint64_t columns, const void *data) {
+    assert(a->n < SM_ARTIFACT_ARRAYS_MAX && strlen(name) < SM_ARRAY_NAME_MAX);
+    struct sm_array *array = &a->arrays[a->n++];
+    *array = (struct sm_array){
+        .type = type, .ndim = columns > 0 ? 2 : 1, .shape = {rows, columns}, .data = data};
+    strcpy(array->name, name);
+}
+
 const struct sm_array *sm_artifact_find(const struct sm_artifact *a, const char *name) {
     for (size_t i = 0; i < a->n; i++)
         if (strcmp(a->arrays[i].name, name) == 0) return &a->arrays[i];

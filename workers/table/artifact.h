@@ -31,6 +31,11 @@ struct sm_artifact {
     void (*release)(void *prepared);
 };
 
+/* Bytes of an element. */
+size_t sm_array_bytes(int type);
+/* One more array, of rows x columns, or with 0 columns of one axis. Keeps data. */
+void sm_artifact_add(struct sm_artifact *a, const char *name, int type, uint64_t rows,
+                     uint64_t columns, const void *data);
 const struct sm_array *sm_artifact_find(const struct sm_artifact *a, const char *name);
 /* Bytes of the file that it would be; 0: none can be. No array needs its data. */
 uint64_t sm_artifact_size(const struct sm_artifact *a);

@@ -283,12 +283,6 @@ static int seed_random(struct solve *s, struct sm_rng *rng, struct sm_err *err) 
     return 0;
 }
 
-static bool any_empty(const double *counts, size_t k) {
-    for (size_t j = 0; j < k; j++)
-        if (counts[j] == 0) return true;
-    return false;
-}
-
 /* Labels by the present centres, then their sums; true when a cluster is empty. */
 static int label_all(struct solve *s, struct sm_err *err) {
     struct sm_centers c;
@@ -307,7 +301,7 @@ static int lloyd(struct solve *s, double *inertia, size_t *steps, struct sm_err 
         if (label_all(s, err) != 0) return -1;
         sm_kmeans_add(s->x, s->labels, s->sums, s->counts);
         s->farthest->n = 0;
-        if (any_empty(s->counts, k))
+        if (sm_kmeans_any_empty(s->counts, k))
             sm_farthest_rows(s->farthest, s->x, 0, s->labels, s->centers, s->scratch);
         if (sm_kmeans_move(s->centers, k, d, s->sums, s->counts, s->farthest) <= s->o->tol) break;
     }

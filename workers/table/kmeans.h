@@ -28,6 +28,13 @@ void sm_kmeans_add(const struct sm_rows *x, const uint32_t *labels, double *sums
 /* Squared distance of row i from a centre, term by term. */
 double sm_kmeans_distance(const struct sm_rows *x, size_t i, const double *center);
 
+/* Whether a cluster has no row. */
+static inline bool sm_kmeans_any_empty(const double *counts, size_t k) {
+    for (size_t j = 0; j < k; j++)
+        if (counts[j] == 0) return true;
+    return false;
+}
+
 /* The rows that are farthest from their centres, farthest first, of equals the smaller row: what an
  * empty cluster gets. Rows that lie on their centre are none. */
 enum { SM_FARTHEST_MAX = 64 };

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <xxhash.h>
 
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 
@@ -51,13 +52,49 @@ void sm_row_fault(struct sm_row_faults *f, size_t row, const char *fmt, ...) {
     va_end(args);
 }
 
-long sm_schema_find(const struct sm_schema *s, const char *name) {
-    for (size_t i = 0; i < s->n; i++)
-        if (strcmp(s->columns[i].name, name) == 0) return (long)i;
+/* What is no name but a whole number is a place. */
+static long place_of(const struct sm_schema *s, const char *name) {
     size_t digits = strspn(name, "0123456789");
     if (digits == 0 || digits > 9 || name[digits] != 0) return -1;
     unsigned long at = strtoul(name, NULL, 10);
     return at < s->n ? (long)at : -1;
+}
+
+long sm_schema_find(const struct sm_schema *s, const char *name) {
+    for (size_t i = 0; i < s->n; i++)
+        if (strcmp(s->columns[i].name, name) == 0) return (long)i;
+    return place_of(s, name);
+}
+
+/* The slot of the first column of this name, or the free one where it would be. */
+static uint32_t *name_slot(const struct sm_schema_names *n, const char *name) {
+    size_t i = XXH3_64bits(name, strlen(name)) & (n->n_slots - 1);
+    while (n->slots[i] != 0 && strcmp(n->schema->columns[n->slots[i] - 1].name, name) != 0)
+        i = (i + 1) & (n->n_slots - 1);
+    return &n->slots[i];
+}
+
+struct sm_schema_names sm_schema_names_make(const struct sm_schema *s) {
+    struct sm_schema_names n = {.schema = s, .n_slots = 2};
+    while (n.n_slots < 2 * s->n)
+        n.n_slots *= 2;
+    n.slots = calloc(n.n_slots, sizeof *n.slots);
+    for (size_t i = 0; n.slots != NULL && i < s->n; i++) {
+        uint32_t *slot = name_slot(&n, s->columns[i].name);
+        if (*slot == 0) *slot = (uint32_t)i + 1;
+    }
+    return n;
+}
+
+void sm_schema_names_release(struct sm_schema_names *n) {
+    free(n->slots);
+    *n = (struct sm_schema_names){0};
+}
+
+long sm_schema_names_find(const struct sm_schema_names *n, const char *name) {
+    if (n->slots == NULL) return sm_schema_find(n->schema, name);
+    const uint32_t slot = *name_slot(n, name);
+    return slot != 0 ? (long)slot - 1 : place_of(n->schema, name);
 }
 
 static int copy_column(struct sm_column *to, const struct sm_column *from, struct sm_arena *arena) {

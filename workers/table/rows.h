@@ -19,7 +19,7 @@ enum sm_column_kind {
 struct sm_column {
     const char *name;
     int kind;                      /* enum sm_column_kind */
-    const char *const *categories; /* sorted as bytes */
+    const char *const *categories; /* sorted: by value when all are numbers, else as bytes */
     uint32_t n_categories;
 };
 
@@ -72,6 +72,16 @@ void sm_row_fault(struct sm_row_faults *f, size_t row, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* The column of this name or, when the text is a whole number, at this place; -1: none. */
 long sm_schema_find(const struct sm_schema *s, const char *name);
+/* The same for many names: a look at a few columns for each instead of all. Keeps s. Without memory
+ * it is slower, not wrong. */
+struct sm_schema_names {
+    const struct sm_schema *schema;
+    uint32_t *slots; /* open addressing: column + 1; owned */
+    size_t n_slots;
+};
+struct sm_schema_names sm_schema_names_make(const struct sm_schema *s);
+void sm_schema_names_release(struct sm_schema_names *n);
+long sm_schema_names_find(const struct sm_schema_names *n, const char *name);
 /* A copy whose names live in the arena. */
 int sm_schema_copy(struct sm_schema *to, const struct sm_schema *from, struct sm_arena *arena,
                    struct sm_err *err);
