@@ -443,8 +443,9 @@ static int look(struct expansion *x, bool first, struct sm_err *err) {
                      s->planned, s->quarantined, s->waits_for);
     int r = 0;
     if (s->state == SHARDMILL__JOB_STATE__COMPLETE) {
-        if (s->fingerprint[0]) x->run->fingerprint = strdup(s->fingerprint);
         r = 1;
+        if (s->fingerprint[0] && (x->run->fingerprint = strdup(s->fingerprint)) == NULL)
+            r = sm_fail(err, SM_E_MEMORY, "out of memory");
     } else if (s->state == SHARDMILL__JOB_STATE__FAILED) {
         r = sm_fail(err, (enum sm_code)s->code, "%s", s->text);
     } else if (s->state == SHARDMILL__JOB_STATE__CANCELLED) {
@@ -483,6 +484,11 @@ static int take_shard(void *context, const Shardmill__ShardRecord *record, struc
         .shard = record->shard, .samples = record->samples, .bytes = record->bytes};
     snprintf(s.sha256, sizeof s.sha256, "%s", record->sha256);
     const struct sm_run *r = x->run;
+    if (!sm_run_has_shard(r, &s))
+        return sm_fail(err, SM_E_PROTOCOL,
+                       "the broker names shard %" PRIu64 " of %" PRIu64
+                       " samples, which the plan does not have",
+                       s.shard, s.samples);
     bool more =
         r->n_shards > 0 && r->shards[r->n_shards - 1].shard == s.shard; /* of its bad ones */
     if (!more && sm_run_add_shard(x->run, &s, err) < 0) return -1;

@@ -85,8 +85,12 @@ struct sm_run_source {
 int sm_run_plan(struct sm_run *r, const struct sm_run_source *source, struct sm_err *err);
 void sm_run_release(struct sm_run *r);
 int sm_run_add_shard(struct sm_run *r, const struct sm_shard_record *record, struct sm_err *err);
-/* Copies the strings of *bad; counts it in its class. substitute_label: the class that fills the
- * place. */
+/* Whether the plan has a shard like this. Asked of every record that comes from a broker or a file,
+ * before it is added. */
+bool sm_run_has_shard(const struct sm_run *r, const struct sm_shard_record *record);
+/* Copies the strings of *bad. */
+int sm_run_keep_bad(struct sm_run *r, const struct sm_bad *bad, struct sm_err *err);
+/* The same, and counts it in its class. substitute_label: the class that fills the place. */
 int sm_run_add_bad(struct sm_run *r, const struct sm_bad *bad, uint32_t substitute_label,
                    struct sm_err *err);
 /* What the broker says of a position. It knows the plan but neither the part of the dataset nor

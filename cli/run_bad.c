@@ -66,6 +66,7 @@ int sm_run_find_bad(struct sm_run *r, const struct sm_places *places, const char
         if (failed) break;
         free(b->file);
         b->file = strdup(found.file);
+        if (b->file == NULL) failed = sm_fail(err, SM_E_MEMORY, "out of memory");
         b->line = found.line;
         b->offset = found.offset;
     }

@@ -378,6 +378,24 @@ def test_slices_of_other_seeds_do_not_merge(photos, pipeline, tmp_path):
     assert other.returncode == 1 and "the seed" in other.stderr
 
 
+def test_numbers_of_a_record_are_held_against_its_plan(photos, pipeline, tmp_path):
+    file, out = pipeline(photos, shard=5), tmp_path / "out"
+    for k in (1, 2):
+        good("expand", file, "-o", out, "--slice", f"{k}/2")
+    path = out / "slice-1-of-2.json"
+    record = path.read_text()
+    for right, wrong, told in [('"slices": 2', '"slices": 0', "not the record of a run"),
+                               ('"samples": 5, "bytes"', '"samples": 0, "bytes"', "the plan has no shard"),
+                               ('"name": "shard-000002', '"name": "shard-000001', "the plan has no shard"),
+                               ('"name": "shard-000002', '"name": "shard-000099', "the plan has no shard")]:
+        assert right in record
+        path.write_text(record.replace(right, wrong))
+        refused = run("merge", out)
+        assert refused.returncode in (1, 2) and told in refused.stderr, (wrong, refused)
+    path.write_text(record)
+    good("merge", out)
+
+
 def test_more_slices_than_shards(photos, pipeline, tmp_path):
     file, one, many = pipeline(photos, shard=40), tmp_path / "one", tmp_path / "many"
     good("expand", file, "-o", one)
