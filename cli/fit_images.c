@@ -53,6 +53,8 @@ int sm_fit_images(const struct sm_pipeline *p, const struct sm_fit_options *o, c
     struct sm_run run = {0};
     enum sm_expand_end end;
     int failed = sm_expand(&images, &options, &run, &end, err);
+    if (!failed && end == SM_EXPAND_WAS_DONE) /* a call ended before the features were whole */
+        failed = sm_run_read_quarantine(&run, dir, err);
     if (!failed) failed = copy_out(&run, dir, err);
     sm_run_release(&run);
     return failed;

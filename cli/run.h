@@ -120,5 +120,7 @@ void sm_slice_file(uint32_t slice, uint32_t slices, char name[64]);
 int sm_run_write_slice(const struct sm_run *r, const char *dir, struct sm_err *err);
 /* Writes quarantine.jsonl, then the manifest: it comes last. Records and bad are sorted first. */
 int sm_run_write_manifest(struct sm_run *r, const char *dir, struct sm_err *err);
-/* Reads any of the three. Gives. */
+/* Reads any of the three. Gives. Of the three only a slice's record names its bad ones. */
 int sm_run_read(struct sm_run *gives, const char *path, struct sm_err *err);
+/* Adds the bad ones to a manifest that was read: they stand beside it in DIR/quarantine.jsonl. */
+int sm_run_read_quarantine(struct sm_run *r, const char *dir, struct sm_err *err);

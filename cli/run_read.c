@@ -107,6 +107,34 @@ static int read_bad(struct sm_run *r, json_t *root, const char *path, struct sm_
     return 0;
 }
 
+/* A line stands for a sample and has the positions where it was missed; the lines of rows that are
+ * no samples have none. */
+int sm_run_read_quarantine(struct sm_run *r, const char *dir, struct sm_err *err) {
+    char path[4096];
+    uint64_t expected = 0;
+    for (size_t c = 0; c < r->n_classes; c++)
+        expected += r->counts[c].quarantined;
+    snprintf(path, sizeof path, "%s/" SM_QUARANTINE_NAME, dir);
+    FILE *f = fopen(path, "re");
+    if (f == NULL) return sm_fail_errno(err, "cannot read '%s'", path);
+    int failed = 0;
+    for (json_t *line; !failed && (line = json_loadf(f, JSON_DISABLE_EOF_CHECK, NULL)) != NULL;) {
+        size_t i;
+        json_t *position;
+        json_array_foreach(json_object_get(line, "positions"), i, position) {
+            failed = keep_bad(r, line, (uint64_t)json_integer_value(position), path, err);
+            if (failed) break;
+        }
+        json_decref(line);
+    }
+    fclose(f);
+    if (!failed && r->n_bad != expected)
+        return sm_fail(err, SM_E_IO,
+                       "'%s' names %zu positions of %" PRIu64 " (hint: remove the folder)", path,
+                       r->n_bad, expected);
+    return failed;
+}
+
 static int read_lines(struct sm_run *r, json_t *root, struct sm_err *err) {
     size_t i;
     json_t *item;
