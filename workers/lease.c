@@ -278,10 +278,9 @@ static int sample_failed(struct sm_lease *l, const struct sm_err *why, struct sm
         if (!choose_substitute(l, a))
             return sm_fail(
                 err, SM_E_DATASET,
-                "no sample was found to fill the place of the bad sample %llu; %d others were tried, the last one: %.200s "
+                "no sample was found to fill the place of the bad sample %llu; others were tried %d times, the last failure: %.200s "
                 "(hint: is the whole dataset damaged?)",
-                (unsigned long long)planned_sample(l, a->position), SM_MAX_SUBSTITUTE_TRIES,
-                reason.text);
+                (unsigned long long)planned_sample(l, a->position), a->tried, reason.text);
         read_attempt(l, a);
         if (!a->failed) return submit(l, err);
         reason = a->err;
@@ -332,6 +331,7 @@ bool lease_substitute(const struct sm_lease *l, uint64_t original, int *tries, u
 static bool choose_substitute(const struct sm_lease *l, struct attempt *a) {
     struct sm_placed place = sm_places_at(l->job.places, &l->job.plan, a->position);
     if (!lease_substitute(l, place.sample, &a->tries, &a->sample)) return false;
+    a->tried++;
     a->copy = place.copy | SUBSTITUTE_COPY;
     a->skipped = false;
     a->failed = 0;

@@ -241,6 +241,7 @@ def test_nothing_but_bad_samples_is_said_plainly(pipeline, tmp_path):
         (tmp_path / "data" / "a" / f"{i}.jpg").write_text("no picture")
     done = run("expand", pipeline(tmp_path / "data"), "-o", tmp_path / "out", timeout=60)
     assert done.returncode == 1 and "no sample was found" in done.stderr and "whole dataset" in done.stderr
+    assert "others were tried 4 times" in done.stderr, "two as of the class, and two as of all"
 
 
 @pytest.mark.parametrize("encode,extension", [("jpeg", "jpg"), ("png", "png"), ("webp", "webp")])
