@@ -138,8 +138,7 @@ static int rebalance_plan(struct sm_places *v, struct sm_err *err) {
     free(names);
     v->rebalanced = true;
     if (!failed) return 0;
-    return sm_err_context(err, "line %d, column %d: '%s'", node->line, node->column,
-                          node->info->name);
+    return sm_err_at(err, node->line, node->column, node->info->name);
 }
 
 /* Here, where a lack of memory can be told: an account is a number in a manifest. */
