@@ -131,6 +131,10 @@ static int upload_begin(struct sm_files *f, const struct sm_core *core, const ch
     snprintf(u->digest, sizeof u->digest, "%s", digest);
     u->total = u->digested = total;
     u->hash = files_is_sha(digest) ? sm_hash_new_sha256() : sm_hash_new_xxh();
+    if (u->hash == NULL) {
+        files_upload_end(u);
+        return sm_fail(why, SM_E_MEMORY, "out of memory");
+    }
     *gives = u;
     return 0;
 }

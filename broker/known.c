@@ -50,8 +50,7 @@ static struct known *entry_of(struct sm_known *known, const struct stat *st, boo
                         .size = st->st_size,
                         .digested = st->st_size,
                         .mtime = st->st_mtim,
-                        .sha = sha,
-                        .hash = sha ? sm_hash_new_sha256() : sm_hash_new_xxh()};
+                        .sha = sha};
     return k;
 }
 
@@ -60,6 +59,9 @@ enum sm_knowledge sm_known_ask(struct sm_known *known, int fd, const struct stat
     static uint8_t piece[PIECE_BYTES]; /* the broker is one thread */
     if (st->st_size == 0) return SM_KNOWN_OTHER;
     struct known *k = entry_of(known, st, strlen(digest) == SM_SHA_HEX - 1);
+    if (k->digest[0] == 0 && k->hash == NULL)
+        k->hash = k->sha ? sm_hash_new_sha256() : sm_hash_new_xxh();
+    if (k->digest[0] == 0 && k->hash == NULL) return SM_KNOWN_NOT_YET; /* for want of memory */
     for (off_t end = k->read + SLICE_BYTES; k->hash != NULL;) {
         ssize_t n = pread(fd, piece, sizeof piece, k->read);
         if (n > 0 && k->read == 0 && !k->sha)

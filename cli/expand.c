@@ -4,9 +4,8 @@
  * record is written. Next in the flow: broker/loop.c hands out the leases. */
 #include "cli/expand.h"
 
-#include "cli/client.h"
+#include "cli/await.h"
 #include "cli/dataset.h"
-#include "cli/embedded.h"
 #include "cli/fit.h"
 #include "cli/hand_over.h"
 #include "cli/progress.h"
@@ -23,7 +22,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,13 +31,10 @@
 
 enum {
     POLL_MS = 50,
-    ASK_MS = 500,        /* one look at the job; children are tended in between */
-    GRACE_MS = 1500,     /* for children to end by themselves */
     LEASE_SAMPLES = 128, /* a lease of about a second: what a kill can cost */
     LEASE_ROWS = SM_MAX_LEASE_SAMPLES,
     LEASE_SAMPLES_MIN = 16,
     LEASES_PER_WORKER = 8, /* so that the last ones do not leave a core idle for long */
-    BROKER_SILENT_MS = 60000,
 };
 
 struct expansion {
@@ -90,7 +85,7 @@ int sm_expand(struct sm_pipeline *pipeline, const struct sm_expand_options *opti
     if (r == 0) sm_expand_forget(x->state);
 out:
     sm_client_free(&x->client);
-    sm_embedded_stop(&x->embedded, GRACE_MS);
+    sm_embedded_stop(&x->embedded, SM_GRACE_MS);
     sm_progress_end(&x->progress);
     sm_places_free(&x->places);
     sm_dataset_close(&x->data);
@@ -370,36 +365,29 @@ static uint32_t lease_samples(const struct expansion *x) {
     return (uint32_t)((plan->shard_samples + leases - 1) / leases);
 }
 
-/* Asks again and again, tending the children in between, until the broker has answered or will not.
- */
-static int patiently(struct expansion *x, int (*ask)(struct expansion *, void *, struct sm_err *),
-                     void *context, struct sm_err *err) {
-    int64_t start = sm_now_ms(), said = start;
-    for (;;) {
-        if (*x->options->stop) return sm_fail(err, SM_E_CANCELLED, "stopped on request");
-        if (x->embedded != NULL && sm_embedded_tend(x->embedded, err) < 0) return -1;
-        if (ask(x, context, err) == 0) return 0;
-        if (err->code != SM_E_PEER) return -1;
-        int64_t now = sm_now_ms();
-        if (now - start > BROKER_SILENT_MS) return -1;
-        if (now - said > 5000 && !x->options->quiet) {
-            fprintf(stderr, "shardmill: waits for the broker at '%s' since %d s\n",
-                    x->options->broker ? x->options->broker : "its own",
-                    (int)((now - start) / 1000));
-            said = now;
-        }
-    }
+/* What the broker says while it works, and last when all is done. */
+static int told(void *context, const Shardmill__JobStatus *s, struct sm_err *err) {
+    struct expansion *x = context;
+    const bool complete = s->state == SHARDMILL__JOB_STATE__COMPLETE;
+    if (x->progress.unit == NULL)
+        sm_progress_start(&x->progress, x->options->quiet, "samples", s->made);
+    sm_progress_show(&x->progress, complete ? s->planned : s->made + s->in_work, s->planned,
+                     s->quarantined, s->waits_for);
+    if (complete && s->fingerprint[0] && (x->run->fingerprint = strdup(s->fingerprint)) == NULL)
+        return sm_fail(err, SM_E_MEMORY, "out of memory");
+    return 0;
 }
 
-static int ask_submit(struct expansion *x, void *spec, struct sm_err *err) {
-    return sm_client_submit(x->client, x->job, spec, ASK_MS, err);
-}
-
-static int ask_status(struct expansion *x, void *answer, struct sm_err *err) {
-    return sm_client_job(x->client, x->job, ASK_MS, answer, err);
-}
-
-static int submit(struct expansion *x, struct sm_err *err) {
+/* Hands the job over and waits for its end. */
+static int job_run(struct expansion *x, struct sm_err *err) {
+    const struct sm_await await = {.client = x->client,
+                                   .embedded = x->embedded,
+                                   .broker = x->options->broker,
+                                   .quiet = x->options->quiet,
+                                   .stop = x->options->stop,
+                                   .poll_ms = POLL_MS,
+                                   .told = told,
+                                   .context = x};
     struct sm_buf json;
     sm_buf_init(&json, SM_MAX_MESSAGE_BYTES / 2);
     sm_pipeline_json(x->pipeline, &json);
@@ -432,30 +420,8 @@ static int submit(struct expansion *x, struct sm_err *err) {
     int r = json.full ? sm_fail(err, SM_E_PIPELINE, "the pipeline is too long for a message") : 0;
     if (r == 0 && x->options->broker != NULL)
         r = sm_hand_over_job(x->client, x->pipeline, &spec, err);
-    if (r == 0) r = patiently(x, ask_submit, &spec, err);
+    if (r == 0) r = sm_await_job(&await, x->job, &spec, err);
     sm_buf_release(&json);
-    return r;
-}
-
-/* 1: complete; 0: goes on; -1: failed. */
-static int look(struct expansion *x, bool first, struct sm_err *err) {
-    sm_envelope *answer = NULL;
-    if (patiently(x, ask_status, &answer, err) < 0) return -1;
-    const Shardmill__JobStatus *s = answer->job_status;
-    if (first) sm_progress_start(&x->progress, x->options->quiet, "samples", s->made);
-    sm_progress_show(&x->progress,
-                     s->state == SHARDMILL__JOB_STATE__COMPLETE ? s->planned : s->made + s->in_work,
-                     s->planned, s->quarantined, s->waits_for);
-    int r = 0;
-    if (s->state == SHARDMILL__JOB_STATE__COMPLETE) {
-        if (s->fingerprint[0]) x->run->fingerprint = strdup(s->fingerprint);
-        r = 1;
-    } else if (s->state == SHARDMILL__JOB_STATE__FAILED) {
-        r = sm_fail(err, (enum sm_code)s->code, "%s", s->text);
-    } else if (s->state == SHARDMILL__JOB_STATE__CANCELLED) {
-        r = sm_fail(err, SM_E_CANCELLED, "the job was cancelled at the broker");
-    }
-    sm_wire_free(&answer);
     return r;
 }
 
@@ -471,13 +437,7 @@ static int work(struct expansion *x, struct sm_err *err) {
         endpoint = sm_embedded_endpoint(x->embedded);
     }
     if (sm_client_new(&x->client, endpoint, x->options->stop, err) < 0) return -1;
-    int r = submit(x, err);
-    if (r == 0)
-        for (bool first = true; (r = look(x, first, err)) == 0; first = false)
-            poll(NULL, 0, POLL_MS);
-    if (r < 0 && err->code == SM_E_CANCELLED && x->options->broker != NULL)
-        sm_client_cancel(x->client, x->job, NULL);
-    return r < 0 ? -1 : collect(x, err);
+    return job_run(x, err) < 0 ? -1 : collect(x, err);
 }
 
 /* ---- the results ---- */
@@ -488,6 +448,11 @@ static int take_shard(void *context, const Shardmill__ShardRecord *record, struc
         .shard = record->shard, .samples = record->samples, .bytes = record->bytes};
     snprintf(s.sha256, sizeof s.sha256, "%s", record->sha256);
     const struct sm_run *r = x->run;
+    if (!sm_run_has_shard(r, &s))
+        return sm_fail(err, SM_E_PROTOCOL,
+                       "the broker names shard %" PRIu64 " of %" PRIu64
+                       " samples, which the plan does not have",
+                       s.shard, s.samples);
     bool more =
         r->n_shards > 0 && r->shards[r->n_shards - 1].shard == s.shard; /* of its bad ones */
     if (!more && sm_run_add_shard(x->run, &s, err) < 0) return -1;
@@ -504,7 +469,7 @@ static int collect(struct expansion *x, struct sm_err *err) {
     char gone[SM_PART_NAME_MAX];
     if (!shards_there(x, x->run, gone)) {
         bool ours = x->options->broker == NULL;
-        if (ours) sm_embedded_stop(&x->embedded, GRACE_MS), sm_expand_forget(x->state);
+        if (ours) sm_embedded_stop(&x->embedded, SM_GRACE_MS), sm_expand_forget(x->state);
         return sm_fail(err, SM_E_MISSING,
                        "'%s/%s' was finished, and now is missing or has another size (hint: %s)",
                        x->dir, gone,
@@ -512,7 +477,7 @@ static int collect(struct expansion *x, struct sm_err *err) {
                             : "this broker knows the run as complete; make it without --broker");
     }
     sm_client_free(&x->client);
-    sm_embedded_stop(&x->embedded, GRACE_MS);
+    sm_embedded_stop(&x->embedded, SM_GRACE_MS);
     const int found = sm_run_find_bad(x->run, x->places, x->data.root, err);
     if (found < 0) return -1;
     if (found > 0)

@@ -54,9 +54,7 @@ static int missing_count(struct sm_row_plan *x, const struct sm_dataset *data, s
 static int fail_at(const char *file, const struct sm_op_node *node, bool named,
                    struct sm_err *err) {
     const char *name = named ? node->info->name : "";
-    if (file == NULL)
-        return sm_err_context(err, "line %d, column %d%s%s%s", node->line, node->column,
-                              named ? ": '" : "", name, named ? "'" : "");
+    if (file == NULL) return sm_err_at(err, node->line, node->column, named ? name : NULL);
     return sm_err_context(err, "%s:%d:%d%s%s%s", file, node->line, node->column, named ? ": '" : "",
                           name, named ? "'" : "");
 }

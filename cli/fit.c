@@ -261,8 +261,7 @@ static const struct sm_op_node *node_of(const struct sm_pipeline *p, size_t op) 
 
 static int fail_at(const struct phase *f, size_t op, struct sm_err *err) {
     const struct sm_op_node *node = node_of(f->p, op);
-    return sm_err_context(err, "line %d, column %d: '%s'", node->line, node->column,
-                          node->info->name);
+    return sm_err_at(err, node->line, node->column, node->info->name);
 }
 
 /* The lock's digest for this fit. */
@@ -360,8 +359,7 @@ static int learn(struct phase *f, const struct sm_fit_source *source, struct sm_
     sm_fit_crew_stop(&crew);
     sm_fit_watch_end(&watch);
     if (failed) {
-        if (err->code != SM_E_CANCELLED && strncmp(err->text, "line ", 5) != 0)
-            fail_at(f, source->op, err);
+        if (err->code != SM_E_CANCELLED) fail_at(f, source->op, err);
     } else {
         failed = sm_artifact_write(&artifact, f->artifacts, err);
     }

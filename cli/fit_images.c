@@ -54,6 +54,8 @@ int sm_fit_images(const struct sm_pipeline *p, const struct sm_fit_options *o, c
     struct sm_run run = {0};
     enum sm_expand_end end;
     int failed = sm_expand(&images, &options, &run, &end, err);
+    if (!failed && end == SM_EXPAND_WAS_DONE) /* a call ended before the features were whole */
+        failed = sm_run_read_quarantine(&run, dir, err);
     if (!failed) failed = copy_out(&run, dir, err);
     sm_run_release(&run);
     return failed;
@@ -86,12 +88,15 @@ static int shard_copy(const struct sm_run *run, const struct sm_shard_record *sh
                       const char *path, struct sm_newfile *to, struct sm_err *err) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return sm_fail_errno(err, "cannot read '%s'", path);
-    const size_t start = npy_start(fd), record = (size_t)((shard->bytes - start) / shard->samples),
-                 features = record - RECORD_TAIL;
+    const size_t start = npy_start(fd);
+    const uint64_t all = start > 0 && shard->bytes > start ? shard->bytes - start : 0;
+    if (all == 0 || all % shard->samples != 0 || all / shard->samples <= RECORD_TAIL) {
+        close(fd);
+        return sm_fail(err, SM_E_IO, "'%s' holds no records of features", path);
+    }
+    const size_t record = (size_t)(all / shard->samples), features = record - RECORD_TAIL;
     uint8_t *bytes = malloc(record);
     int failed = bytes == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
-    if (!failed && (record <= RECORD_TAIL || shard->bytes != start + shard->samples * record))
-        failed = sm_fail(err, SM_E_INTERNAL, "'%s' holds no records of features", path);
     const uint64_t first = sm_plan_shard_first(&run->plan, shard->shard);
     for (uint64_t i = 0; !failed && i < shard->samples; i++) {
         if (is_bad(run, first + i)) continue;

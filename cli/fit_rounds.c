@@ -2,8 +2,7 @@
  * leaves is removed before the next one; a fit that was interrupted begins again. */
 #include "cli/fit_rounds.h"
 
-#include "cli/client.h"
-#include "cli/embedded.h"
+#include "cli/await.h"
 #include "cli/hand_over.h"
 #include "lib/fs.h"
 #include "workers/sinks/sink.h"
@@ -11,7 +10,6 @@
 
 #include <assert.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { POLL_MS = 10, ASK_MS = 500, GRACE_MS = 1500, BROKER_SILENT_MS = 60000 };
+enum { POLL_MS = 10 };
 
 struct sm_fit_crew {
     const struct sm_fit_options *options;
@@ -79,7 +77,7 @@ void sm_fit_crew_stop(struct sm_fit_crew **cp) {
     struct sm_fit_crew *crew = *cp;
     if (crew == NULL) return;
     sm_client_free(&crew->client);
-    sm_embedded_stop(&crew->embedded, GRACE_MS);
+    sm_embedded_stop(&crew->embedded, SM_GRACE_MS);
     sm_buf_release(&crew->pipeline);
     free(crew);
     *cp = NULL;
@@ -114,35 +112,11 @@ static int state_write(struct sm_fit_crew *crew, const struct sm_buf *state, cha
     return sm_fs_write_file(path, state->data, state->len, err);
 }
 
-/* Asks until the broker has answered; tends the children in between. */
-static int ask(struct sm_fit_crew *crew, char *job, Shardmill__JobSpec *spec, sm_envelope **status,
-               struct sm_err *err) {
-    for (const int64_t start = sm_now_ms();;) {
-        const volatile sig_atomic_t *stop = crew->options->stop;
-        if (stop != NULL && *stop) return sm_fail(err, SM_E_CANCELLED, "stopped on request");
-        if (crew->embedded != NULL && sm_embedded_tend(crew->embedded, err) < 0) return -1;
-        int r = spec != NULL ? sm_client_submit(crew->client, job, spec, ASK_MS, err)
-                             : sm_client_job(crew->client, job, ASK_MS, status, err);
-        if (r == 0 || err->code != SM_E_PEER) return r;
-        if (sm_now_ms() - start > BROKER_SILENT_MS) return -1;
-    }
-}
-
-static int await_end(struct sm_fit_crew *crew, char *job, struct sm_err *err) {
-    for (;;) {
-        sm_envelope *answer = NULL;
-        if (ask(crew, job, NULL, &answer, err) < 0) return -1;
-        const Shardmill__JobStatus *s = answer->job_status;
-        int r = s->state == SHARDMILL__JOB_STATE__COMPLETE ? 1 : 0;
-        sm_fit_watch_show(crew->watch, s->made, s->planned, s->waits_for);
-        if (s->state == SHARDMILL__JOB_STATE__FAILED)
-            r = sm_fail(err, (enum sm_code)s->code, "%s", s->text);
-        else if (s->state == SHARDMILL__JOB_STATE__CANCELLED)
-            r = sm_fail(err, SM_E_CANCELLED, "the fit was cancelled at the broker");
-        sm_wire_free(&answer);
-        if (r != 0) return r < 0 ? -1 : 0;
-        poll(NULL, 0, POLL_MS);
-    }
+static int told(void *context, const Shardmill__JobStatus *s, struct sm_err *err) {
+    struct sm_fit_crew *crew = context;
+    (void)err;
+    sm_fit_watch_show(crew->watch, s->made, s->planned, s->waits_for);
+    return 0;
 }
 
 /* Reads a partial in and removes its file. */
@@ -204,11 +178,15 @@ int sm_fit_crew_round(struct sm_fit_crew *crew, const struct sm_fit_round *round
                        .stride = round->stride,
                        .ranges = round->ranges};
     if (is_carried(crew) && sm_hand_over_job(crew->client, p, &spec, err) < 0) return -1;
-    if (ask(crew, job, &spec, NULL, err) < 0 || await_end(crew, job, err) < 0) {
-        if (err->code == SM_E_CANCELLED && crew->options->broker != NULL)
-            sm_client_cancel(crew->client, job, NULL);
-        return -1;
-    }
+    const struct sm_await await = {.client = crew->client,
+                                   .embedded = crew->embedded,
+                                   .broker = crew->options->broker,
+                                   .quiet = crew->options->quiet,
+                                   .stop = crew->options->stop,
+                                   .poll_ms = POLL_MS,
+                                   .told = told,
+                                   .context = crew};
+    if (sm_await_job(&await, job, &spec, err) < 0) return -1;
     if (sm_client_results(crew->client, job, take_partial, &t, err) < 0) return -1;
     crew->round++;
     if (t.taken == round->ranges) return 0;

@@ -85,6 +85,10 @@ static int check_shard(const char *dir, const struct sm_run *run, const struct s
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return sm_fail_errno(err, "cannot read shard '%s'", path);
     struct sm_hash *hash = sm_hash_new_sha256();
+    if (hash == NULL) {
+        close(fd);
+        return sm_fail(err, SM_E_MEMORY, "out of memory");
+    }
     char buffer[1 << 16], hex[SM_SHA_HEX];
     ssize_t n;
     for (uint64_t at = 0; (n = sm_fs_pread(fd, buffer, sizeof buffer, at)) > 0; at += (uint64_t)n)

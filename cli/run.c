@@ -60,17 +60,28 @@ int sm_run_add_shard(struct sm_run *r, const struct sm_shard_record *record, str
     return 0;
 }
 
-int sm_run_add_bad(struct sm_run *r, const struct sm_bad *bad, uint32_t substitute_label,
-                   struct sm_err *err) {
-    assert(bad->label < r->n_classes && substitute_label < r->n_classes);
+bool sm_run_has_shard(const struct sm_run *r, const struct sm_shard_record *record) {
+    return record->shard < sm_plan_shards(&r->plan) && record->shard % r->slices == r->slice &&
+           record->samples == sm_plan_shard_count(&r->plan, record->shard);
+}
+
+int sm_run_keep_bad(struct sm_run *r, const struct sm_bad *bad, struct sm_err *err) {
     if (grow((void **)&r->bad, r->n_bad, &r->max_bad, sizeof *r->bad, err) < 0) return -1;
-    struct sm_bad *b = &r->bad[r->n_bad];
+    struct sm_bad *b = &r->bad[r->n_bad++];
     *b = *bad;
     b->file = strdup(bad->file);
     b->stage = strdup(bad->stage);
     b->code = strdup(bad->code);
     b->text = strdup(bad->text);
-    r->n_bad++;
+    if (b->file == NULL || b->stage == NULL || b->code == NULL || b->text == NULL)
+        return sm_fail(err, SM_E_MEMORY, "out of memory");
+    return 0;
+}
+
+int sm_run_add_bad(struct sm_run *r, const struct sm_bad *bad, uint32_t substitute_label,
+                   struct sm_err *err) {
+    assert(bad->label < r->n_classes && substitute_label < r->n_classes);
+    if (sm_run_keep_bad(r, bad, err) < 0) return -1;
     r->counts[bad->label].quarantined++;
     r->counts[bad->label].in_shards--;
     r->counts[substitute_label].in_shards++;
@@ -84,6 +95,8 @@ int sm_run_add_line(struct sm_run *r, const struct sm_bad_line *line, struct sm_
     l->file = strdup(line->file);
     l->code = strdup(line->code);
     l->text = strdup(line->text);
+    if (l->file == NULL || l->code == NULL || l->text == NULL)
+        return sm_fail(err, SM_E_MEMORY, "out of memory");
     r->unreadable++;
     return 0;
 }

@@ -85,8 +85,12 @@ struct sm_run_source {
 int sm_run_plan(struct sm_run *r, const struct sm_run_source *source, struct sm_err *err);
 void sm_run_release(struct sm_run *r);
 int sm_run_add_shard(struct sm_run *r, const struct sm_shard_record *record, struct sm_err *err);
-/* Copies the strings of *bad; counts it in its class. substitute_label: the class that fills the
- * place. */
+/* Whether the plan has a shard like this. Asked of every record that comes from a broker or a file,
+ * before it is added. */
+bool sm_run_has_shard(const struct sm_run *r, const struct sm_shard_record *record);
+/* Copies the strings of *bad. */
+int sm_run_keep_bad(struct sm_run *r, const struct sm_bad *bad, struct sm_err *err);
+/* The same, and counts it in its class. substitute_label: the class that fills the place. */
 int sm_run_add_bad(struct sm_run *r, const struct sm_bad *bad, uint32_t substitute_label,
                    struct sm_err *err);
 /* What the broker says of a position. It knows the plan but neither the part of the dataset nor
@@ -117,5 +121,7 @@ void sm_slice_file(uint32_t slice, uint32_t slices, char name[64]);
 int sm_run_write_slice(const struct sm_run *r, const char *dir, struct sm_err *err);
 /* Writes quarantine.jsonl, then the manifest: it comes last. Records and bad are sorted first. */
 int sm_run_write_manifest(struct sm_run *r, const char *dir, struct sm_err *err);
-/* Reads any of the three. Gives. */
+/* Reads any of the three. Gives. Of the three only a slice's record names its bad ones. */
 int sm_run_read(struct sm_run *gives, const char *path, struct sm_err *err);
+/* Adds the bad ones to a manifest that was read: they stand beside it in DIR/quarantine.jsonl. */
+int sm_run_read_quarantine(struct sm_run *r, const char *dir, struct sm_err *err);

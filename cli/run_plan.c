@@ -36,7 +36,12 @@ int sm_run_plan(struct sm_run *r, const struct sm_run_source *s, struct sm_err *
 static char **texts_copy(size_t n, const char *(*text)(const void *of, size_t i), const void *of) {
     char **copy = calloc(n + 1, sizeof *copy);
     for (size_t i = 0; copy != NULL && i < n; i++)
-        copy[i] = strdup(text(of, i));
+        if ((copy[i] = strdup(text(of, i))) == NULL) {
+            while (i > 0)
+                free(copy[--i]);
+            free(copy);
+            return NULL;
+        }
     return copy;
 }
 
@@ -51,8 +56,9 @@ static const char *column_name(const void *schema, size_t i) {
 static int texts_fill(struct sm_run *r, const struct sm_run_source *s, struct sm_err *err) {
     const struct sm_pipeline *p = s->pipeline;
     r->name = strdup(p->name != NULL ? p->name : "");
-    if (p->split.val > 0) r->part = strdup(p->part == SM_PART_VAL ? "val" : "train");
-    if (sm_places_rebalance(s->places) != NULL) r->rebalance = strdup(p->rebalance->info->name);
+    const bool has_part = p->split.val > 0, rebalances = sm_places_rebalance(s->places) != NULL;
+    if (has_part) r->part = strdup(p->part == SM_PART_VAL ? "val" : "train");
+    if (rebalances) r->rebalance = strdup(p->rebalance->info->name);
     r->n_classes = sm_index_classes(s->index);
     r->classes = texts_copy(r->n_classes, class_name, s->index);
     r->counts = calloc(r->n_classes, sizeof *r->counts);
@@ -61,7 +67,8 @@ static int texts_fill(struct sm_run *r, const struct sm_run_source *s, struct sm
         r->columns = texts_copy(r->n_columns, column_name, s->columns);
     }
     if (r->name == NULL || r->classes == NULL || r->counts == NULL ||
-        (s->columns != NULL && r->columns == NULL))
+        (s->columns != NULL && r->columns == NULL) || (has_part && r->part == NULL) ||
+        (rebalances && r->rebalance == NULL))
         return sm_fail(err, SM_E_MEMORY, "out of memory");
     return 0;
 }

@@ -21,16 +21,21 @@ static char *text(json_t *o, const char *key) {
     return strdup(word(o, key));
 }
 
+static int fail_memory(struct sm_err *err) {
+    return sm_fail(err, SM_E_MEMORY, "out of memory");
+}
+
 static int read_classes(struct sm_run *r, json_t *root, const char *path, struct sm_err *err) {
     json_t *classes = json_object_get(root, "classes"), *per = json_object_get(root, "per_class");
     r->n_classes = json_array_size(classes);
     r->classes = calloc(r->n_classes + 1, sizeof *r->classes);
     r->counts = calloc(r->n_classes + 1, sizeof *r->counts);
-    if (r->classes == NULL || r->counts == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    if (r->classes == NULL || r->counts == NULL) return fail_memory(err);
     for (size_t c = 0; c < r->n_classes; c++) {
         const char *name = json_string_value(json_array_get(classes, c));
         if (name == NULL) return sm_fail(err, SM_E_IO, "'%s': a class has no name", path);
         r->classes[c] = strdup(name);
+        if (r->classes[c] == NULL) return fail_memory(err);
         json_t *n = json_object_get(per, name);
         const json_t *shift = json_object_get(n, "log_prior_shift");
         r->counts[c] = (struct sm_run_class){
@@ -63,38 +68,71 @@ static int read_records(struct sm_run *r, json_t *root, const char *path, struct
         if (strcmp(name, expected) != 0)
             return sm_fail(err, SM_E_IO, "'%s': shard '%.64s' is not named '%s'", path, name,
                            expected);
+        if (!sm_run_has_shard(r, &s))
+            return sm_fail(err, SM_E_IO,
+                           "'%s': the plan has no shard '%.64s' of %" PRIu64 " samples", path, name,
+                           s.samples);
         memcpy(s.sha256, sha, SM_SHA_HEX);
         if (sm_run_add_shard(r, &s, err) < 0) return -1;
     }
     return 0;
 }
 
+static int keep_bad(struct sm_run *r, json_t *item, uint64_t position, const char *path,
+                    struct sm_err *err) {
+    const json_t *row = json_object_get(item, "row");
+    struct sm_bad b = {.position = position,
+                       .sample = number(item, "sample"),
+                       .row = row != NULL ? json_integer_value(row) : -1,
+                       .line = number(item, "line"),
+                       .offset = number(item, "offset"),
+                       .file = (char *)word(item, "file"),
+                       .stage = (char *)word(item, "stage"),
+                       .code = (char *)word(item, "code"),
+                       .text = (char *)word(item, "text")};
+    while (b.label < r->n_classes && strcmp(word(item, "class"), r->classes[b.label]) != 0)
+        b.label++;
+    if (b.label == r->n_classes)
+        return sm_fail(err, SM_E_IO, "'%s': quarantined sample %zu has no known class", path,
+                       r->n_bad);
+    return sm_run_keep_bad(r, &b, err);
+}
+
 static int read_bad(struct sm_run *r, json_t *root, const char *path, struct sm_err *err) {
     size_t i;
-    json_t *item, *bad = json_object_get(root, "bad");
-    r->max_bad = json_array_size(bad);
-    r->bad = calloc(r->max_bad + 1, sizeof *r->bad);
-    if (r->bad == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    json_array_foreach(bad, i, item) {
-        struct sm_bad *b = &r->bad[r->n_bad++];
-        const json_t *row = json_object_get(item, "row");
-        *b = (struct sm_bad){.position = number(item, "position"),
-                             .sample = number(item, "sample"),
-                             .row = row != NULL ? json_integer_value(row) : -1,
-                             .line = number(item, "line"),
-                             .offset = number(item, "offset"),
-                             .file = text(item, "file"),
-                             .stage = text(item, "stage"),
-                             .code = text(item, "code"),
-                             .text = text(item, "text")};
-        const char *class = json_string_value(json_object_get(item, "class"));
-        while (b->label < r->n_classes && strcmp(class ? class : "", r->classes[b->label]) != 0)
-            b->label++;
-        if (b->label == r->n_classes)
-            return sm_fail(err, SM_E_IO, "'%s': quarantined sample %zu has no known class", path,
-                           i);
+    json_t *item;
+    json_array_foreach(json_object_get(root, "bad"), i, item) {
+        if (keep_bad(r, item, number(item, "position"), path, err) < 0) return -1;
     }
     return 0;
+}
+
+/* A line stands for a sample and has the positions where it was missed; the lines of rows that are
+ * no samples have none. */
+int sm_run_read_quarantine(struct sm_run *r, const char *dir, struct sm_err *err) {
+    char path[4096];
+    uint64_t expected = 0;
+    for (size_t c = 0; c < r->n_classes; c++)
+        expected += r->counts[c].quarantined;
+    snprintf(path, sizeof path, "%s/" SM_QUARANTINE_NAME, dir);
+    FILE *f = fopen(path, "re");
+    if (f == NULL) return sm_fail_errno(err, "cannot read '%s'", path);
+    int failed = 0;
+    for (json_t *line; !failed && (line = json_loadf(f, JSON_DISABLE_EOF_CHECK, NULL)) != NULL;) {
+        size_t i;
+        json_t *position;
+        json_array_foreach(json_object_get(line, "positions"), i, position) {
+            failed = keep_bad(r, line, (uint64_t)json_integer_value(position), path, err);
+            if (failed) break;
+        }
+        json_decref(line);
+    }
+    fclose(f);
+    if (!failed && r->n_bad != expected)
+        return sm_fail(err, SM_E_IO,
+                       "'%s' names %zu positions of %" PRIu64 " (hint: remove the folder)", path,
+                       r->n_bad, expected);
+    return failed;
 }
 
 static int read_lines(struct sm_run *r, json_t *root, struct sm_err *err) {
@@ -116,13 +154,17 @@ static int read_lines(struct sm_run *r, json_t *root, struct sm_err *err) {
 static int read_columns(struct sm_run *r, json_t *root, struct sm_err *err) {
     size_t i;
     json_t *item, *columns = json_object_get(root, "columns");
-    if (json_object_get(root, "part") != NULL) r->part = text(root, "part");
-    if (json_object_get(root, "rebalance") != NULL) r->rebalance = text(root, "rebalance");
+    if (json_object_get(root, "part") != NULL && (r->part = text(root, "part")) == NULL)
+        return fail_memory(err);
+    if (json_object_get(root, "rebalance") != NULL &&
+        (r->rebalance = text(root, "rebalance")) == NULL)
+        return fail_memory(err);
     r->columns = calloc(json_array_size(columns) + 1, sizeof *r->columns);
-    if (r->columns == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+    if (r->columns == NULL) return fail_memory(err);
     json_array_foreach(columns, i, item) {
         const char *name = json_string_value(item);
-        r->columns[r->n_columns++] = strdup(name != NULL ? name : "");
+        r->columns[r->n_columns] = strdup(name != NULL ? name : "");
+        if (r->columns[r->n_columns++] == NULL) return fail_memory(err);
     }
     return 0;
 }
@@ -158,8 +200,10 @@ int sm_run_read(struct sm_run *r, const char *path, struct sm_err *err) {
                                .seed = number(root, "seed"),
                                .epoch = (uint32_t)number(root, "epoch"),
                                .shard_samples = number(root, "samples_per_shard")};
+    r->slice = (uint32_t)number(root, "slice");
+    r->slices = json_object_get(root, "slices") ? (uint32_t)number(root, "slices") : 1;
     if (p == NULL || d == NULL || r->plan.samples == 0 || r->plan.copies == 0 ||
-        r->plan.shard_samples == 0) {
+        r->plan.shard_samples == 0 || r->slice >= r->slices) {
         sm_fail(err, SM_E_IO, "'%s' is not the record of a run", path);
         goto done;
     }
@@ -169,12 +213,14 @@ int sm_run_read(struct sm_run *r, const char *path, struct sm_err *err) {
     r->weights = json_is_true(json_object_get(root, "weights"));
     r->name = text(root, "name");
     r->fingerprint = text(root, "fingerprint");
-    if (r->fingerprint != NULL && r->fingerprint[0] == 0) {
+    if (r->name == NULL || r->fingerprint == NULL) {
+        fail_memory(err);
+        goto done;
+    }
+    if (r->fingerprint[0] == 0) {
         free(r->fingerprint);
         r->fingerprint = NULL;
     }
-    r->slice = (uint32_t)number(root, "slice");
-    r->slices = json_object_get(root, "slices") ? (uint32_t)number(root, "slices") : 1;
     if (read_format(r, root, path, err) == 0 && read_classes(r, root, path, err) == 0 &&
         read_columns(r, root, err) == 0 && read_records(r, root, path, err) == 0 &&
         read_bad(r, root, path, err) == 0 && read_lines(r, root, err) == 0)

@@ -3,7 +3,6 @@
 
 #include "lib/hash.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <xxhash.h>
 
@@ -37,9 +36,12 @@ static void xxh_end(void *state, char *hex) {
 
 struct sm_hash *sm_hash_new_xxh(void) {
     struct sm_hash *h = calloc(1, sizeof *h);
-    assert(h != NULL);
     XXH3_state_t *state = XXH3_createState();
-    assert(state != NULL && XXH3_128bits_reset(state) == XXH_OK);
+    if (h == NULL || state == NULL || XXH3_128bits_reset(state) != XXH_OK) {
+        XXH3_freeState(state);
+        free(h);
+        return NULL;
+    }
     *h = (struct sm_hash){.state = state, .add = xxh_add, .end = xxh_end};
     return h;
 }

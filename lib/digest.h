@@ -12,14 +12,15 @@ enum { SM_XXH_HEX = 33, SM_SHA_HEX = 65 }; /* bytes of the hex text with its NUL
  * that `xxh128sum` prints. */
 void sm_xxh(const void *bytes, size_t n, char hex[SM_XXH_HEX]);
 
-/* The same with SHA-256: 64 digits, as `sha256sum` prints them. */
+/* The same with SHA-256: 64 digits, as `sha256sum` prints them. Aborts where there is no memory for
+ * some hundred bytes: commands and workers call it, which end without harm, never the broker. */
 void sm_sha256(const void *bytes, size_t n, char hex[SM_SHA_HEX]);
 /* Whether a text is so many lower-case hex digits and nothing else. */
 static inline bool sm_is_hex(const char *s, size_t digits) {
     return strspn(s, "0123456789abcdef") == digits && s[digits] == 0;
 }
 
-/* XXH3-128 or SHA-256 over pieces. */
+/* XXH3-128 or SHA-256 over pieces. NULL without memory. */
 struct sm_hash;
 struct sm_hash *sm_hash_new_xxh(void);
 struct sm_hash *sm_hash_new_sha256(void);

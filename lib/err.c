@@ -76,3 +76,12 @@ int sm_err_context(struct sm_err *err, const char *fmt, ...) {
                  (int)(sizeof err->text - (size_t)n - 3), tail);
     return -1;
 }
+
+#define PLACE "line %d, column %d"
+
+int sm_err_at(struct sm_err *err, int line, int column, const char *op) {
+    int l, c, end = 0;
+    if (err == NULL || (sscanf(err->text, PLACE ":%n", &l, &c, &end) == 2 && end > 0)) return -1;
+    if (op == NULL) return sm_err_context(err, PLACE, line, column);
+    return sm_err_context(err, PLACE ": '%s'", line, column, op);
+}

@@ -74,3 +74,7 @@ int sm_fail(struct sm_err *err, enum sm_code code, const char *fmt, ...)
 int sm_fail_errno(struct sm_err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Puts "…: " before the text that is there. Returns -1. */
 int sm_err_context(struct sm_err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Puts the place of an op in its file before the text: "line 3, column 5: 'PCA': …" (op may be
+ * NULL). Leaves a text that begins with a place: of an op before this one, or of this one by a
+ * worker, from which only code and text come. Returns -1. */
+int sm_err_at(struct sm_err *err, int line, int column, const char *op);

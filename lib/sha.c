@@ -3,7 +3,6 @@
 
 #include "lib/hash.h"
 
-#include <assert.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
 
@@ -22,14 +21,18 @@ static void sha_end(void *state, char *hex) {
 struct sm_hash *sm_hash_new_sha256(void) {
     struct sm_hash *h = calloc(1, sizeof *h);
     EVP_MD_CTX *state = EVP_MD_CTX_new();
-    int ok = state != NULL && EVP_DigestInit_ex(state, EVP_sha256(), NULL);
-    assert(h != NULL && ok);
+    if (h == NULL || state == NULL || !EVP_DigestInit_ex(state, EVP_sha256(), NULL)) {
+        EVP_MD_CTX_free(state);
+        free(h);
+        return NULL;
+    }
     *h = (struct sm_hash){.state = state, .add = sha_add, .end = sha_end};
     return h;
 }
 
 void sm_sha256(const void *bytes, size_t n, char hex[SM_SHA_HEX]) {
     struct sm_hash *hash = sm_hash_new_sha256();
+    if (hash == NULL) abort();
     sm_hash_add(hash, bytes, n);
     sm_hash_end(&hash, hex);
 }

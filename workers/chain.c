@@ -48,8 +48,7 @@ static int flatten(struct sm_chain *c, const struct sm_op_node *ops, size_t n, s
 
 static int fail_at(const struct sm_step *step, struct sm_err *err) {
     err->code = SM_E_PIPELINE;
-    return sm_err_context(err, "line %d, column %d: '%s'", step->node->line, step->node->column,
-                          step->op->info.name);
+    return sm_err_at(err, step->node->line, step->node->column, step->op->info.name);
 }
 
 /* A child that may or may not run: what differs is unknown until chance has spoken, but the kind

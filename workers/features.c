@@ -136,8 +136,7 @@ static int schema_of_images(struct sm_features *f, const struct sm_pipeline *p, 
 static int fail_at(const struct row_step *step, struct sm_err *err) {
     if (err->code != SM_E_MISSING && err->code != SM_E_DIFFERS && err->code != SM_E_MEMORY)
         err->code = SM_E_PIPELINE;
-    return sm_err_context(err, "line %d, column %d: '%s'", step->node->line, step->node->column,
-                          step->op->info.name);
+    return sm_err_at(err, step->node->line, step->node->column, step->op->info.name);
 }
 
 static int step_compile(struct sm_features *f, const struct sm_pipeline *p, size_t i,

@@ -35,8 +35,7 @@ static int rows_read(void *context, uint64_t first, struct sm_rows *out, struct 
 
 static int fail_at(const struct sm_fit_input *in, struct sm_err *err) {
     const struct sm_op_node *node = &in->source.pipeline->ops[in->source.op];
-    return sm_err_context(err, "line %d, column %d: '%s'", node->line, node->column,
-                          node->info->name);
+    return sm_err_at(err, node->line, node->column, node->info->name);
 }
 
 int sm_fit_input_new(struct sm_fit_input **gives, const struct sm_fit_source *source,

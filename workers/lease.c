@@ -19,7 +19,7 @@ static int store(struct sm_lease *l, const struct attempt *a, const struct sm_en
 static int sample_failed(struct sm_lease *l, const struct sm_err *why, struct sm_err *err);
 static bool choose_substitute(const struct sm_lease *l, struct attempt *a);
 static uint64_t planned_sample(const struct sm_lease *l, uint64_t position);
-static void start_batch(struct sm_lease *l, const struct sm_batch_place *batch);
+static int start_batch(struct sm_lease *l, const struct sm_batch_place *batch, struct sm_err *err);
 static bool fits_batch(const struct sm_lease *l, const struct sm_engine_result *result,
                        struct sm_err *why);
 static void store_in_batch(struct sm_lease *l, const struct attempt *a, const uint8_t *payload);
@@ -50,8 +50,7 @@ int sm_lease_start(struct sm_lease **gives, const struct sm_lease_job *job,
     }
     if (range->n_skip > 0) memcpy(l->skip, range->skip, range->n_skip * sizeof *l->skip);
     l->n_skip = range->n_skip;
-    if (range->batch != NULL) start_batch(l, range->batch);
-    int failed = range->batch == NULL ? part_open(l, err) : 0;
+    int failed = range->batch != NULL ? start_batch(l, range->batch, err) : part_open(l, err);
     if (!failed && job->features != NULL) failed = lease_rows_start(l, err);
     if (!failed && job->fit_state != NULL) failed = lease_fit_start(l, err);
     if (!failed && job->cage != NULL) {
@@ -278,10 +277,9 @@ static int sample_failed(struct sm_lease *l, const struct sm_err *why, struct sm
         if (!choose_substitute(l, a))
             return sm_fail(
                 err, SM_E_DATASET,
-                "no sample was found to fill the place of the bad sample %llu; %d others were tried, the last one: %.200s "
+                "no sample was found to fill the place of the bad sample %llu; others were tried %d times, the last failure: %.200s "
                 "(hint: is the whole dataset damaged?)",
-                (unsigned long long)planned_sample(l, a->position), SM_MAX_SUBSTITUTE_TRIES,
-                reason.text);
+                (unsigned long long)planned_sample(l, a->position), a->tried, reason.text);
         read_attempt(l, a);
         if (!a->failed) return submit(l, err);
         reason = a->err;
@@ -332,6 +330,7 @@ bool lease_substitute(const struct sm_lease *l, uint64_t original, int *tries, u
 static bool choose_substitute(const struct sm_lease *l, struct attempt *a) {
     struct sm_placed place = sm_places_at(l->job.places, &l->job.plan, a->position);
     if (!lease_substitute(l, place.sample, &a->tries, &a->sample)) return false;
+    a->tried++;
     a->copy = place.copy | SUBSTITUTE_COPY;
     a->skipped = false;
     a->failed = 0;
@@ -409,13 +408,14 @@ static int store(struct sm_lease *l, const struct attempt *a, const struct sm_en
 
 /* The header is void until the batch is whole: a trainer whose session has ended, but who still
  * looks at a batch that lay here, can tell. */
-static void start_batch(struct sm_lease *l, const struct sm_batch_place *batch) {
+static int start_batch(struct sm_lease *l, const struct sm_batch_place *batch, struct sm_err *err) {
     assert(batch->header.count == l->range.count && batch->header.first == l->range.first &&
            batch->header.tensor == SM_BATCH_HEADER);
     l->batch = *batch;
     l->job.plan.epoch = batch->header.epoch;
-    l->hash = sm_hash_new_xxh();
     memset(batch->memory, 0, SM_BATCH_HEADER);
+    l->hash = sm_hash_new_xxh();
+    return l->hash != NULL ? 0 : sm_fail(err, SM_E_MEMORY, "out of memory");
 }
 
 /* The cage says what shape it made; a batch, and a row, has one shape, so any other is a lie. */

@@ -165,6 +165,7 @@ static int row_replace(struct sm_lease *l, size_t i, struct sm_err *err) {
     struct sm_row_faults faults = {.bad = &bad};
     struct sm_err why = {.code = SM_E_OP};
     const bool skipped = lease_is_skipped(l, p->position);
+    int tried = 0;
     if (skipped)
         sm_fail(&why, SM_E_WORKER_DIED, "%s", sm_code_doc(SM_E_WORKER_DIED));
     else if (row_make(l, i, &faults, err) != 0)
@@ -179,6 +180,7 @@ static int row_replace(struct sm_lease *l, size_t i, struct sm_err *err) {
         return -1;
     while (lease_substitute(l, planned, &p->tries, &p->placed.sample)) {
         bad = 0;
+        tried++;
         faults = (struct sm_row_faults){.bad = &bad};
         p->placed.synthetic = false;
         p->placed.label = sm_index_label(l->job.index, p->placed.sample);
@@ -187,11 +189,11 @@ static int row_replace(struct sm_lease *l, size_t i, struct sm_err *err) {
         if (!p->padding) lease_note_substitute(l, p->position, p->placed.sample);
         return 0;
     }
-    return sm_fail(err, SM_E_DATASET,
-                   "no row was found to fill the place of row %llu; %d others were tried: %.200s "
-                   "(hint: does an op fit the data?)",
-                   (unsigned long long)sm_index_row(l->job.index, planned), SM_MAX_SUBSTITUTE_TRIES,
-                   why.text);
+    return sm_fail(
+        err, SM_E_DATASET,
+        "no row was found to fill the place of row %llu; others were tried %d times: %.200s "
+        "(hint: does an op fit the data?)",
+        (unsigned long long)sm_index_row(l->job.index, planned), tried, why.text);
 }
 
 static int replace_bad(struct sm_lease *l, const struct sm_row_faults *faults, struct sm_err *err) {

@@ -13,7 +13,8 @@ struct attempt {
     uint32_t copy; /* that chance is drawn for */
     bool added;    /* by rebalancing */
     float weight;  /* of the place: what fills it in the end has the same; 0 of padding */
-    int tries;     /* substitutes tried so far; 0: the plan's own sample */
+    int tries;     /* the substitute's number; 0: the plan's own sample */
+    int tried;     /* substitutes that there were so far: a number may stand for none */
     int slot;
     bool skipped; /* the broker says that it kills workers */
     int failed;   /* reading it */

@@ -29,6 +29,7 @@ struct sm_places {
     struct sm_rebalance rebalance;
     double *sums;        /* of the weights of rows, for methods that draw by a column */
     struct tally *tally; /* then also of each class */
+    uint8_t *seen;       /* room to count the distinct draws of any class */
     /* of methods that learn: rows of class c are offsets[c] to offsets[c + 1] of neighbours, k
      * each; NULL while they are not known, neighbours NULL for noise */
     const int64_t *offsets;
@@ -39,6 +40,7 @@ struct sm_places {
 static int rebalance_plan(struct sm_places *v, struct sm_err *err);
 static int weights_read(struct sm_places *v, const char *column, struct sm_err *err);
 static int rows_tally(struct sm_places *v, struct sm_err *err);
+static int seen_alloc(struct sm_places *v, struct sm_err *err);
 static int learned_take(struct sm_places *v, const struct sm_artifact *a, struct sm_err *err);
 
 int sm_places_new(struct sm_places **gives, const struct sm_pipeline *p,
@@ -69,6 +71,7 @@ void sm_places_free(struct sm_places **vp) {
     sm_rebalance_release(&v->rebalance);
     free(v->sums);
     free(v->tally);
+    free(v->seen);
     free(v);
     *vp = NULL;
 }
@@ -134,11 +137,20 @@ static int rebalance_plan(struct sm_places *v, struct sm_err *err) {
     if (!failed && column != NULL) failed = weights_read(v, column, err);
     if (!failed) failed = sm_rebalance_lay(r, err);
     if (!failed && column != NULL) failed = rows_tally(v, err);
+    if (!failed && r->replacement) failed = seen_alloc(v, err);
     free(names);
     v->rebalanced = true;
     if (!failed) return 0;
-    return sm_err_context(err, "line %d, column %d: '%s'", node->line, node->column,
-                          node->info->name);
+    return sm_err_at(err, node->line, node->column, node->info->name);
+}
+
+/* Here, where a lack of memory can be told: an account is a number in a manifest. */
+static int seen_alloc(struct sm_places *v, struct sm_err *err) {
+    uint64_t most = 0;
+    for (uint32_t c = 0; c < v->rebalance.classes; c++)
+        if (v->rebalance.of[c].present > most) most = v->rebalance.of[c].present;
+    v->seen = malloc(most + 1);
+    return v->seen != NULL ? 0 : sm_fail(err, SM_E_MEMORY, "out of memory");
 }
 
 /* Adds the weight of one row to the running sums. */
@@ -335,14 +347,14 @@ void sm_places_many(const struct sm_places *v, const struct sm_plan *plan,
 /* Distinct samples of draws with replacement in epoch 0. */
 static uint64_t distinct_draws(const struct sm_places *v, uint32_t label) {
     const struct sm_rebalance_class *of = &v->rebalance.of[label];
-    uint8_t *seen = calloc(of->present + 1, 1);
+    uint8_t *seen = v->seen;
     uint64_t n = 0;
-    for (uint64_t i = 0; seen != NULL && i < of->drawn; i++) {
+    memset(seen, 0, of->present + 1);
+    for (uint64_t i = 0; i < of->drawn; i++) {
         const struct sm_drawn d = sm_rebalance_at(&v->rebalance, 0, of->first + i);
         n += seen[d.k] == 0;
         seen[d.k] = 1;
     }
-    free(seen);
     return n;
 }
 

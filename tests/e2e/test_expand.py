@@ -241,6 +241,7 @@ def test_nothing_but_bad_samples_is_said_plainly(pipeline, tmp_path):
         (tmp_path / "data" / "a" / f"{i}.jpg").write_text("no picture")
     done = run("expand", pipeline(tmp_path / "data"), "-o", tmp_path / "out", timeout=60)
     assert done.returncode == 1 and "no sample was found" in done.stderr and "whole dataset" in done.stderr
+    assert "others were tried 4 times" in done.stderr, "two as of the class, and two as of all"
 
 
 @pytest.mark.parametrize("encode,extension", [("jpeg", "jpg"), ("png", "png"), ("webp", "webp")])
@@ -376,6 +377,24 @@ def test_slices_of_other_seeds_do_not_merge(photos, pipeline, tmp_path):
     good("expand", file, "-o", out, "--slice", "1/2")
     other = run("expand", file, "-o", out, "--slice", "2/2", "--seed", 99)
     assert other.returncode == 1 and "the seed" in other.stderr
+
+
+def test_numbers_of_a_record_are_held_against_its_plan(photos, pipeline, tmp_path):
+    file, out = pipeline(photos, shard=5), tmp_path / "out"
+    for k in (1, 2):
+        good("expand", file, "-o", out, "--slice", f"{k}/2")
+    path = out / "slice-1-of-2.json"
+    record = path.read_text()
+    for right, wrong, told in [('"slices": 2', '"slices": 0', "not the record of a run"),
+                               ('"samples": 5, "bytes"', '"samples": 0, "bytes"', "the plan has no shard"),
+                               ('"name": "shard-000002', '"name": "shard-000001', "the plan has no shard"),
+                               ('"name": "shard-000002', '"name": "shard-000099', "the plan has no shard")]:
+        assert right in record
+        path.write_text(record.replace(right, wrong))
+        refused = run("merge", out)
+        assert refused.returncode in (1, 2) and told in refused.stderr, (wrong, refused)
+    path.write_text(record)
+    good("merge", out)
 
 
 def test_more_slices_than_shards(photos, pipeline, tmp_path):

@@ -1,6 +1,7 @@
 """Fits: what is learned depends on the training rows alone, and the lock file holds commands to it."""
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -341,11 +342,15 @@ def test_a_table_is_refused_before_its_first_fit(tmp_path):
     assert "fits 'StandardScaler'" not in failed.stderr and not list((tmp_path / "state").rglob("*.npz"))
 
 
-def test_images_are_learned_from_as_features_and_bad_ones_left_out(tmp_path):
+def photos_of_two_classes(folder):
     for number, (_, photo) in enumerate(pictures()[:24]):
-        folder = tmp_path / "photos" / "ab"[number % 2]
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number:02}{photo.suffix}").write_bytes(photo.read_bytes())
+        to = folder / "photos" / "ab"[number % 2]
+        to.mkdir(parents=True, exist_ok=True)
+        (to / f"{number:02}{photo.suffix}").write_bytes(photo.read_bytes())
+
+
+def test_images_are_learned_from_as_features_and_bad_ones_left_out(tmp_path):
+    photos_of_two_classes(tmp_path)
     path = pipeline(tmp_path, "Resize: {size: [8, 8]}, Grayscale, Flatten, StandardScaler, PCA: {n_components: 3}",
                     source="{format: folder, path: photos}")
     whole = fit(path, tmp_path, "--workers", 2)
@@ -356,6 +361,39 @@ def test_images_are_learned_from_as_features_and_bad_ones_left_out(tmp_path):
     (tmp_path / "photos" / "a" / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
     damaged = fit(path, tmp_path, "--reindex")
     assert [f["sha256"] for f in damaged["fits"]] == [f["sha256"] for f in whole["fits"]]
+
+
+def test_a_fit_of_images_that_dies_before_their_features_are_whole_learns_the_same(tmp_path, start):
+    """The shards, and in them the substitutes of bad images, are complete then; what tells them apart lies beside."""
+    photos_of_two_classes(tmp_path)
+    for name in ("a/bad.jpg", "b/00bad.jpg"):
+        (tmp_path / "photos" / name).write_bytes(b"\xff\xd8\xff\xe0 no image")
+    path = pipeline(tmp_path, "Resize: {size: [64, 64]}, Grayscale, Flatten, StandardScaler",
+                    source="{format: folder, path: photos}")
+    whole = fit(path, tmp_path)
+    for file in (tmp_path / "state" / "artifacts").iterdir():
+        file.unlink()
+    endpoint = f"ipc://{tmp_path}/broker.sock"
+    start("broker", "--bind", endpoint, "--state", tmp_path / "broker", stderr=subprocess.DEVNULL)
+    start("worker", "--broker", endpoint, stderr=subprocess.DEVNULL)
+    # the workers write the shards; the limit lets the manifest be written, and not 24 rows of 16 KiB
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    died = run("fit", path, "--state", tmp_path / "state", "--broker", endpoint, preexec_fn=limit)
+    assert died.returncode == -signal.SIGXFSZ, died
+    left, = (tmp_path / "state" / "fit").iterdir()
+    record = (left / "manifest.json").read_text()
+    assert not (left / "features").exists()
+    for samples in (0, 25):
+        (left / "manifest.json").write_text(record.replace('"samples": 26, "bytes"', f'"samples": {samples}, "bytes"'))
+        told = run("fit", path, "--state", tmp_path / "state")
+        assert told.returncode in (1, 2) and "the plan has no shard" in told.stderr, told.stderr
+    (left / "manifest.json").write_text(record)
+    again = fit(path, tmp_path)
+    assert set(learned(tmp_path, again, 3)["n_samples_seen_"]) == {24}
+    assert [f["sha256"] for f in again["fits"]] == [f["sha256"] for f in whole["fits"]]
+    assert not (tmp_path / "state" / "fit").exists()
 
 
 def test_runs_keep_to_the_lock_and_name_what_differs(tmp_path):

@@ -451,6 +451,16 @@ def test_a_row_that_overflows_is_quarantined_with_column_and_cause(tmp_path):
         assert not np.isinf(cells).any() and np.isnan(cells).sum() == 1
 
 
+def test_rows_of_which_none_can_be_taken_are_said_plainly(tmp_path):
+    file = tmp_path / "t.yaml"
+    file.write_text("version: 1\nsource: {format: csv, path: t.csv, label: class, float64: true}\nops: []\n"
+                    "output: {dtype: float32}\n")
+    (tmp_path / "t.csv").write_text("a,class\n" + "1e300,no\n" * 3)
+    done = run("expand", file, "-o", tmp_path / "out")
+    assert done.returncode == 1 and "no row was found" in done.stderr, done.stderr
+    assert "others were tried 4 times" in done.stderr, "two as of the class, and two as of all"
+
+
 def test_what_an_op_makes_infinite_is_quarantined_with_op_and_column(tmp_path):
     """The row of 1e300 is of the held-out part, so the scale is that of small numbers."""
     file = tmp_path / "t.yaml"

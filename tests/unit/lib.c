@@ -295,6 +295,21 @@ static void errors_keep_code_cause_and_context(void **state) {
     assert_false(sm_code_charges_sample(SM_E_IO));
 }
 
+static void an_error_has_one_place(void **state) {
+    (void)state;
+    struct sm_err err, from_a_worker;
+    sm_fail(&err, SM_E_OP, "line of %d columns", 3);
+    assert_int_equal(sm_err_at(&err, 5, 12, "PCA"), -1);
+    assert_string_equal(err.text, "line 5, column 12: 'PCA': line of 3 columns");
+    sm_fail(&from_a_worker, err.code, "%s", err.text);
+    sm_err_at(&from_a_worker, 6, 1, "KMeans");
+    assert_string_equal(from_a_worker.text, err.text);
+    sm_fail(&err, SM_E_OP, "no");
+    sm_err_at(&err, 2, 7, NULL);
+    sm_err_at(&err, 3, 1, "PCA");
+    assert_string_equal(err.text, "line 2, column 7: no");
+}
+
 static void a_scratch_folder_is_gone_after_its_end_and_after_ctrl_c(void **state) {
     (void)state;
     struct scratch s = scratch_make();
@@ -370,6 +385,7 @@ int main(void) {
         cmocka_unit_test(a_float_is_written_in_the_fewest_digits_that_read_back),
         cmocka_unit_test(an_arena_gives_zeroed_memory_up_to_its_maximum),
         cmocka_unit_test(errors_keep_code_cause_and_context),
+        cmocka_unit_test(an_error_has_one_place),
         cmocka_unit_test(a_page_that_is_no_longer_there_is_told_and_not_a_death),
         cmocka_unit_test(a_scratch_folder_is_gone_after_its_end_and_after_ctrl_c),
     };

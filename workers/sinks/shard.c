@@ -60,6 +60,10 @@ int sm_part_open(struct sm_part **gives, const char *dir, const struct sm_part_n
         return -1;
     }
     p->sha = sm_hash_new_sha256();
+    if (p->sha == NULL) {
+        sm_part_abandon(&p);
+        return sm_fail(err, SM_E_MEMORY, "out of memory");
+    }
     *gives = p;
     return 0;
 }
@@ -224,7 +228,7 @@ static int copy_file(struct copy *c, const char *path, struct sm_err *err) {
 
 static int copy_start(struct copy *c, struct sm_err *err) {
     *c = (struct copy){.sha = sm_hash_new_sha256(), .chunk = malloc(COPY_BYTES)};
-    return c->chunk != NULL ? 0 : sm_fail(err, SM_E_MEMORY, "out of memory");
+    return c->sha != NULL && c->chunk != NULL ? 0 : sm_fail(err, SM_E_MEMORY, "out of memory");
 }
 
 static void copy_end(struct copy *c, int failed, uint64_t *bytes, char sha256[SM_SHA_HEX]) {

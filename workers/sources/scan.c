@@ -20,7 +20,7 @@ static int collect(struct sm_scan *s, struct sm_err *err);
 static int number_classes(struct sm_scan *s, struct sm_err *err);
 static int count_classes(struct sm_scan *s, struct sm_err *err);
 static int write_index(const struct sm_scan *s, const char *path, struct sm_err *err);
-static void dataset_digest(const struct sm_scan *s, char hex[SM_XXH_HEX]);
+static int dataset_digest(const struct sm_scan *s, char hex[SM_XXH_HEX], struct sm_err *err);
 static int compare_entries(const void *a, const void *b, void *scan);
 
 int sm_index_build(const struct sm_pipeline_source *source, const char *index_path,
@@ -351,8 +351,7 @@ static int write_body(struct writer *w, const struct sm_scan *s, const uint64_t 
                                 .ignored = s->ignored,
                                 .times = times != NULL ? s->n_entries : 0};
     memcpy(h.magic, SM_INDEX_MAGIC, sizeof h.magic);
-    dataset_digest(s, h.dataset_digest);
-    if (put(w, &h, sizeof h, err) != 0 ||
+    if (dataset_digest(s, h.dataset_digest, err) != 0 || put(w, &h, sizeof h, err) != 0 ||
         put(w, s->entries, s->n_entries * sizeof *s->entries, err) != 0 ||
         put(w, s->classes, s->n_classes * sizeof *s->classes, err) != 0 ||
         put(w, by_class, s->n_entries * sizeof *by_class, err) != 0 ||
@@ -429,8 +428,9 @@ static int write_index(const struct sm_scan *s, const char *path, struct sm_err 
     return failed;
 }
 
-static void dataset_digest(const struct sm_scan *s, char hex[SM_XXH_HEX]) {
+static int dataset_digest(const struct sm_scan *s, char hex[SM_XXH_HEX], struct sm_err *err) {
     struct sm_hash *h = sm_hash_new_xxh();
+    if (h == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     for (uint32_t c = 0; c < s->n_classes; c++) {
         const char *name = s->strings + s->classes[c].name;
         sm_hash_add(h, name, strlen(name) + 1);
@@ -445,4 +445,5 @@ static void dataset_digest(const struct sm_scan *s, char hex[SM_XXH_HEX]) {
         sm_hash_add(h, numbers, sizeof numbers);
     }
     sm_hash_end(&h, hex);
+    return 0;
 }

@@ -297,9 +297,10 @@ static bool collect(struct sm_table_build *b, struct tables *t) {
 }
 
 /* Names, kinds and categories of the columns, names of the classes, bytes of the files. */
-static void dataset_digest(const struct sm_table_build *b, const struct tables *t,
-                           char hex[SM_XXH_HEX]) {
+static int dataset_digest(const struct sm_table_build *b, const struct tables *t,
+                          char hex[SM_XXH_HEX], struct sm_err *err) {
     struct sm_hash *h = sm_hash_new_xxh();
+    if (h == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     for (size_t i = 0; i < b->n_files; i++) {
         sm_hash_add(h, &b->files[i].file_bytes, sizeof b->files[i].file_bytes);
         sm_hash_add(h, b->files[i].digest, sizeof b->files[i].digest);
@@ -321,6 +322,7 @@ static void dataset_digest(const struct sm_table_build *b, const struct tables *
         }
     }
     sm_hash_end(&h, hex);
+    return 0;
 }
 
 static int add_tables(struct sm_table_build *b, const struct tables *t, struct sm_err *err) {
@@ -362,7 +364,7 @@ static int write_tables(struct sm_table_build *b, struct sm_err *err) {
                                 .classes = b->scan->n_classes,
                                 .string_bytes = t.strings.n_strings,
                                 .times = b->n_files};
-    if (!failed) dataset_digest(b, &t, h.dataset_digest);
+    if (!failed) failed = dataset_digest(b, &t, h.dataset_digest, err);
     const struct sm_index_table table = {.files = b->n_files,
                                          .columns = b->n_columns,
                                          .categories = t.n_categories,

@@ -247,6 +247,7 @@ int sm_artifact_write(struct sm_artifact *a, const char *dir, struct sm_err *err
     for (size_t i = 0; i < a->n; i++)
         entries[i].crc = crc_of(&a->arrays[i], &entries[i]);
     struct sm_hash *hash = sm_hash_new_sha256();
+    if (hash == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     each_piece(a, entries, total, hash_put, hash, err);
     sm_hash_end(&hash, a->sha256);
     a->bytes = total;
