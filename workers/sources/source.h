@@ -117,7 +117,8 @@ struct sm_found {
 int sm_finder_open(struct sm_finder **gives, const struct sm_index *index,
                    const struct sm_pipeline_source *source, const char *root, struct sm_err *err);
 void sm_finder_close(struct sm_finder **f);
-/* SM_E_CHANGED: a file is not the indexed one. Then too found->file says which, and the line is 0. */
+/* SM_E_CHANGED: a file is not the indexed one. Then too found->file says which, and the line is 0.
+ */
 int sm_finder_find(struct sm_finder *f, uint64_t sample, struct sm_found *found,
                    struct sm_err *err);
 
