@@ -93,7 +93,12 @@ static int list_files(struct npy_table *t, struct sm_err *err) {
     snprintf(path, sizeof path, "%s%s%s", s->label[0] == '/' ? "" : t->b.scan->root,
              s->label[0] == '/' ? "" : "/", s->label);
     if (sm_files_list(&t->labels, path, ".npy", err) != 0)
-        return sm_err_context(err, "source.label");
+        return err == NULL || err->code != SM_E_MISSING
+                   ? sm_err_context(err, "source.label")
+                   : sm_fail(err, SM_E_MISSING,
+                             "source.label: '%s' is not there (hint: a path seen from the data's "
+                             "folder, '%s')",
+                             path, t->b.scan->root);
     size_t kept = 0;
     for (size_t i = 0; i < t->arrays.n; i++) {
         if (is_label(t, t->arrays.paths[i]))
@@ -309,9 +314,12 @@ static void format_label(const struct sm_npy *npy, const uint8_t *from, char tex
 static int open_labels(struct npy_table *t, struct sm_err *err) {
     if (t->label_fd >= 0) close(t->label_fd);
     t->label_fd = -1;
-    if (t->label_file == t->labels.n)
-        return sm_fail(err, SM_E_DATASET, "there are fewer labels in '%s' than rows",
-                       t->b.scan->source->label);
+    if (t->label_file == t->labels.n) {
+        const struct sm_index_file *last = &t->b.files[t->arrays.n - 1];
+        return sm_fail(err, SM_E_DATASET, "there are fewer labels in '%s' than rows: %llu for %llu",
+                       t->b.scan->source->label, (unsigned long long)t->row,
+                       (unsigned long long)(last->first + last->rows));
+    }
     const char *path = t->labels.paths[t->label_file++];
     struct stat st;
     if (open_array(path, &t->label_fd, &t->label, &st, err) != 0) return -1;
