@@ -127,8 +127,9 @@ void sm_fit_key(const struct sm_pipeline *p, size_t op, const char *dataset_dige
     upto.output = (struct sm_pipeline_output){0};
     upto.expand = (struct sm_pipeline_expand){0};
     sm_pipeline_digest(&upto, digest);
-    int n = snprintf(text, sizeof text, "fit 2 %s %s %" PRId64 " %s", digest, dataset_digest,
-                     p->seed, sm_fit_fingerprint());
+    const int version = p->split.val > 0 ? 3 : 2; /* of what a split holds out: workers/view.c */
+    int n = snprintf(text, sizeof text, "fit %d %s %s %" PRId64 " %s", version, digest,
+                     dataset_digest, p->seed, sm_fit_fingerprint());
     sm_xxh(text, (size_t)n, key);
 }
 
