@@ -326,7 +326,7 @@ static int check_groups(const struct sm_view *v, const struct sm_pipeline_split 
     const uint64_t n = sm_index_samples(v->index);
     if (groups == 1)
         snprintf(hint, sizeof hint, "'by' names a column of one value: another one, or none");
-    else if (held > 0 || n == 0)
+    else if (held > 0)
         snprintf(hint, sizeof hint, "there are %llu groups by '%.40s': val: 0.5",
                  (unsigned long long)groups, split->by);
     else

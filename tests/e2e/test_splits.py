@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from conftest import csv_rows, good, manifest, run
+from conftest import csv_rows, good, run
 
 
 def pipeline(tmp_path, source, rest, name="p.yaml"):
@@ -59,3 +59,58 @@ def test_a_split_that_holds_out_nothing_is_refused_by_every_command(tmp_path, sp
     assert not (tmp_path / "out" / "manifest.json").exists()
     file.write_text(file.read_text().replace(split, better))
     good("expand", file, "-o", tmp_path / "out", "--workers", 1)
+
+
+# ---- what is said of a table ----
+
+def test_a_table_in_capitals_is_read(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "A.CSV").write_text("x,y\n1,a\n2,b\n")
+    (tmp_path / "d" / "b.csv").write_text("x,y\n3,a\n")
+    assert "dataset: 3 samples" in good("explain", pipeline(tmp_path, f"path: {tmp_path}/d, format: csv, label: y", "")).stdout
+
+
+def test_a_label_that_counts_as_missing_is_told_with_what_helps(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y\n1,a\n2,None\n3,a\n")
+    source = f"path: {tmp_path}/a.csv, format: csv, label: y"
+    said = good("explain", pipeline(tmp_path, source, "")).stdout
+    assert "'None' counts as a missing cell (hint: source.missing: [])" in said
+    assert "dataset: 3 samples in 2 classes" in good("explain", pipeline(tmp_path, source + ", missing: []", "")).stdout
+
+
+def test_a_labels_file_that_is_not_there_is_told_by_its_own_key(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((3, 2), np.float32))
+    file = pipeline(tmp_path, f"path: {tmp_path}/x.npy, format: npy, label: y.npy", "")
+    said = bad("explain", file)
+    assert "source.label: " in said and "a path seen from the data's folder" in said and "source.path" not in said
+    np.save(tmp_path / "y.npy", np.zeros(2, np.int64))
+    assert "fewer labels in 'y.npy' than rows: 2 for 3" in bad("explain", file)
+
+
+@pytest.mark.parametrize("rebalance", ["", "rebalance: {RandomOverSampler: {}}"])
+def test_explain_lists_the_classes_that_occur(tmp_path, rebalance):
+    (tmp_path / "a.csv").write_text("x,y\n" + "".join(f"{i},{2019 + i % 3}\n" for i in range(30)))
+    file = pipeline(tmp_path, f"path: {tmp_path}/a.csv, format: csv, label: y", rebalance)
+    said = good("explain", file).stdout
+    assert "dataset: 30 samples in 2022 classes, 3 of them occur, at" in said
+    assert [line.split()[0] for line in said.splitlines() if line.startswith("  20")] == ["2019", "2020", "2021"]
+    assert " more (--json" not in said
+    assert len(json.loads(good("explain", file, "--json").stdout)["dataset"]["classes"]) == 2022
+
+
+@pytest.mark.parametrize("label,says", [
+    (lambda i: i * 7, "60 classes in 60 rows, 60 of them with one"),
+    (lambda i: i % 4 / 2, "a class is called 0.5"),
+    (lambda i: f"name{i}", "60 classes in 60 rows"),
+    (lambda i: i % 3, None),
+    (lambda i: "ab"[i % 2] + ".5", None),
+])
+def test_a_label_that_looks_like_a_target_is_told(tmp_path, label, says):
+    (tmp_path / "a.csv").write_text("x,y\n" + "".join(f"{i},{label(i)}\n" for i in range(60)))
+    said = good("explain", pipeline(tmp_path, f"path: {tmp_path}/a.csv, format: csv, label: y", "")).stdout
+    assert ("looks like a number to predict" in said) == (says is not None)
+    assert says is None or says in said
+
+
+def test_the_documents_say_which_number_a_class_has():
+    assert "they are the classes' numbers" in good("ops", "source").stdout
