@@ -84,7 +84,7 @@ void sm_account_search_json(const struct sm_places *places, const struct sm_neig
 
 void sm_account_text(const struct sm_places *places, const struct sm_index *index,
                      const struct sm_neighbours_plan *search, struct sm_buf *out) {
-    const uint32_t n = sm_index_classes(index), shown = n > CLASSES_SHOWN ? CLASSES_SHOWN : n;
+    const uint32_t n = sm_index_classes(index), occur = sm_index_classes_occur(index);
     const bool weights = sm_places_pipeline(places)->output.weights;
     uint64_t largest = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -94,11 +94,15 @@ void sm_account_text(const struct sm_places *places, const struct sm_index *inde
     sm_buf_printf(out, "  %-*s %9s %9s %9s %9s %9s %10s  %s%s\n", NAME_COLUMNS, "class", "samples",
                   "an epoch", "distinct", "repeated", "synthetic", "log prior",
                   weights ? "    weight  " : "", "# distinct, + repeated, ~ synthetic");
-    for (uint32_t i = 0; i < shown; i++) {
+    uint32_t shown = 0;
+    for (uint32_t i = 0; i < n && shown < CLASSES_SHOWN; i++) {
+        if (sm_index_class_samples(index, i) == 0) continue;
+        shown++;
         const struct sm_account a = sm_places_account(places, i);
         class_text(&a, sm_index_class(index, i), largest, weights, out);
     }
-    if (shown < n) sm_buf_printf(out, "  … and %" PRIu32 " more (--json lists all)\n", n - shown);
+    if (shown < occur)
+        sm_buf_printf(out, "  … and %" PRIu32 " more (--json lists all)\n", occur - shown);
     sm_buf_text(out, "  log prior: log of the share before less that in an epoch; add it to a "
                      "model's log-probabilities\n");
     if (weights && sm_places_rebalance(places)->method == SM_REBALANCE_ROWS)

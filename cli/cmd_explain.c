@@ -10,15 +10,24 @@
 #include "cli/yaml.h"
 #include "lib/plan.h"
 #include "workers/places.h"
+#include "workers/sources/number.h"
 #include "workers/sources/source.h"
 #include "workers/table/artifact.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { TEXT_BYTES_MAX = 64 << 20, BAR_COLUMNS = 40, CLASSES_SHOWN = 40, NAME_COLUMNS = 24 };
+enum {
+    TEXT_BYTES_MAX = 64 << 20,
+    BAR_COLUMNS = 40,
+    CLASSES_SHOWN = 40,
+    NAME_COLUMNS = 24,
+    MANY_CLASSES = 10, /* among as few rows as twice that */
+    MANY_SINGLE = 200  /* classes of one row each, among any rows */
+};
 
 struct values {
     struct sm_common common;
@@ -173,21 +182,58 @@ static void class_text(const struct explanation *x, uint32_t label, uint64_t lar
     sm_buf_text(out, "\n");
 }
 
+/* Labels that are numbers leave classes without samples: these are not listed. */
 static void classes_text(const struct explanation *x, struct sm_buf *out) {
-    uint32_t n = sm_index_classes(x->index), shown = n > CLASSES_SHOWN ? CLASSES_SHOWN : n;
+    const uint32_t n = sm_index_classes(x->index), occur = sm_index_classes_occur(x->index);
     uint64_t largest = 0, smallest = UINT64_MAX;
     for (uint32_t i = 0; i < n; i++) {
         uint64_t count = sm_index_class_samples(x->index, i);
         if (count > largest) largest = count;
-        if (count < smallest) smallest = count;
+        if (count < smallest && count > 0) smallest = count;
     }
     sm_buf_printf(out, "  %-*s %10s %12s\n", NAME_COLUMNS, "class", "samples", "in shards");
-    for (uint32_t i = 0; i < shown; i++)
+    uint32_t shown = 0;
+    for (uint32_t i = 0; i < n && shown < CLASSES_SHOWN; i++) {
+        if (sm_index_class_samples(x->index, i) == 0) continue;
         class_text(x, i, largest, out);
-    if (shown < n) sm_buf_printf(out, "  … and %" PRIu32 " more (--json lists all)\n", n - shown);
-    if (n > 1 && smallest > 0)
+        shown++;
+    }
+    if (shown < occur)
+        sm_buf_printf(out, "  … and %" PRIu32 " more (--json lists all)\n", occur - shown);
+    if (occur > 1)
         sm_buf_printf(out, "  the largest class has %.1f times as many samples as the smallest\n",
                       (double)largest / (double)smallest);
+}
+
+/* Every value of a label is a class, also of a column that was meant to be predicted as a number.
+ */
+static void label_text(const struct explanation *x, struct sm_buf *out) {
+    const uint32_t n = sm_index_classes(x->index), occur = sm_index_classes_occur(x->index);
+    const uint64_t rows = sm_index_samples(x->index);
+    const char *fraction = NULL;
+    bool numbers = true;
+    uint32_t single = 0;
+    if (!sm_source_is_table(&x->pipeline.source) || x->pipeline.source.label == NULL) return;
+    for (uint32_t i = 0; i < n; i++) {
+        const char *name = sm_index_class(x->index, i);
+        double v;
+        single += sm_index_class_samples(x->index, i) == 1;
+        if (sm_number_parse(name, strlen(name), &v) != SM_NUMBER_FINITE)
+            numbers = false;
+        else if (fraction == NULL && v != floor(v))
+            fraction = name;
+    }
+    const bool many = occur >= MANY_CLASSES && occur > rows / 2;
+    if (!many && single < MANY_SINGLE && !(numbers && fraction != NULL)) return;
+    sm_buf_text(out, "  the label looks like a number to predict, or an id: ");
+    if (numbers && fraction != NULL) {
+        sm_buf_text(out, "a class is called ");
+        sm_name_text(fraction, out);
+    } else {
+        sm_buf_printf(out, "%" PRIu32 " classes in %" PRIu64 " rows, %" PRIu32 " of them with one",
+                      occur, rows, single);
+    }
+    sm_buf_text(out, " (hint: without source.label it stays a column)\n");
 }
 
 static void dataset_text(const struct explanation *x, struct sm_buf *out) {
@@ -200,8 +246,12 @@ static void dataset_text(const struct explanation *x, struct sm_buf *out) {
         return;
     }
     uint32_t classes = sm_index_classes(x->index);
-    sm_buf_printf(out, "dataset: %" PRIu64 " samples in %" PRIu32 " class%s at %s",
-                  sm_index_samples(x->index), classes, classes == 1 ? "" : "es", p->source.path);
+    sm_buf_printf(out, "dataset: %" PRIu64 " samples in %" PRIu32 " class%s",
+                  sm_index_samples(x->index), classes, classes == 1 ? "" : "es");
+    if (sm_index_classes_occur(x->index) < classes)
+        sm_buf_printf(out, ", %" PRIu32 " of them occur%s,", sm_index_classes_occur(x->index),
+                      sm_index_classes_occur(x->index) == 1 ? "s" : "");
+    sm_buf_printf(out, " at %s", p->source.path);
     if (x->kept) sm_buf_printf(out, ", as indexed in %s (hint: --reindex looks anew)", x->state);
     sm_buf_text(out, "\n");
     const uint64_t held =
@@ -214,6 +264,7 @@ static void dataset_text(const struct explanation *x, struct sm_buf *out) {
         sm_account_text(x->places, x->index, &x->search, out);
     else
         classes_text(x, out);
+    label_text(x, out);
     sm_buf_printf(out,
                   "\nexpansion: %" PRIu64 " samples x %" PRIu32 " cop%s = %" PRIu64
                   " positions in %" PRIu64 " shard%s of %" PRIu64 "\n",

@@ -20,8 +20,8 @@ static json_t *names_ask(struct sm_loader *loader) {
     return names;
 }
 
-/* log pi - log pi' of a class, with which a model's output is recalibrated; 0 where nothing of it is
- * there, null where nothing of it is drawn. all: the sums over classes. */
+/* log pi - log pi' of a class, with which a model's output is recalibrated; 0 where nothing of it
+ * is there, null where nothing of it is drawn. all: the sums over classes. */
 static void shift_json(const struct sm_class_count *of, const struct sm_class_count *all,
                        struct sm_buf *out) {
     sm_buf_text(out, ",\"log_prior_shift\":");

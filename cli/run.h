@@ -97,8 +97,9 @@ int sm_run_add_bad(struct sm_run *r, const struct sm_bad *bad, uint32_t substitu
  * rebalancing: which sample stands there is found out here. */
 int sm_run_take_bad(struct sm_run *r, const struct sm_places *places,
                     const Shardmill__Quarantined *q, struct sm_err *err);
-/* Of a table: in which file each of the bad ones stands, and where. They are sorted. 1: not all were
- * found, since a file is not what was indexed; err says so. What was made does not depend on it. */
+/* Of a table: in which file each of the bad ones stands, and where. They are sorted. 1: not all
+ * were found, since a file is not what was indexed; err says so. What was made does not depend on
+ * it. */
 int sm_run_find_bad(struct sm_run *r, const struct sm_places *places, const char *root,
                     struct sm_err *err);
 /* In the order of the dataset, then of positions. */

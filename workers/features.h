@@ -44,8 +44,8 @@ size_t sm_features_bytes(const struct sm_features *f);
  * in float32. A missing cell may leave. */
 void sm_features_leave(const struct sm_features *f, const struct sm_rows *out, bool narrow,
                        struct sm_row_faults *faults);
-/* What the rows of its shards look like, but for the classes and the plan. rebalances: the part that
- * is written is rebalanced. */
+/* What the rows of its shards look like, but for the classes and the plan. rebalances: the part
+ * that is written is rebalanced. */
 struct sm_row_format sm_features_shard(const struct sm_pipeline *p, const struct sm_features *f,
                                        bool rebalances);
 /* What a batch of this pipeline looks like: images (f is NULL), or rows. Fills a laid out header;

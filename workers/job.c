@@ -216,8 +216,7 @@ static int describe_rows(struct sm_job *job) {
     if (job->classes == NULL) return sm_fail(&job->err, SM_E_MEMORY, "out of memory");
     for (uint32_t c = 0; c < n; c++)
         job->classes[c] = sm_index_class(job->index, c);
-    job->row_format =
-        sm_features_shard(p, job->features, sm_places_rebalance(job->places) != NULL);
+    job->row_format = sm_features_shard(p, job->features, sm_places_rebalance(job->places) != NULL);
     job->row_format.classes = job->classes;
     job->row_format.n_classes = n;
     job->row_format.plan = job->lease.plan;

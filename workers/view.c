@@ -7,9 +7,16 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
-enum { WORDS = 8, BITS = 64, STREAM_SPLIT = 0x53500000 };
+enum {
+    WORDS = 8,
+    BITS = 64,
+    SM_RNG_SPLIT = 0x53500000,
+    FRACTION = 1000000, /* finer than what rounding leaves of val x 2^32 */
+    HINT_BYTES = 160
+};
 
 struct bitmap {
     uint64_t n;
@@ -114,9 +121,8 @@ static int bitmaps_fill(struct sm_view *v, const struct bitmap *val, int part, s
     bitmap_count(&v->by_class);
     for (uint32_t c = 0; c <= classes; c++)
         v->class_before[c] = bitmap_rank(&v->by_class, v->class_first[c]);
-    if (bitmap_total(&v->in) > 0) return 0;
-    return sm_fail(err, SM_E_PIPELINE, "split: no sample is left for the %s part of %llu samples",
-                   part == SM_PART_VAL ? "val" : "train", (unsigned long long)n);
+    assert(bitmap_total(&v->in) > 0); /* a split that leaves a part empty is refused before */
+    return 0;
 }
 
 int sm_view_new(struct sm_view **gives, const struct sm_index *index,
@@ -184,31 +190,110 @@ uint64_t sm_view_class_sample(const struct sm_view *v, uint32_t label, uint64_t 
 /* --- splitting -------------------------------------------------------------------------------- */
 
 static uint64_t split_key(uint64_t seed, uint32_t label) {
-    struct sm_rng rng = sm_rng_op(seed, 0, label, 0, STREAM_SPLIT);
+    struct sm_rng rng = sm_rng_op(seed, 0, label, 0, SM_RNG_SPLIT);
     uint64_t key = sm_rng_u32(&rng);
     return key << 32 | sm_rng_u32(&rng);
 }
 
-/* Of each class, or of all, the first of a keyed order: the counts are exact. */
+/* The smallest share of two digits of which n samples make at least `of`. */
+static double share_of(uint64_t of, uint64_t n) {
+    const double share = (double)of / (double)n, digit = pow(10, floor(log10(share)) - 1);
+    return ceil(share / digit - 1e-9) * digit;
+}
+
+/* Both parts have samples, or nothing would be learned, or nothing measured. */
+static int check_held(const struct sm_view *v, const struct sm_pipeline_split *split, uint64_t held,
+                      const char *hint, struct sm_err *err) {
+    const uint64_t n = sm_index_samples(v->index);
+    if (held > 0 && held < n) return 0;
+    return sm_fail(err, SM_E_PIPELINE,
+                   "split: no sample is left for the %s part of %llu sample%s with val: %g (hint: "
+                   "%s)",
+                   held == 0 ? "val" : "train", (unsigned long long)n, n == 1 ? "" : "s",
+                   split->val, n == 1 ? "one sample cannot be split: val: 0" : hint);
+}
+
+/* The first samples of a keyed order: of a class, or of all. */
+static void hold_first(const struct sm_view *v, bool of_class, uint32_t label, uint64_t out,
+                       uint64_t seed, struct bitmap *val) {
+    const uint64_t n =
+        of_class ? sm_index_class_samples(v->index, label) : sm_index_samples(v->index);
+    if (out == 0) return;
+    struct sm_permutation order = sm_permutation_make(n, split_key(seed, label), 0);
+    for (uint64_t i = 0; i < out; i++) {
+        uint64_t k = sm_permutation_at(&order, i);
+        bitmap_set(val, of_class ? sm_index_class_sample(v->index, label, k) : k);
+    }
+}
+
+/* What a class gives. */
+struct quota {
+    uint64_t out, key;
+    uint32_t label, fraction; /* of its share, in units of 1 / FRACTION */
+};
+
+/* The largest fraction first; equal ones in an order that the seed decides. */
+static int quota_compare(const void *a, const void *b) {
+    const struct quota *x = a, *y = b;
+    if (x->fraction != y->fraction) return x->fraction > y->fraction ? -1 : 1;
+    if (x->key != y->key) return x->key < y->key ? -1 : 1;
+    return x->label < y->label ? -1 : x->label > y->label;
+}
+
+/* Fills q, in no order that means anything, and gives the sum. Together the classes give `wanted`,
+ * each its share rounded down or one more, as scikit-learn's stratified splits do: those with the
+ * largest fractions one more. No class gives its last sample; when that leaves too few that could
+ * give one more, the sum is less. */
+static uint64_t share_out(const struct sm_view *v, double val, uint64_t seed, uint64_t wanted,
+                          struct quota *q) {
+    const uint32_t classes = sm_index_classes(v->index);
+    uint64_t sum = 0;
+    for (uint32_t c = 0; c < classes; c++) {
+        const uint64_t n = sm_index_class_samples(v->index, c);
+        const double share = val * (double)n, whole = floor(share + 0.5 / FRACTION);
+        q[c] = (struct quota){.out = (uint64_t)whole, .key = split_key(seed, c), .label = c};
+        if (share > whole) q[c].fraction = (uint32_t)((share - whole) * FRACTION + 0.5);
+        if (n > 0 && q[c].out >= n) q[c].out = n - 1;
+        sum += q[c].out;
+    }
+    qsort(q, classes, sizeof *q, quota_compare);
+    for (uint32_t i = 0; i < classes && sum < wanted; i++) {
+        if (q[i].out + 1 >= sm_index_class_samples(v->index, q[i].label)) continue;
+        q[i].out++;
+        sum++;
+    }
+    return sum;
+}
+
 static int hold_out(struct sm_view *v, const struct sm_pipeline_split *split, uint64_t seed,
                     struct bitmap *val, struct sm_err *err) {
-    const uint32_t classes = split->stratify ? sm_index_classes(v->index) : 1;
-    for (uint32_t c = 0; c < classes; c++) {
-        uint64_t n =
-            split->stratify ? sm_index_class_samples(v->index, c) : sm_index_samples(v->index);
-        uint64_t out = (uint64_t)floor(split->val * (double)n + 0.5);
-        if (n == 0) continue;
-        if (split->stratify && out == n)
-            return sm_fail(err, SM_E_PIPELINE,
-                           "split: class '%s' has %llu sample%s, so none is left for training",
-                           sm_index_class(v->index, c), (unsigned long long)n, n == 1 ? "" : "s");
-        struct sm_permutation order = sm_permutation_make(n, split_key(seed, c), 0);
-        for (uint64_t i = 0; i < out; i++) {
-            uint64_t k = sm_permutation_at(&order, i);
-            bitmap_set(val, split->stratify ? sm_index_class_sample(v->index, c, k) : k);
-        }
+    const uint32_t classes = sm_index_classes(v->index);
+    const uint64_t n = sm_index_samples(v->index),
+                   wanted = (uint64_t)floor(split->val * (double)n + 0.5);
+    struct quota *q = NULL;
+    uint64_t held = wanted;
+    if (split->stratify) {
+        q = calloc(classes, sizeof *q);
+        if (q == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+        held = share_out(v, split->val, seed, wanted, q);
     }
-    return 0;
+    char hint[HINT_BYTES];
+    bool single = true; /* each class has one sample */
+    for (uint32_t c = 0; c < classes; c++)
+        single = single && sm_index_class_samples(v->index, c) <= 1;
+    const double share = wanted == 0 ? share_of(1, n) : wanted == n ? 0.5 : split->val;
+    if (split->stratify && single)
+        snprintf(hint, sizeof hint,
+                 "each class has one sample, which stays in training: stratify: false, val: %g",
+                 share);
+    else
+        snprintf(hint, sizeof hint, "val: %g", share);
+    int failed = check_held(v, split, held, hint, err);
+    for (uint32_t i = 0; !failed && q != NULL && i < classes; i++)
+        hold_first(v, true, q[i].label, q[i].out, seed, val);
+    if (!failed && q == NULL) hold_first(v, false, 0, held, seed, val);
+    free(q);
+    return failed;
 }
 
 struct member {
@@ -221,16 +306,39 @@ static int member_compare(const void *a, const void *b) {
     return x->sample < y->sample ? -1 : x->sample > y->sample;
 }
 
-/* How far the held-out counts of the classes would be from what is wanted, with one group more. */
+/* How far the held-out counts of the classes, and that of all, would be from what is wanted, with
+ * one group more. Of many small classes only the sum tells that something is to be held out. */
 static double misses(const double *want, const uint64_t *held, const uint64_t *more, uint32_t n) {
-    double sum = 0;
-    for (uint32_t c = 0; c < n; c++)
-        sum += fabs(want[c] - (double)held[c] - (more != NULL ? (double)more[c] : 0));
-    return sum;
+    double sum = 0, all = 0;
+    for (uint32_t c = 0; c < n; c++) {
+        const double miss = want[c] - (double)held[c] - (more != NULL ? (double)more[c] : 0);
+        sum += fabs(miss);
+        all += miss;
+    }
+    return sum + fabs(all);
+}
+
+/* With half of the samples wanted, two groups always come apart; with as many as the smallest group
+ * has and no classes, at least that is held out. */
+static int check_groups(const struct sm_view *v, const struct sm_pipeline_split *split,
+                        uint64_t held, uint64_t groups, uint64_t smallest, struct sm_err *err) {
+    char hint[HINT_BYTES];
+    const uint64_t n = sm_index_samples(v->index);
+    if (groups == 1)
+        snprintf(hint, sizeof hint, "'by' names a column of one value: another one, or none");
+    else if (held > 0)
+        snprintf(hint, sizeof hint, "there are %llu groups by '%.40s': val: 0.5",
+                 (unsigned long long)groups, split->by);
+    else
+        snprintf(hint, sizeof hint,
+                 "there are %llu groups by '%.40s', the smallest of %llu: %sval: %g",
+                 (unsigned long long)groups, split->by, (unsigned long long)smallest,
+                 split->stratify ? "stratify: false, " : "", share_of(smallest, n));
+    return check_held(v, split, held, hint, err);
 }
 
 /* Groups in a keyed order; one is held out whole when that brings the counts nearer to the share
- * (of each class with stratify): so they are as near as whole groups allow, and not exact. */
+ * (of each class, with stratify, and of all): so they are near, and not exact. */
 static int hold_out_groups(struct sm_view *v, const struct sm_pipeline_split *split, uint64_t seed,
                            struct bitmap *val, struct sm_err *err) {
     const uint64_t n = sm_index_samples(v->index);
@@ -243,7 +351,7 @@ static int hold_out_groups(struct sm_view *v, const struct sm_pipeline_split *sp
                      : 0;
     for (uint64_t i = 0; !failed && i < n; i++) {
         const uint64_t group = sm_index_group(v->index, i);
-        const uint32_t counter[4] = {(uint32_t)group, (uint32_t)(group >> 32), STREAM_SPLIT, 0},
+        const uint32_t counter[4] = {(uint32_t)group, (uint32_t)(group >> 32), SM_RNG_SPLIT, 0},
                        key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
         uint32_t mixed[4];
         sm_philox(
@@ -253,17 +361,22 @@ static int hold_out_groups(struct sm_view *v, const struct sm_pipeline_split *sp
         want[split->stratify ? sm_index_label(v->index, i) : 0] += split->val;
     }
     if (!failed) qsort(members, n, sizeof *members, member_compare);
+    uint64_t out = 0, groups = 0, smallest = n;
     for (uint64_t first = 0, end; !failed && first < n; first = end) {
         for (uint32_t c = 0; c < classes; c++)
             more[c] = 0;
         for (end = first; end < n && members[end].key == members[first].key; end++)
             more[split->stratify ? sm_index_label(v->index, members[end].sample) : 0]++;
+        groups++;
+        if (end - first < smallest) smallest = end - first;
         if (misses(want, held, more, classes) >= misses(want, held, NULL, classes)) continue;
         for (uint64_t i = first; i < end; i++)
             bitmap_set(val, members[i].sample);
         for (uint32_t c = 0; c < classes; c++)
             held[c] += more[c];
+        out += end - first;
     }
+    if (!failed) failed = check_groups(v, split, out, groups, smallest, err);
     free(members);
     free(want);
     free(held);

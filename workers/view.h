@@ -10,7 +10,9 @@
 struct sm_view;
 
 /* part: enum sm_part_of. Keeps index. Which samples are held out follows from seed, split and index
- * alone. SM_E_PIPELINE when a part would be empty. */
+ * alone: val x samples of them, rounded; with stratify each class gives val x its samples, rounded
+ * down, and one more where the fraction is largest, but never its last. SM_E_PIPELINE when either
+ * part would be empty. */
 int sm_view_new(struct sm_view **gives, const struct sm_index *index,
                 const struct sm_pipeline_split *split, uint64_t seed, int part, struct sm_err *err);
 void sm_view_free(struct sm_view **v);

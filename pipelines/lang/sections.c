@@ -129,7 +129,8 @@ static const struct sm_param source[] = {
      .null_ok = true,
      .whole_ok = true,
      .doc = "csv: name or number (from 0) of the column of labels; npy: the file of labels, seen "
-            "from the data's folder"},
+            "from the data's folder; each value is a class, and when all are whole numbers from 0 "
+            "on they are the classes' numbers, with empty classes between them"},
     {.name = "delimiter",
      .type = SM_T_STR,
      .offset = SOURCE(delimiter),
@@ -185,7 +186,9 @@ static const struct sm_param split[] = {
      .offset = SPLIT(val),
      .dflt = "0",
      .max = 0.99,
-     .doc = "share of the samples that is held out for validation, 0: none"},
+     .doc = "share of the samples that is held out for validation, rounded to a whole number of "
+            "samples (by: as near as whole groups come), 0: none; a part without samples is "
+            "refused"},
     {.name = "by",
      .type = SM_T_STR,
      .offset = SPLIT(by),
@@ -198,7 +201,8 @@ static const struct sm_param split[] = {
      .type = SM_T_BOOL,
      .offset = SPLIT(stratify),
      .dflt = "true",
-     .doc = "hold out the same share of each class"},
+     .doc = "hold out the same share of each class: rounded down, and one more where the fraction "
+            "is largest; a class of one sample stays in training"},
 };
 
 #define OUTPUT(member) offsetof(struct sm_pipeline, output.member)

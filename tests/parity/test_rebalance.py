@@ -16,6 +16,7 @@ from imblearn.utils import check_sampling_strategy  # noqa: E402
 from sklearn import datasets  # noqa: E402
 from sklearn.decomposition import PCA  # noqa: E402
 from sklearn.impute import SimpleImputer  # noqa: E402
+from sklearn.model_selection import StratifiedShuffleSplit  # noqa: E402
 from sklearn.neighbors import NearestNeighbors  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 
@@ -350,3 +351,22 @@ def test_smotenc_finds_the_neighbours_of_imbalanced_learn_0_14_and_votes_as_it_d
         for column, word in ((0, row["tree"]), (1, row["mark"])):
             votes = words[near[parent]][:, column].tolist()
             assert votes.count(word) == max(map(votes.count, votes))
+
+
+@pytest.mark.parametrize("sizes,val", [([40, 25, 7, 3], 0.2), ([3] * 100, 0.4), ([7] * 60, 0.2), ([8] * 100, 0.2), ([5, 9, 13, 17, 31, 250], 0.15),
+                                        ([999, 10, 10, 10, 2], 0.1), ([33, 33, 34], 0.5), ([7] * 11, 0.29)])
+def test_a_stratified_split_holds_out_what_scikit_learn_does(tmp_path, sizes, val):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{i},{c}\n" for i, c in enumerate(labels)))
+    (tmp_path / "p.yaml").write_text(json.dumps({
+        "version": 1, "source": {"format": "csv", "path": str(tmp_path / "t.csv"), "label": "y"}, "split": {"val": val},
+        "expand": {"samples_per_shard": 100000}}))
+    subprocess.run([SHARDMILL, "expand", tmp_path / "p.yaml", "-o", tmp_path / "out", "--part", "val", "--workers", "1", "--quiet"],
+                   check=True, timeout=120)
+    with open(tmp_path / "out" / "shard-000000.csv", newline="", encoding="utf-8") as file:
+        ours = np.bincount([int(row["label"]) for row in csv.DictReader(file)], minlength=len(sizes))
+    total = int(np.floor(val * len(labels) + 0.5))
+    _, held = next(StratifiedShuffleSplit(1, test_size=total, random_state=0).split(labels[:, None], labels))
+    theirs = np.bincount(labels[held], minlength=len(sizes))
+    assert ours.sum() == theirs.sum() == total
+    assert np.abs(ours - theirs).max() <= 1 and np.abs(ours - val * np.array(sizes)).max() < 1

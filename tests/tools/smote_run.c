@@ -98,7 +98,8 @@ static int smote_time(const char *pipeline, const char *folder) {
         sm_places_new(&places, &p, index, SM_PART_TRAIN, NULL, &err) != 0)
         return die(&err);
     const double start = now();
-    if (sm_neighbours_learn(places, folder, root, NULL, &learned, &arena, &err) != 0) return die(&err);
+    if (sm_neighbours_learn(places, folder, root, NULL, &learned, &arena, &err) != 0)
+        return die(&err);
     const double fitted = now();
     sm_places_free(&places);
     double sum;

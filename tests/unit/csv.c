@@ -80,9 +80,12 @@ static void each_fault_has_line_and_offset_and_reading_goes_on(void **state) {
     assert_rows("a,b\n\"x\n\"y,1\n2,3\n",
                 "a|b\n!2 4 a quoted field goes on behind its closing quote\n2|3\n");
     assert_rows("a,b\n1,\"x\n2,3\n4,5\n", "a|b\n!2 4 a quote is never closed\n2|3\n4|5\n");
-    assert_rows("a\n\xFF,1\n\xC3\xA9\n", "a\n!2 2 the row is not UTF-8\n\xC3\xA9\n");
-    assert_string_equal(rows_of("a\r\nb\0c\r\nd", 9, ',', 64),
-                        "a\n!2 3 a NUL stands in the row\nd\n");
+    assert_rows(
+        "a\n\xFF,1\n\xC3\xA9\n",
+        "a\n!2 2 the row is not UTF-8 (hint: of Latin-1: iconv -f LATIN1 -t UTF-8)\n\xC3\xA9\n");
+    assert_string_equal(
+        rows_of("a\r\nb\0c\r\nd", 9, ',', 64),
+        "a\n!2 3 a NUL stands in the row (hint: of UTF-16: iconv -f UTF-16 -t UTF-8)\nd\n");
 }
 
 static void a_row_or_field_beyond_the_limit_is_a_bad_row_and_memory_stays_bounded(void **state) {

@@ -14,7 +14,8 @@ struct learned {
 static int learn(struct data *d, struct learned *l) {
     sm_arena_init(&l->arena, 64 << 20);
     if (data_place(d, SM_PART_TRAIN, NULL) != 0) fail_msg("%s", d->err.text);
-    return sm_neighbours_learn(d->places, d->s.dir, d->root, NULL, &l->artifact, &l->arena, &d->err);
+    return sm_neighbours_learn(d->places, d->s.dir, d->root, NULL, &l->artifact, &l->arena,
+                               &d->err);
 }
 
 static double random_unit(uint64_t *state) {

@@ -224,7 +224,7 @@ static void labels_may_be_names_and_must_be_as_many_as_rows(void **state) {
     save(&t.s, "y.npy", "|i1", "(3,)", numbers, 3);
     refuse(&t, "x.npy", "more labels");
     save(&t.s, "y.npy", "|i1", "(1,)", numbers, 1);
-    refuse(&t, "x.npy", "fewer labels");
+    refuse(&t, "x.npy", "fewer labels in 'y.npy' than rows: 1 for 2");
     save(&t.s, "y.npy", "<f4", "(2,)", x, sizeof x);
     refuse(&t, "x.npy", "holds no labels");
     /* the rows have their labels out of the first file; the second is looked at all the same */
@@ -236,7 +236,7 @@ static void labels_may_be_names_and_must_be_as_many_as_rows(void **state) {
     scratch_text(&t.s, "labels/1.npy", "garbage");
     refuse(&t, "x.npy", "1.npy' is no .npy file");
     t.source.label = "none.npy";
-    refuse(&t, "x.npy", "none.npy' is not there");
+    refuse(&t, "x.npy", "none.npy' is not there (hint: a path seen from the data's folder");
     table_close(&t);
     scratch_remove(&t.s);
 }

@@ -60,8 +60,9 @@ static void parts_are_disjoint_and_exact(void **state) {
     uint8_t train[ROWS] = {0}, val[ROWS] = {0};
     part_take(&d, SM_PART_VAL, val);
     assert_int_equal(sm_places_class_samples(d.places, 0), 20);
-    assert_int_equal(sm_places_class_samples(d.places, 1), 8); /* 7.5 */
-    assert_int_equal(sm_places_class_samples(d.places, 2), 3); /* 2.5 */
+    assert_in_range(sm_places_class_samples(d.places, 1), 7, 8); /* 7.5 */
+    assert_in_range(sm_places_class_samples(d.places, 2), 2, 3); /* 2.5 */
+    assert_int_equal(sm_places_samples(d.places), 30);
     part_take(&d, SM_PART_TRAIN, train);
     for (int i = 0; i < ROWS; i++)
         assert_int_equal(train[i] + val[i], 1);
@@ -110,13 +111,123 @@ static void a_split_depends_on_seed_and_data_alone(void **state) {
     data_done(&d);
 }
 
-static void a_class_that_a_split_would_empty_is_named(void **state) {
+/* A table of classes of so many rows each. */
+static void write_classes(struct data *d, int classes, int rows) {
+    static char text[1 << 16];
+    size_t n = (size_t)sprintf(text, "x,y\n");
+    for (int i = 0; i < classes * rows; i++)
+        n += (size_t)sprintf(text + n, "%d,c%d\n", i, i % classes);
+    scratch_text(&d->s, "t.csv", text);
+}
+
+static void the_share_is_that_of_all_however_small_the_classes_are(void **state) {
+    (void)state;
+    static const struct {
+        int classes, rows;
+        const char *val;
+        uint64_t held;
+    } shapes[] = {{100, 2, "0.2", 40},  {100, 3, "0.2", 60}, {100, 8, "0.2", 160},
+                  {300, 4, "0.1", 120}, {7, 11, "0.29", 22}, {100, 100, "0.29", 2900},
+                  {3, 5, "0.5", 8},     {1, 9, "0.99", 8},   {20, 2, "0.9", 20}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        struct data d = data_make();
+        char split[64];
+        const int rows = shapes[i].rows;
+        uint64_t first = 0;
+        write_classes(&d, shapes[i].classes, rows);
+        snprintf(split, sizeof split, "split: {val: %s}\n", shapes[i].val);
+        open_as(&d, split);
+        if (data_place(&d, SM_PART_VAL, NULL) != 0) fail_msg("%s", d.err.text);
+        assert_int_equal(sm_places_samples(d.places), shapes[i].held);
+        for (int c = 0; c < shapes[i].classes; c++) {
+            const double share = strtod(shapes[i].val, NULL) * rows;
+            const uint64_t held = sm_places_class_samples(d.places, (uint32_t)c);
+            assert_true(fabs((double)held - share) < 1 && held < (uint64_t)rows);
+            if (c < shapes[i].classes / 2) first += held;
+        }
+        if (shapes[i].classes == 100 && rows < 10) /* ties are for no half of the classes */
+            assert_in_range(first, shapes[i].held * 3 / 10, shapes[i].held * 7 / 10);
+        data_done(&d);
+    }
+}
+
+static void a_class_of_one_sample_stays_in_training(void **state) {
     (void)state;
     struct data d = data_make();
-    scratch_text(&d.s, "t.csv", "x,y\n1,a\n2,a\n3,a\n4,rare\n");
+    scratch_text(&d.s, "t.csv", "x,y\n1,a\n2,a\n3,a\n4,rare\n5,b\n6,b\n7,b\n8,rarer\n");
     open_as(&d, "split: {val: 0.6}\n");
-    assert_int_equal(data_place(&d, SM_PART_TRAIN, NULL), -1);
-    assert_non_null(strstr(d.err.text, "class 'rare' has 1 sample"));
+    if (data_place(&d, SM_PART_VAL, NULL) != 0) fail_msg("%s", d.err.text);
+    assert_int_equal(sm_places_class_samples(d.places, 0), 2);
+    assert_int_equal(sm_places_class_samples(d.places, 1), 2);
+    assert_int_equal(sm_places_samples(d.places), 4); /* of the wanted 5: none can give more */
+    data_done(&d);
+}
+
+static void a_split_of_which_a_part_is_empty_is_refused_with_what_helps(void **state) {
+    (void)state;
+    static const struct {
+        int classes, rows;
+        const char *split, *says;
+    } cases[] = {
+        {3, 100, "val: 0.001", "val part of 300 samples with val: 0.001 (hint: val: 0.0034)"},
+        {50, 1, "val: 0.2", "in training: stratify: false, val: 0.2)"},
+        {50, 1, "val: 0.001", "in training: stratify: false, val: 0.02)"},
+        {5, 2, "val: 0.99, stratify: false",
+         "train part of 10 samples with val: 0.99 (hint: val: "
+         "0.5)"},
+        {1, 1, "val: 0.5", "one sample cannot be split: val: 0"},
+        {2, 50, "val: 0.1, by: x", "100 groups"},
+        {2, 50, "val: 0.04, by: g",
+         "2 groups by 'g', the smallest of 10: stratify: false, val: "
+         "0.1)"},
+        {2, 50, "val: 0.04, by: g, stratify: false", "the smallest of 10: val: 0.1)"},
+        {2, 50, "val: 0.99, by: g", "train part"},
+        {2, 50, "val: 0.2, by: one", "one value"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct data d = data_make();
+        static char text[1 << 16];
+        size_t n = (size_t)sprintf(text, "x,g,one,y\n");
+        for (int k = 0; k < cases[i].classes * cases[i].rows; k++)
+            n += (size_t)sprintf(text + n, "%d,%d,1,c%d\n", k, k < 10, k % cases[i].classes);
+        scratch_text(&d.s, "t.csv", text);
+        char split[96];
+        snprintf(split, sizeof split, "split: {%s}\n", cases[i].split);
+        open_as(&d, split);
+        for (int part = SM_PART_TRAIN; part <= SM_PART_VAL; part++) {
+            const int failed = data_place(&d, part, NULL);
+            if (strstr(cases[i].says, "100 groups") != NULL) {
+                assert_int_equal(failed, 0);
+                continue;
+            }
+            if (failed == 0) fail_msg("%s", split);
+            if (strstr(d.err.text, cases[i].says) == NULL) fail_msg("%s", d.err.text);
+        }
+        /* what the hint says helps */
+        const char *hint = strstr(d.err.text, "val: 0.");
+        const char *last = NULL;
+        for (; hint != NULL; hint = strstr(hint + 1, "val: 0."))
+            last = hint;
+        if (last != NULL && strstr(cases[i].says, "one ") == NULL) {
+            d.p.split.val = strtod(last + 5, NULL);
+            if (strstr(d.err.text, "stratify: false") != NULL) d.p.split.stratify = false;
+            if (data_place(&d, SM_PART_TRAIN, NULL) != 0) fail_msg("%s", d.err.text);
+        }
+        data_done(&d);
+    }
+}
+
+static void groups_of_small_classes_are_held_out_as_well(void **state) {
+    (void)state;
+    struct data d = data_make();
+    static char text[1 << 16];
+    size_t n = (size_t)sprintf(text, "x,g,y\n");
+    for (int i = 0; i < 400; i++)
+        n += (size_t)sprintf(text + n, "%d,%d,c%d\n", i, i / 4, i % 100);
+    scratch_text(&d.s, "t.csv", text);
+    open_as(&d, "split: {val: 0.1, by: g}\n"); /* of each class 0.4 rows */
+    if (data_place(&d, SM_PART_VAL, NULL) != 0) fail_msg("%s", d.err.text);
+    assert_int_equal(sm_places_samples(d.places), 40);
     data_done(&d);
 }
 
@@ -291,8 +402,8 @@ static void the_held_out_part_is_never_rebalanced(void **state) {
     open_as(&d, "split: {val: 0.25}\nrebalance: {RandomOverSampler: {}}\n");
     assert_int_equal(data_place(&d, SM_PART_VAL, NULL), 0);
     assert_null(sm_places_rebalance(d.places));
-    assert_int_equal(sm_places_samples(d.places), 31);
-    assert_int_equal(sm_places_account(d.places, 2).drawn, 3);
+    assert_int_equal(sm_places_samples(d.places), 30);
+    assert_int_equal(sm_places_account(d.places, 2).drawn, sm_places_class_samples(d.places, 2));
     data_done(&d);
 }
 
@@ -344,7 +455,10 @@ int main(void) {
         cmocka_unit_test(parts_are_disjoint_and_exact),
         cmocka_unit_test(groups_stay_together),
         cmocka_unit_test(a_split_depends_on_seed_and_data_alone),
-        cmocka_unit_test(a_class_that_a_split_would_empty_is_named),
+        cmocka_unit_test(the_share_is_that_of_all_however_small_the_classes_are),
+        cmocka_unit_test(a_class_of_one_sample_stays_in_training),
+        cmocka_unit_test(a_split_of_which_a_part_is_empty_is_refused_with_what_helps),
+        cmocka_unit_test(groups_of_small_classes_are_held_out_as_well),
         cmocka_unit_test(an_epoch_holds_each_sample_of_its_part_once_for_each_copy),
         cmocka_unit_test(an_epoch_is_what_its_account_says),
         cmocka_unit_test(weights_of_classes_are_natural_over_drawn_probability),

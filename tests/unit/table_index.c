@@ -237,6 +237,79 @@ static void a_word_after_thousands_of_numbers_still_makes_a_category(void **stat
     table_done(&t);
 }
 
+static void a_header_that_cannot_be_is_told_with_what_is_wrong(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *says;
+    } cases[] = {
+        {"a,b,a\n1,2,3\n", "0 and 2 are both 'a' (hint: rename one)"},
+        {"a,5,a\n1,2,3\n", "0 and 2 are both 'a' (hint: rename one, or source.header: no)"},
+        {"x1,,y\n1,2,3\n", "0 and 1 are both 'x1' (hint: rename one; a column without a name"},
+        {"a,b\nr1,1,2\nr2,3,4\n", "has 2 names, and each row has 3 fields (hint: R's row names"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct table t = table_make();
+        scratch_text(&t.s, "t.csv", cases[i].text);
+        t.source.header = SM_HEADER_TRUE;
+        refuse(&t, "t.csv", SM_E_DATASET, cases[i].says);
+        table_done(&t);
+    }
+    struct table t = table_make(); /* one row is longer: it is quarantined */
+    scratch_text(&t.s, "t.csv", "a,b\n1,2,3\n3,4\n");
+    table_open(&t, "t.csv");
+    assert_int_equal(sm_index_bad_rows(t.index), 1);
+    table_done(&t);
+}
+
+static void a_first_row_that_counts_up_is_doubtful(void **state) {
+    (void)state;
+    static const char *const doubtful[] = {"0,1,2\n5,6,7\n", ",0,1,2\n0,5,6,7\n"},
+                             *const data[] = {"0,1\n5,6\n", "0,1,3\n5,6,7\n", "1,2,3\n5,6,7\n",
+                                              "0,1,2.0\n5,6,7\n"};
+    struct table t = table_make();
+    for (size_t i = 0; i < 2; i++) {
+        scratch_text(&t.s, "t.csv", doubtful[i]);
+        t.source.header = SM_HEADER_AUTO;
+        refuse(&t, "t.csv", SM_E_DATASET, "it counts from 0 to 2, as pandas names columns");
+        t.source.header = SM_HEADER_FALSE;
+        table_open(&t, "t.csv");
+        assert_int_equal(sm_index_samples(t.index), 2);
+        t.source.header = SM_HEADER_TRUE;
+        table_open(&t, "t.csv");
+        assert_int_equal(sm_index_samples(t.index), 1);
+    }
+    t.source.header = SM_HEADER_AUTO;
+    for (size_t i = 0; i < sizeof data / sizeof *data; i++) {
+        scratch_text(&t.s, "t.csv", data[i]);
+        table_open(&t, "t.csv");
+        assert_int_equal(sm_index_samples(t.index), 2);
+    }
+    table_done(&t);
+}
+
+static void a_label_that_is_a_word_for_missing_is_told(void **state) {
+    (void)state;
+    struct table t = table_make();
+    static const char *const listed[] = {"None"};
+    scratch_text(&t.s, "t.csv", "x,y\n1,a\n2,None\n3, \n4,\n");
+    t.source.label = "y";
+    table_open(&t, "t.csv");
+    assert_int_equal(sm_index_bad_rows(t.index), 3);
+    assert_string_equal(sm_index_bad_row(t.index, 0).text,
+                        "the label is missing: 'None' counts as a missing cell (hint: "
+                        "source.missing: [])");
+    assert_string_equal(sm_index_bad_row(t.index, 1).text, "the label is missing");
+    assert_string_equal(sm_index_bad_row(t.index, 2).text, "the label is missing");
+    t.source.missing = (struct sm_strs){.v = listed, .count = 1};
+    table_open(&t, "t.csv");
+    assert_non_null(strstr(sm_index_bad_row(t.index, 0).text, "source.missing lists it"));
+    t.source.missing.count = 0; /* [] */
+    table_open(&t, "t.csv");
+    assert_int_equal(sm_index_bad_rows(t.index), 2);
+    assert_int_equal(sm_index_classes(t.index), 2);
+    table_done(&t);
+}
+
 static void rows_that_cannot_be_read_are_listed_and_the_others_keep_their_numbers(void **state) {
     (void)state;
     struct table t = table_make();
@@ -255,7 +328,7 @@ static void rows_that_cannot_be_read_are_listed_and_the_others_keep_their_number
                 {3, 5, "'1e999' in column 'b' overflows a number"},
                 {4, 6, "'1e39' in column 'a' overflows float32 (hint: output: {dtype: float64})"},
                 {5, 7, "the label is missing"},
-                {6, 8, "the row is not UTF-8"}};
+                {6, 8, "the row is not UTF-8 (hint: of Latin-1: iconv -f LATIN1 -t UTF-8)"}};
     assert_int_equal(sm_index_samples(t.index), 2);
     assert_int_equal(sm_index_bad_rows(t.index), 6);
     const char *line = text;
@@ -337,7 +410,17 @@ static void several_files_are_one_table_and_must_have_one_header(void **state) {
     assert_true(cell(&t, 2, 0) == 10);
     refuse(&t, "r-{08..11}.csv", SM_E_MISSING, "r-11.csv");
     scratch_text(&t.s, "d/c.csv", "x,z\n1,0\n");
-    refuse(&t, "d", SM_E_DATASET, "is not that of");
+    refuse(&t, "d", SM_E_DATASET, "column 1 is 'z', there 'y'");
+    scratch_text(&t.s, "d/c.csv", "x,y,z\n1,0,1\n");
+    refuse(&t, "d", SM_E_DATASET, "it has 3 columns, there are 2");
+    scratch_text(&t.s, "d/c.csv", "\xFF,y\n1,0\n");
+    refuse(&t, "d", SM_E_DATASET, "c.csv' cannot be read: the row is not UTF-8");
+    scratch_text(&t.s, "d/c.csv", "x,y\n1,0\n");
+    table_open(&t, "d");
+    assert_int_equal(sm_index_samples(t.index), 5);
+    scratch_text(&t.s, "d/D.CSV", "x,y\n1,0\n");
+    table_open(&t, "d");
+    assert_int_equal(sm_index_samples(t.index), 6); /* in any case */
     table_done(&t);
 }
 
@@ -681,6 +764,9 @@ int main(void) {
         cmocka_unit_test(rows_here_and_there_come_from_a_mapping_that_may_be_cut_short),
         cmocka_unit_test(kinds_names_and_classes_come_from_the_whole_table),
         cmocka_unit_test(a_header_is_recognised_by_the_rule_or_forced),
+        cmocka_unit_test(a_header_that_cannot_be_is_told_with_what_is_wrong),
+        cmocka_unit_test(a_first_row_that_counts_up_is_doubtful),
+        cmocka_unit_test(a_label_that_is_a_word_for_missing_is_told),
         cmocka_unit_test(a_header_with_numbers_or_doubled_names_is_not_taken_for_data),
         cmocka_unit_test(a_column_that_is_not_there_is_told_with_those_that_are),
         cmocka_unit_test(a_column_declared_numeric_keeps_its_kind_and_loses_its_bad_rows),

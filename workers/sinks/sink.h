@@ -52,8 +52,8 @@ struct sm_row_format {
     bool weight;          /* importance weights */
     struct sm_plan plan;  /* says where shards begin and how long they are */
 };
-/* The columns behind the features, in their order: label, where the row comes from, its weight. Gives
- * how many. */
+/* The columns behind the features, in their order: label, where the row comes from, its weight.
+ * Gives how many. */
 enum { SM_ROW_NAMES = 7 };
 size_t sm_row_format_names(const struct sm_row_format *f, const char *names[SM_ROW_NAMES]);
 /* Where a row comes from. */

@@ -141,7 +141,8 @@ static size_t utf8_length(const unsigned char *p, size_t n) {
 }
 
 const char *sm_csv_text_fault(const char *bytes, size_t n) {
-    if (memchr(bytes, 0, n) != NULL) return "a NUL stands in the row";
+    if (memchr(bytes, 0, n) != NULL)
+        return "a NUL stands in the row (hint: of UTF-16: iconv -f UTF-16 -t UTF-8)";
     const unsigned char *p = (const unsigned char *)bytes;
     for (size_t i = 0; i < n;) {
         uint64_t eight;
@@ -153,7 +154,7 @@ const char *sm_csv_text_fault(const char *bytes, size_t n) {
             }
         }
         size_t length = utf8_length(p + i, n - i);
-        if (length == 0) return "the row is not UTF-8";
+        if (length == 0) return "the row is not UTF-8 (hint: of Latin-1: iconv -f LATIN1 -t UTF-8)";
         i += length;
     }
     return NULL;

@@ -22,6 +22,7 @@ enum {
     TEXT_BYTES = 240,
     SHOWN = 40,
     NAMES_SHOWN = 6,
+    COUNTED_MIN = 3, /* so many cells that count up are no chance */
     HINT_BYTES = 512 /* holds so many names */
 };
 static const size_t NO_FIELD = SIZE_MAX;
@@ -31,7 +32,7 @@ struct csv_table {
     const struct sm_pipeline_source *source;
     struct sm_files files;
     struct sm_missing missing;
-    bool header;
+    bool header, maybe_data;        /* the header has numbers among the names */
     char **names;                   /* of all fields */
     const struct sm_csv_row *first; /* as long as its columns are chosen */
     bool *declared;                 /* of a column: source.numeric says that it is one of numbers */
@@ -189,9 +190,22 @@ static int look_below(const struct csv_table *t, struct first_row *l, struct sm_
     return got < 0 ? -1 : 0;
 }
 
+/* Whether the cells are 0, 1, 2 and so on, which pandas writes as the names of columns that have
+ * none, behind an empty one over its index. */
+static bool counts_up(const struct sm_csv_row *row) {
+    const size_t index = row->n > 0 && sm_csv_cell(row, 0).n == 0;
+    for (size_t i = index; i < row->n; i++) {
+        const struct sm_csv_field f = sm_csv_cell(row, i);
+        char number[24];
+        const int n = snprintf(number, sizeof number, "%zu", i - index);
+        if (f.n != (size_t)n || memcmp(f.s, number, f.n) != 0) return false;
+    }
+    return row->n >= COUNTED_MIN + index;
+}
+
 /* auto: the first row holds names when one of its cells is named in the pipeline file, or when no
  * cell of it is a number, not all are empty and those that are not differ. Else it is a row of
- * data, unless a word of it stands over numbers alone: then a person must say. */
+ * data, unless a word of it stands over numbers alone, or it counts up: then a person must say. */
 static int find_header(struct csv_table *t, const struct sm_csv_row *row, struct sm_err *err) {
     const char *path = t->files.paths[0];
     struct first_row l;
@@ -199,6 +213,11 @@ static int find_header(struct csv_table *t, const struct sm_csv_row *row, struct
     const bool is_auto = t->source->header == SM_HEADER_AUTO;
     t->header = t->source->header == SM_HEADER_TRUE;
     if (is_auto) t->header = l.named > 0 || (l.numbers == 0 && l.filled > 0 && l.distinct);
+    if (is_auto && !t->header && counts_up(row))
+        return sm_fail(err, SM_E_DATASET,
+                       "the first row of '%s' may hold the names of the columns or not: it counts "
+                       "from 0 to %zu, as pandas names columns (hint: source.header: yes, or no)",
+                       path, l.numbers - 1);
     if (is_auto && !t->header && l.filled > 0) {
         if (look_below(t, &l, err) != 0) return -1;
         if (l.over != NO_FIELD && l.numbers > 0) {
@@ -213,12 +232,30 @@ static int find_header(struct csv_table *t, const struct sm_csv_row *row, struct
         }
         t->header = l.over != NO_FIELD;
     }
-    if (t->header && !l.distinct)
-        return sm_fail(err, SM_E_DATASET,
-                       "two columns of '%s' have the same name (hint: rename one, or "
-                       "source.header: no)",
-                       path);
+    t->maybe_data = t->header && l.numbers > 0;
     return 0;
+}
+
+/* As they are in the end: a column without a name may have got that of another. */
+static int check_names(const struct csv_table *t, struct sm_err *err) {
+    struct sm_words seen = {.max = UINT32_MAX};
+    int failed = 0;
+    for (size_t i = 0; !failed && i < t->n_fields; i++) {
+        const int64_t first = sm_words_add(&seen, t->names[i], strlen(t->names[i]), "", NULL);
+        if (first < 0) failed = sm_fail(err, SM_E_MEMORY, "out of memory");
+        if (first < 0 || (size_t)first == i) continue;
+        failed =
+            sm_fail(err, SM_E_DATASET,
+                    "two columns of '%s' have the same name: %lld and %zu are both '%.*s' "
+                    "(hint: rename one%s)",
+                    t->files.paths[0], (long long)first, i, SHOWN, t->names[i],
+                    sm_csv_cell(t->first, (size_t)first).n == 0 || sm_csv_cell(t->first, i).n == 0
+                        ? "; a column without a name is called x and its place"
+                    : t->maybe_data ? ", or source.header: no"
+                                    : "");
+    }
+    sm_words_release(&seen);
+    return failed;
 }
 
 static int name_fields(struct csv_table *t, const struct sm_csv_row *row, struct sm_err *err) {
@@ -234,7 +271,7 @@ static int name_fields(struct csv_table *t, const struct sm_csv_row *row, struct
         if ((t->names[i] = name_of(t, row, i)) == NULL)
             return sm_fail(err, SM_E_MEMORY, "out of memory");
     t->first = row;
-    return 0;
+    return check_names(t, err);
 }
 
 /* What to do about a name that no column has. */
@@ -387,11 +424,20 @@ static void sort_by_kind(struct csv_table *t) {
 
 static int guess_kinds(struct csv_table *t, struct sm_csv *csv, struct sm_csv_row *row,
                        struct sm_err *err) {
-    int got = t->header ? sm_csv_next(csv, row, err) : 1;
+    int got = t->header ? sm_csv_next(csv, row, err) : 1, rows = 0, longer = 0;
     for (int i = 0; i < GUESS_ROWS && got == 1; i++) {
+        rows += row->code == SM_E_OK;
+        longer += row->code == SM_E_OK && row->n == t->n_fields + 1;
         if (row->code == SM_E_OK && row->n == t->n_fields) contradict(t, row);
         got = sm_csv_next(csv, row, err);
     }
+    if (got >= 0 && t->header && rows > 0 && longer == rows)
+        return sm_fail(err, SM_E_DATASET,
+                       "the header of '%s' has %zu name%s, and each row has %zu fields (hint: R's "
+                       "row names need a name in front of the header, and a delimiter at a row's "
+                       "end is one too many)",
+                       t->files.paths[0], t->n_fields, t->n_fields == 1 ? "" : "s",
+                       t->n_fields + 1);
     return got < 0 ? -1 : 0;
 }
 
@@ -415,15 +461,24 @@ static int read_files(struct csv_table *t, struct sm_err *err) {
 /* Every file of a table begins with the same header. */
 static int check_header(const struct csv_table *t, size_t i, const struct sm_csv_row *row,
                         struct sm_err *err) {
-    bool same = row->code == SM_E_OK && row->n == t->n_fields;
-    for (size_t k = 0; k < t->n_fields && same; k++) {
+    const char *path = t->files.paths[i], *first = t->files.paths[0];
+    if (row->code != SM_E_OK)
+        return sm_fail(err, SM_E_DATASET, "the header of '%s' cannot be read: %s", path, row->text);
+    for (size_t k = 0; k < t->n_fields && k < row->n; k++) {
         char *name = name_of(t, row, k);
-        same = name != NULL && strcmp(name, t->names[k]) == 0;
+        if (name == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
+        const bool same = strcmp(name, t->names[k]) == 0;
+        if (!same)
+            sm_fail(err, SM_E_DATASET,
+                    "the header of '%s' is not that of '%s': column %zu is '%.*s', there '%.*s'",
+                    path, first, k, SHOWN, name, SHOWN, t->names[k]);
         free(name);
+        if (!same) return -1;
     }
-    return same ? 0
-                : sm_fail(err, SM_E_DATASET, "the header of '%s' is not that of '%s'",
-                          t->files.paths[i], t->files.paths[0]);
+    if (row->n == t->n_fields) return 0;
+    return sm_fail(err, SM_E_DATASET,
+                   "the header of '%s' is not that of '%s': it has %zu column%s, there are %zu",
+                   path, first, row->n, row->n == 1 ? "" : "s", t->n_fields);
 }
 
 static int read_file(struct csv_table *t, size_t i, struct sm_err *err) {
@@ -467,10 +522,11 @@ static void tell_cell(const struct csv_table *t, size_t column, const struct sm_
     bool digits = false;
     for (size_t i = 0; i < f->n; i++)
         digits = digits || (f->s[i] >= '0' && f->s[i] <= '9');
-    const char *what = cell == SM_CELL_WORD     ? "is no number"
-                       : cell == SM_CELL_NUMBER ? "overflows float32 (hint: output: {dtype: float64})"
-                       : digits                 ? "overflows a number"
-                                                : "is infinite, which no op takes";
+    const char *what = cell == SM_CELL_WORD ? "is no number"
+                       : cell == SM_CELL_NUMBER
+                           ? "overflows float32 (hint: output: {dtype: float64})"
+                       : digits ? "overflows a number"
+                                : "is infinite, which no op takes";
     int end = snprintf(text, TEXT_BYTES, "'%.*s' in column '%.*s' %s", n, f->s, SHOWN,
                        t->b.columns[column].name, what);
     if (cell == SM_CELL_WORD || (cell == SM_CELL_OVERFLOW && !digits))
@@ -545,6 +601,21 @@ static struct sm_csv_field cell_or_none(const struct sm_csv_row *row, size_t fie
     return field == NO_FIELD ? (struct sm_csv_field){.s = ""} : sm_csv_cell(row, field);
 }
 
+/* A word may be a class that only looks like a missing cell. */
+static void tell_label(const struct csv_table *t, const struct sm_csv_field *f,
+                       char text[TEXT_BYTES]) {
+    size_t blanks = 0;
+    while (blanks < f->n && (f->s[blanks] == ' ' || f->s[blanks] == '\t'))
+        blanks++;
+    if (blanks == f->n)
+        snprintf(text, TEXT_BYTES, "the label is missing");
+    else
+        snprintf(text, TEXT_BYTES,
+                 "the label is missing: '%.*s' counts as a missing cell (hint: %s)",
+                 (int)(f->n < SHOWN ? f->n : SHOWN), f->s,
+                 t->source->missing.v == NULL ? "source.missing: []" : "source.missing lists it");
+}
+
 static int take_row(struct csv_table *t, size_t file, const struct sm_csv_row *row,
                     struct sm_err *err) {
     char text[TEXT_BYTES];
@@ -557,8 +628,10 @@ static int take_row(struct csv_table *t, size_t file, const struct sm_csv_row *r
     const struct sm_csv_field label = cell_or_none(row, t->label);
     bool sound = take_numbers(t, row, text);
     if (t->contradicted) return 0;
-    if (t->label != NO_FIELD && sm_cell_is_missing(&t->missing, &label))
-        return bad_row(t, file, row, SM_E_DECODE, "the label is missing", err);
+    if (t->label != NO_FIELD && sm_cell_is_missing(&t->missing, &label)) {
+        tell_label(t, &label, text);
+        return bad_row(t, file, row, SM_E_DECODE, text, err);
+    }
     if (!sound && !t->again && t->source->on_error == SM_ON_ERROR_FAIL) {
         t->contradicted = true; /* it is no fault if the column turns out to have words */
         return 0;

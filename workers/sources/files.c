@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 int sm_files_brace(const char *path, const char *example,
@@ -63,7 +64,7 @@ static int add_folder(struct sm_files *f, const char *path, const char *extensio
     int failed = 0;
     for (struct dirent *e; !failed && (e = readdir(dir)) != NULL;) {
         const char *dot = strrchr(e->d_name, '.');
-        if (e->d_name[0] == '.' || dot == NULL || strcmp(dot, extension) != 0) continue;
+        if (e->d_name[0] == '.' || dot == NULL || strcasecmp(dot, extension) != 0) continue;
         char full[2 * SM_MAX_PATH_BYTES];
         snprintf(full, sizeof full, "%s/%s", path, e->d_name);
         failed = add(f, full, err);

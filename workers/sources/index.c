@@ -247,6 +247,13 @@ uint32_t sm_index_classes(const struct sm_index *x) {
     return (uint32_t)x->header->classes;
 }
 
+uint32_t sm_index_classes_occur(const struct sm_index *x) {
+    uint32_t n = 0;
+    for (uint64_t c = 0; c < x->header->classes; c++)
+        n += x->classes[c].samples > 0;
+    return n;
+}
+
 const char *sm_index_class(const struct sm_index *x, uint32_t label) {
     assert(label < x->header->classes);
     return x->strings + x->classes[label].name;

@@ -91,7 +91,12 @@ static int list_files(struct npy_table *t, struct sm_err *err) {
     snprintf(path, sizeof path, "%s%s%s", s->label[0] == '/' ? "" : t->b.scan->root,
              s->label[0] == '/' ? "" : "/", s->label);
     if (sm_files_list(&t->labels, path, ".npy", err) != 0)
-        return sm_err_context(err, "source.label");
+        return err == NULL || err->code != SM_E_MISSING
+                   ? sm_err_context(err, "source.label")
+                   : sm_fail(err, SM_E_MISSING,
+                             "source.label: '%s' is not there (hint: a path seen from the data's "
+                             "folder, '%s')",
+                             path, t->b.scan->root);
     size_t kept = 0;
     for (size_t i = 0; i < t->arrays.n; i++) {
         if (is_label(t, t->arrays.paths[i]))
@@ -203,9 +208,12 @@ static int take_row(struct npy_table *t, size_t i, const uint8_t *row, struct sm
     const size_t item = sm_npy_item((int)f->type);
     char label[LABEL_BYTES] = "", text[64];
     int got = t->labels.n > 0 ? next_label(t, label, err) : 1;
-    if (got == 0)
-        got = sm_fail(err, SM_E_DATASET, "there are fewer labels in '%s' than rows",
-                      t->b.scan->source->label);
+    if (got == 0) {
+        const struct sm_index_file *last = &t->b.files[t->arrays.n - 1];
+        got = sm_fail(err, SM_E_DATASET, "there are fewer labels in '%s' than rows: %llu for %llu",
+                      t->b.scan->source->label, (unsigned long long)t->row,
+                      (unsigned long long)(last->first + last->rows));
+    }
     if (got < 0) return -1;
     long infinite = f->type <= SM_NPY_F8 ? find_infinity(f, row) : -1;
     if (infinite >= 0) {

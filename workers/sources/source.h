@@ -47,6 +47,8 @@ void sm_index_close(struct sm_index **index);
 
 uint64_t sm_index_samples(const struct sm_index *index);
 uint32_t sm_index_classes(const struct sm_index *index);
+/* How many of them have samples. */
+uint32_t sm_index_classes_occur(const struct sm_index *index);
 const char *sm_index_class(const struct sm_index *index, uint32_t label);
 uint64_t sm_index_class_samples(const struct sm_index *index, uint32_t label);
 /* The k-th sample of a class in index order, k < its samples; and which k a sample is. */
@@ -71,11 +73,12 @@ uint32_t sm_index_label(const struct sm_index *index, uint64_t sample);
  * files are read where they lie, by offset. The label's column (and the `split.by` column, if it is
  * named there) is not among the columns. A row that cannot be read is no sample: it is listed.
  *
- * source.path is a file, a folder (its .csv or .npy files, sorted as bytes), a range
+ * source.path is a file, a folder (its .csv or .npy files in any case, sorted as bytes), a range
  * `x-{00..17}.csv` or a glob; of a csv each file begins with the same header. header auto: the
  * first row is a header when a cell of it is named in the pipeline, or when no cell of it is a
  * number, not all are empty, and those that are not empty differ; a word in it over numbers alone
- * makes it a header, or doubtful (refused) when other cells are numbers. A column without a name is
+ * makes it a header, or doubtful (refused) when other cells are numbers, as cells 0, 1, 2, … are. A
+ * column without a name is
  * called x and its place ("x0"). label and categorical name a column of the file, or say its number
  * from 0. A column is one of numbers when each cell that is not missing is one; a column in which
  * all are missing too. Blanks around a number or a word for "missing" do not count, elsewhere they
@@ -117,7 +120,8 @@ struct sm_found {
 int sm_finder_open(struct sm_finder **gives, const struct sm_index *index,
                    const struct sm_pipeline_source *source, const char *root, struct sm_err *err);
 void sm_finder_close(struct sm_finder **f);
-/* SM_E_CHANGED: a file is not the indexed one. Then too found->file says which, and the line is 0. */
+/* SM_E_CHANGED: a file is not the indexed one. Then too found->file says which, and the line is 0.
+ */
 int sm_finder_find(struct sm_finder *f, uint64_t sample, struct sm_found *found,
                    struct sm_err *err);
 
