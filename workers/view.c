@@ -13,7 +13,6 @@
 enum {
     WORDS = 8,
     BITS = 64,
-    SM_RNG_SPLIT = 0x53500000,
     FRACTION = 1000000, /* finer than what rounding leaves of val x 2^32 */
     HINT_BYTES = 160
 };
