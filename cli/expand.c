@@ -131,39 +131,24 @@ static int learn(struct expansion *x, struct sm_pipeline *p, struct sm_err *err)
     return sm_fit_ensure(p, &fit, &x->data, NULL, err);
 }
 
-static int by_text(const void *a, const void *b) {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* A csv shard says where each row comes from in columns of its own. Two columns of one name could
- * not be told apart by who reads it back. */
+/* A csv shard says where each row comes from in columns of its own, whose names no feature may
+ * have: who reads it back could not tell them apart. */
 static int names_check(const struct expansion *x, const struct sm_features *features,
                        struct sm_err *err) {
     const struct sm_row_format f =
         sm_features_shard(x->pipeline, features, sm_places_rebalance(x->places) != NULL);
-    const char *own[SM_ROW_NAMES], *twice = NULL;
+    const char *own[SM_ROW_NAMES];
     if (f.format != SM_SHARD_CSV) return 0;
-    const size_t n = f.schema->n, n_own = sm_row_format_names(&f, own);
-    const char **names = calloc(n + n_own, sizeof *names);
-    if (names == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
-    for (size_t c = 0; c < n + n_own; c++)
-        names[c] = c < n ? f.schema->columns[c].name : own[c - n];
-    qsort(names, n + n_own, sizeof *names, by_text);
-    for (size_t c = 1; c < n + n_own && twice == NULL; c++)
-        if (strcmp(names[c - 1], names[c]) == 0) twice = names[c];
-    free(names);
-    if (twice == NULL) return 0;
-    for (size_t i = 0; i < n_own; i++)
-        if (strcmp(twice, own[i]) == 0)
-            return sm_fail(err, SM_E_PIPELINE,
-                           "a csv shard has a column '%s' of its own, and so have these rows "
-                           "(hint: name it otherwise in the source, drop it with DropColumns, "
-                           "or expand: {encode: npy})",
-                           twice);
-    return sm_fail(err, SM_E_PIPELINE,
-                   "two columns that leave the pipeline are called '%.80s', and a csv shard names "
-                   "its columns (hint: name one otherwise in the source, or expand: {encode: npy})",
-                   twice);
+    const size_t n = sm_row_format_names(&f, own);
+    for (size_t c = 0; c < f.schema->n; c++)
+        for (size_t i = 0; i < n; i++)
+            if (strcmp(f.schema->columns[c].name, own[i]) == 0)
+                return sm_fail(err, SM_E_PIPELINE,
+                               "a csv shard has a column '%s' of its own, and so have these rows "
+                               "(hint: name it otherwise in the source, drop it with DropColumns, "
+                               "or expand: {encode: npy})",
+                               own[i]);
+    return 0;
 }
 
 /* The places of the plan and, of rows, their columns. */

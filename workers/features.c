@@ -165,6 +165,14 @@ static int step_compile(struct sm_features *f, const struct sm_pipeline *p, size
                 SM_MAX_FEATURES);
         return fail_at(step, err);
     }
+    const char *twice = sm_schema_twice(&step->out);
+    if (twice != NULL) {
+        sm_fail(err, SM_E_PIPELINE,
+                "two of the columns that it leaves are called '%.80s' (hint: name one otherwise in "
+                "the source, or DropColumns before it)",
+                twice);
+        return fail_at(step, err);
+    }
     assert(step->out.is_double == f->in.is_double);
     if (step->out.n > f->widest) f->widest = step->out.n;
     return 0;

@@ -498,17 +498,30 @@ def test_a_feature_named_as_a_column_of_shards_is_refused_for_csv_alone(tmp_path
     good("expand", file, "-o", tmp_path / "csv")
 
 
-def test_a_csv_shard_has_no_two_columns_of_one_name(tmp_path):
+def test_no_two_columns_have_one_name(tmp_path):
     (tmp_path / "t.csv").write_text("a,a_b,gap,y\n" + "".join(f"{'b_c' if i % 2 else 'z'},{'c' if i % 3 else 'y'},{i},{'ab'[i % 4 == 0]}\n"
                                                               for i in range(40)))
     file = tmp_path / "t.yaml"
     text = "version: 1\nsource: {format: csv, path: t.csv, label: y}\nops: [OPS]\nrebalance: {RandomOverSampler: {}}\nexpand: {encode: csv}\n"
     file.write_text(text.replace("OPS", "OneHotEncoder"))  # a = b_c and a_b = c have the same name
     refused = run("expand", file, "-o", tmp_path / "out")
-    assert refused.returncode == 2 and "two columns that leave the pipeline are called 'a_b_c'" in refused.stderr, refused.stderr
+    assert refused.returncode == 2 and "'OneHotEncoder': two of the columns that it leaves are called 'a_b_c'" in refused.stderr
+    file.write_text(text.replace("OPS", "SelectColumns: {columns: [gap, a, gap]}"))
+    refused = run("expand", file, "-o", tmp_path / "out")
+    assert refused.returncode == 2 and "called 'gap'" in refused.stderr, refused.stderr
     file.write_text(text.replace("OPS", "SelectColumns: {columns: [gap]}"))  # only synthetic rows have a gap of their own
     good("expand", file, "-o", tmp_path / "gap")
     assert list(csv_rows(tmp_path / "gap")[0]) == ["gap", "label", "row", "copy"]
+
+
+def test_two_ops_of_a_kind_name_their_columns_apart(tmp_path):
+    text = "a,b,c,d,class\n" + "".join(f"{i % 7},{i % 5},{i * i % 11},{i % 3},{'xy'[i % 2]}\n" for i in range(100))
+    ops = "[KMeans: {n_clusters: 2, columns: [a, b]}, KMeans: {n_clusters: 3, columns: [c]}, " \
+          "PCA: {n_components: 1, columns: [a, c]}, PCA: {n_components: 2, columns: [b, d]}]"
+    file = small(tmp_path, text, ops.replace("columns: [c]", "columns: [d], output: distances").replace("[a, c]", "[c, kmeans1]")
+                 .replace("[b, d]", "[kmeans0, kmeans2]"))
+    good("expand", file, "-o", tmp_path / "out")
+    assert list(csv_rows(tmp_path / "out")[0]) == ["pca_2_0", "pca_2_1", "pca0", "kmeans", "label", "row"]
 
 
 def test_a_table_that_changes_amid_a_run_does_not_spoil_what_is_made(tmp_path, start):

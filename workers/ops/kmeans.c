@@ -411,9 +411,9 @@ static const struct sm_fit fit = {begin, partial_bytes, map, merge, next};
 /* --- rows ------------------------------------------------------------------------------------- */
 
 /* Numbers of equal length, so that they are sorted as bytes too. */
-static int label_make(struct sm_column *column, size_t k, struct sm_arena *arena,
+static int label_make(struct sm_column *column, size_t k, int series, struct sm_arena *arena,
                       struct sm_err *err) {
-    char text[24];
+    char text[SERIES_NAME];
     const int width = snprintf(text, sizeof text, "%zu", k - 1);
     const char **names = sm_arena_alloc(arena, k * sizeof *names);
     int failed = names == NULL;
@@ -421,18 +421,20 @@ static int label_make(struct sm_column *column, size_t k, struct sm_arena *arena
         snprintf(text, sizeof text, "%0*zu", width, j);
         failed = (names[j] = sm_arena_str(arena, text)) == NULL;
     }
-    *column = (struct sm_column){.name = "kmeans",
+    series_name("kmeans", series, -1, text);
+    *column = (struct sm_column){.name = sm_arena_str(arena, text),
                                  .kind = SM_COLUMN_CATEGORY,
                                  .categories = names,
                                  .n_categories = (uint32_t)k};
+    failed = failed || column->name == NULL;
     return failed ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
 }
 
-static int distances_make(struct sm_column *columns, size_t k, struct sm_arena *arena,
+static int distances_make(struct sm_column *columns, size_t k, int series, struct sm_arena *arena,
                           struct sm_err *err) {
     for (size_t j = 0; j < k; j++) {
-        char text[32];
-        snprintf(text, sizeof text, "kmeans%zu", j);
+        char text[SERIES_NAME];
+        series_name("kmeans", series, (long)j, text);
         columns[j] = (struct sm_column){.name = sm_arena_str(arena, text)};
         if (columns[j].name == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     }
@@ -452,9 +454,10 @@ static int schema(const void *params_, const struct sm_artifact *learned,
     struct sm_schema made = {.n = n + in->n - picked.n, .is_double = in->is_double};
     made.columns = calloc(made.n, sizeof *made.columns);
     int failed = made.columns == NULL ? sm_fail(err, SM_E_MEMORY, "out of memory") : 0;
+    const int series = failed ? 0 : series_free(in, &picked, "kmeans", p->output == LABEL ? 0 : k);
     if (!failed)
-        failed = p->output == LABEL ? label_make(made.columns, k, arena, err)
-                                    : distances_make(made.columns, k, arena, err);
+        failed = p->output == LABEL ? label_make(made.columns, k, series, arena, err)
+                                    : distances_make(made.columns, k, series, arena, err);
     if (!failed) {
         picked_rest_schema(in, &picked, made.columns + n);
         failed = sm_schema_copy(out, &made, arena, err);

@@ -456,7 +456,6 @@ static int schema(const void *params_, const struct sm_artifact *learned,
                   const struct sm_schema *in, struct sm_schema *out, struct sm_arena *arena,
                   struct sm_err *err) {
     const struct params *p = params_;
-    enum { NAME = 24 };
     *out = (struct sm_schema){.is_double = in->is_double};
     if (columns_check(in, &p->columns, SM_COLUMN_NUMBER, err) != 0) return -1;
     if (learned == NULL) return 0;
@@ -470,12 +469,13 @@ static int schema(const void *params_, const struct sm_artifact *learned,
     const size_t n = failed ? 0 : (size_t)components->shape[0], rest = in->n - picked.n;
     struct sm_schema made = {.n = n + rest, .is_double = in->is_double};
     made.columns = calloc(made.n + 1, sizeof *made.columns);
-    char *names = calloc(n + 1, NAME);
+    char(*names)[SERIES_NAME] = calloc(n + 1, sizeof *names);
     if (!failed && (made.columns == NULL || names == NULL))
         failed = sm_fail(err, SM_E_MEMORY, "out of memory");
+    const int series = failed ? 0 : series_free(in, &picked, "pca", n);
     for (size_t k = 0; !failed && k < n; k++) {
-        snprintf(names + k * NAME, NAME, "pca%zu", k);
-        made.columns[k] = (struct sm_column){.name = names + k * NAME};
+        series_name("pca", series, (long)k, names[k]);
+        made.columns[k] = (struct sm_column){.name = names[k]};
     }
     if (!failed) picked_rest_schema(in, &picked, made.columns + n);
     if (!failed) failed = sm_schema_copy(out, &made, arena, err);

@@ -28,6 +28,38 @@ static inline int picked_make(const struct sm_schema *in, const struct sm_strs *
     return 0;
 }
 
+enum { SERIES_NAME = 40 };
+
+/* The name of the j-th new column of a series, or of its only one (j < 0): pca0, pca1, …; of the
+ * second op of the kind pca_2_0, pca_2_1, … */
+static inline void series_name(const char *word, int series, long j, char name[SERIES_NAME]) {
+    int n = snprintf(name, SERIES_NAME, "%s", word);
+    if (series > 1) n += snprintf(name + n, (size_t)(SERIES_NAME - n), "_%d", series);
+    if (j >= 0) snprintf(name + n, (size_t)(SERIES_NAME - n), series > 1 ? "_%ld" : "%ld", j);
+}
+
+/* The first series (from 1) of which none of the columns that stay has a name; n: new columns, 0:
+ * one without a number. */
+static inline int series_free(const struct sm_schema *in, const struct picked *picked,
+                              const char *word, size_t n) {
+    struct sm_schema_names by_name = sm_schema_names_make(in);
+    char name[SERIES_NAME];
+    int series = 0;
+    for (bool taken = true; taken;) {
+        series++;
+        taken = false;
+        for (size_t j = 0; j < (n > 0 ? n : 1) && !taken; j++) {
+            series_name(word, series, n > 0 ? (long)j : -1, name);
+            const long c = sm_schema_names_find(&by_name, name);
+            taken = c >= 0;
+            for (size_t i = 0; i < picked->n && taken; i++)
+                taken = picked->at[i] != (size_t)c;
+        }
+    }
+    sm_schema_names_release(&by_name);
+    return series;
+}
+
 /* The other columns, in their order, to to[0…]. */
 static inline void picked_rest_schema(const struct sm_schema *in, const struct picked *picked,
                                       struct sm_column *to) {

@@ -110,6 +110,16 @@ static int copy_column(struct sm_column *to, const struct sm_column *from, struc
     return 0;
 }
 
+const char *sm_schema_twice(const struct sm_schema *s) {
+    struct sm_schema_names by_name = sm_schema_names_make(s);
+    const char *twice = NULL;
+    for (size_t c = 0; c < s->n && twice == NULL; c++)
+        if (sm_schema_names_find(&by_name, s->columns[c].name) != (long)c)
+            twice = s->columns[c].name;
+    sm_schema_names_release(&by_name);
+    return twice;
+}
+
 int sm_schema_copy(struct sm_schema *to, const struct sm_schema *from, struct sm_arena *arena,
                    struct sm_err *err) {
     *to = *from;

@@ -82,6 +82,8 @@ struct sm_schema_names {
 struct sm_schema_names sm_schema_names_make(const struct sm_schema *s);
 void sm_schema_names_release(struct sm_schema_names *n);
 long sm_schema_names_find(const struct sm_schema_names *n, const char *name);
+/* A name that two columns have; NULL: none. */
+const char *sm_schema_twice(const struct sm_schema *s);
 /* A copy whose names live in the arena. */
 int sm_schema_copy(struct sm_schema *to, const struct sm_schema *from, struct sm_arena *arena,
                    struct sm_err *err);
