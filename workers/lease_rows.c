@@ -170,8 +170,12 @@ static int row_replace(struct sm_lease *l, size_t i, struct sm_err *err) {
         sm_fail(&why, SM_E_WORKER_DIED, "%s", sm_code_doc(SM_E_WORKER_DIED));
     else if (row_make(l, i, &faults, err) != 0)
         return -1;
+    else if (p->placed.synthetic && p->placed.neighbour != planned)
+        sm_fail(&why, SM_E_OP, "made between row %llu and %llu: %s",
+                (unsigned long long)sm_index_row(l->job.index, planned),
+                (unsigned long long)sm_index_row(l->job.index, p->placed.neighbour), faults.text);
     else
-        sm_fail(&why, SM_E_OP, "%s", faults.text);
+        sm_fail(&why, SM_E_OP, "%s%s", p->placed.synthetic ? "made with noise: " : "", faults.text);
     if (l->job.pipeline->source.on_error == SM_ON_ERROR_FAIL)
         return sm_fail(err, why.code, "row %llu: %s",
                        (unsigned long long)sm_index_row(l->job.index, planned), why.text);

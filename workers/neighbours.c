@@ -635,14 +635,6 @@ void piece_end(const struct search *s, const struct piece *p, uint32_t *out) {
 
 /* --- what is learned -------------------------------------------------------------------------- */
 
-static void array_add(struct sm_artifact *a, const char *name, int type, uint64_t rows,
-                      uint64_t columns, const void *data) {
-    struct sm_array *array = &a->arrays[a->n++];
-    *array = (struct sm_array){
-        .type = type, .ndim = columns > 0 ? 2 : 1, .shape = {rows, columns}, .data = data};
-    memcpy(array->name, name, strlen(name) + 1);
-}
-
 static int by_size(const void *a, const void *b) {
     const double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -683,8 +675,8 @@ int search_artifact(const struct search *s, const uint32_t *list, struct sm_arti
     for (uint32_t c = 0; c < r->classes; c++)
         offsets[c + 1] =
             offsets[c] + (r->of[c].drawn > r->of[c].present ? (int64_t)r->of[c].present : 0);
-    array_add(a, "offsets", SM_ARRAY_I64, r->classes + UINT64_C(1), 0, offsets);
-    array_add(a, "neighbours", SM_ARRAY_U32, (uint64_t)offsets[r->classes], s->k, list);
+    sm_artifact_add(a, "offsets", SM_ARRAY_I64, r->classes + UINT64_C(1), 0, offsets);
+    sm_artifact_add(a, "neighbours", SM_ARRAY_U32, (uint64_t)offsets[r->classes], s->k, list);
     return 0;
 }
 
@@ -758,7 +750,7 @@ static int scales_learn(struct search *s, struct sm_artifact *a, struct sm_arena
         for (size_t k = 0; k < d; k++)
             scales[c * d + k] = factor * sqrt(scales[c * d + k]);
     }
-    array_add(a, "offsets", SM_ARRAY_I64, r->classes + UINT64_C(1), 0, offsets);
-    array_add(a, "scales", SM_ARRAY_F64, r->classes, d, scales);
+    sm_artifact_add(a, "offsets", SM_ARRAY_I64, r->classes + UINT64_C(1), 0, offsets);
+    sm_artifact_add(a, "scales", SM_ARRAY_F64, r->classes, d, scales);
     return 0;
 }

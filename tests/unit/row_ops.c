@@ -540,6 +540,28 @@ static void scalers_pass_categories_by(void **state) {
     }
 }
 
+static void an_imputer_of_numbers_says_how_categories_are_filled(void **state) {
+    static const char *const ops[] = {"SimpleImputer: {columns: [pet]}",
+                                      "SimpleImputer: {strategy: constant, fill_value: 0, columns: "
+                                      "[age, pet]}"};
+    (void)state;
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
+        struct fitted f;
+        struct matrix m = {&mixed, 4, training};
+        assert_int_equal(op_fit(&f, ops[i], &m, NULL), -1);
+        assert_non_null(strstr(f.err.text, "'pet' holds categories"));
+        assert_non_null(strstr(f.err.text, "most_frequent"));
+        op_free(&f);
+    }
+    struct fitted f;
+    struct matrix m = {&mixed, 4, training};
+    assert_int_equal(
+        op_fit(&f, "SimpleImputer: {strategy: constant, fill_value: \"0\", columns: [pet]}", &m,
+               NULL),
+        0);
+    op_free(&f);
+}
+
 static void an_op_for_numbers_refuses_a_column_of_categories_by_its_name(void **state) {
     static const char *const ops[] = {"StandardScaler: {columns: [pet]}", "PCA: {columns: [pet]}",
                                       "KMeans: {columns: [pet]}", "OneHotEncoder: {columns: [age]}",
@@ -996,6 +1018,7 @@ int main(void) {
         cmocka_unit_test(a_constant_that_is_no_category_becomes_one_and_the_others_move_up),
         cmocka_unit_test(a_new_category_stands_where_the_index_would_put_it),
         cmocka_unit_test(scalers_pass_categories_by),
+        cmocka_unit_test(an_imputer_of_numbers_says_how_categories_are_filled),
         cmocka_unit_test(an_op_for_numbers_refuses_a_column_of_categories_by_its_name),
         cmocka_unit_test(clusters_and_components_come_first_and_the_others_behind_them),
         cmocka_unit_test(pca_keeps_as_many_components_as_it_was_asked_for),

@@ -56,6 +56,21 @@ static int kind_named(const struct params *p) {
     return p->strategy == MOST_FREQUENT ? COLUMNS_ANY : kind_of(p);
 }
 
+static int names_check(const struct params *p, const struct sm_schema *in, struct sm_err *err) {
+    struct sm_schema_names by_name = sm_schema_names_make(in);
+    int failed = 0;
+    for (size_t i = 0; i < p->columns.count && kind_named(p) == SM_COLUMN_NUMBER && !failed; i++) {
+        const long c = sm_schema_names_find(&by_name, p->columns.v[i]);
+        if (c >= 0 && in->columns[c].kind == SM_COLUMN_CATEGORY)
+            failed = sm_fail(err, SM_E_PIPELINE,
+                             "column '%.80s' holds categories, and numbers would fill it (hint: "
+                             "strategy: most_frequent, or a word: fill_value: \"0\")",
+                             p->columns.v[i]);
+    }
+    sm_schema_names_release(&by_name);
+    return failed ? -1 : columns_check(in, &p->columns, kind_named(p), err);
+}
+
 static const struct sm_quantiles median = {1, {0.5}};
 
 /* Sums of a column, for the mean and for how many cells there are. */
@@ -113,7 +128,7 @@ static void map_modes(const struct sm_fit_context *c, const struct sm_buf *state
 
 static int begin(const struct sm_fit_context *c, struct sm_buf *state, struct sm_err *err) {
     const struct params *p = c->params;
-    if (columns_check(c->in, &p->columns, kind_named(p), err) != 0) return -1;
+    if (names_check(p, c->in, err) != 0) return -1;
     if (p->strategy == MEDIAN) return sm_quantiles_begin(c, &median, state, err);
     return p->strategy == MOST_FREQUENT ? modes_begin(c, state, err) : 0;
 }
@@ -347,7 +362,7 @@ static int schema(const void *params_, const struct sm_artifact *learned,
                   struct sm_err *err) {
     const struct params *p = params_;
     struct sm_schema filled;
-    if (columns_check(in, &p->columns, kind_named(p), err) != 0) return -1;
+    if (names_check(p, in, err) != 0) return -1;
     uint8_t *picked = calloc(in->n + 1, 1);
     if (picked == NULL) return sm_fail(err, SM_E_MEMORY, "out of memory");
     columns_pick(in, &p->columns, kind_of(p), picked);
