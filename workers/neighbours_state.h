@@ -1,6 +1,6 @@
-/* The inside of the search for neighbours, shared by neighbours.c (the search itself, and what is
- * learned of it in one process) and neighbour_ranges.c (the same in ranges, for many). Private to
- * these two. */
+/* The inside of the search for neighbours: rows of a class (neighbours_rows.c), the search itself
+ * (neighbours_search.c), what is learned in one process (neighbours.c) and by many
+ * (neighbour_ranges.c). Private to these four. */
 #pragma once
 
 #include "workers/features.h"
@@ -89,6 +89,15 @@ int search_open(struct search *s, const struct sm_places *places, const char *ar
 void search_close(struct search *s);
 /* Whether rows are added to it, so that neighbours are needed; then it is the class of s. */
 bool search_class(struct search *s, uint32_t label);
+/* Rows first … of the class, as many as rows->n. */
+int search_read(const struct search *s, uint64_t first, struct sm_rows *rows, struct sm_err *err);
+/* Whether loops over float32 do for its rows. */
+bool search_is_plain(const struct search *s);
+size_t search_row_bytes(const struct search *s);
+/* Means (into s->mean) and variances (NULL: not wanted) of the class's numbers; refuses missing
+ * cells. held: all its rows; NULL: they are read. */
+int search_moments(struct search *s, const struct sm_rows *held, double *variance,
+                   struct sm_err *err);
 /* Mean of the class's numbers, from the table; refuses missing cells. */
 int search_centre(struct search *s, struct sm_err *err);
 /* Of SMOTENC, for the class. */

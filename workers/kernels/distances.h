@@ -1,6 +1,6 @@
 /* Loops of the search for neighbours: the distance of two rows, and which products of a tile may
  * belong to near pairs. Before: tiles of products (dots.h). After: lists of neighbours
- * (workers/neighbours.c). */
+ * (workers/neighbours_search.c). */
 #pragma once
 
 #include <stddef.h>
