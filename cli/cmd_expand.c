@@ -2,6 +2,7 @@
  * flow: cli/expand.c. */
 #include "cli/cli.h"
 #include "cli/expand.h"
+#include "cli/expand_folder.h"
 #include "cli/lock.h"
 #include "cli/summary.h"
 #include "lib/limits.h"
@@ -122,7 +123,7 @@ static int run(const void *values, int n, char **operands) {
     if (sm_expand(&pipeline, &options, &record, &end, &err) < 0) {
         code = sm_cli_fail(&err);
         bool others = err.code == SM_E_BUSY || err.code == SM_E_DIFFERS; /* it is not our run */
-        if (!others && sm_expand_started(v->out)) print_resume(v, operands[0]);
+        if (!others && sm_folder_started(v->out)) print_resume(v, operands[0]);
     } else {
         code =
             sm_summary(&record, v->out, end == SM_EXPAND_WAS_DONE, v->max_quarantine, &v->common);

@@ -6,6 +6,7 @@
 
 #include "cli/await.h"
 #include "cli/dataset.h"
+#include "cli/expand_folder.h"
 #include "cli/fit.h"
 #include "cli/hand_over.h"
 #include "cli/progress.h"
@@ -17,8 +18,6 @@
 #include "workers/sinks/sink.h"
 
 #include <assert.h>
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -26,7 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -56,10 +54,8 @@ static void asked_digest(struct expansion *x);
 static bool was_complete(struct expansion *x);
 static int learn(struct expansion *x, struct sm_pipeline *p, struct sm_err *err);
 static int describe_run(struct expansion *x, struct sm_err *err);
-static int compare_folder(struct expansion *x, bool *complete, struct sm_err *err);
 static int work(struct expansion *x, struct sm_err *err);
 static int collect(struct expansion *x, struct sm_err *err);
-static void remove_folder(int dir, const char *name);
 
 int sm_expand(struct sm_pipeline *pipeline, const struct sm_expand_options *options,
               struct sm_run *run, enum sm_expand_end *end, struct sm_err *err) {
@@ -78,11 +74,11 @@ int sm_expand(struct sm_pipeline *pipeline, const struct sm_expand_options *opti
     asked_digest(x);
     complete = was_complete(x);
     if (!complete && (learn(x, pipeline, err) < 0 || describe_run(x, err) < 0 ||
-                      compare_folder(x, &complete, err) < 0))
+                      sm_folder_compare(x->dir, x->run, &complete, err) < 0))
         goto out;
     *end = complete ? SM_EXPAND_WAS_DONE : SM_EXPAND_DONE;
     r = complete ? 0 : work(x, err);
-    if (r == 0) sm_expand_forget(x->state);
+    if (r == 0) sm_folder_forget(x->state);
 out:
     sm_client_free(&x->client);
     sm_embedded_stop(&x->embedded, SM_GRACE_MS);
@@ -182,96 +178,6 @@ static int describe_run(struct expansion *x, struct sm_err *err) {
     return r;
 }
 
-/* ---- what the folder holds already ---- */
-
-static bool holds_shards(const char *dir) {
-    bool found = false;
-    DIR *d = opendir(dir);
-    if (d == NULL) return false;
-    for (struct dirent *e; !found && (e = readdir(d)) != NULL;)
-        found = strncmp(e->d_name, "shard-", 6) == 0;
-    closedir(d);
-    return found;
-}
-
-static int refuse(struct expansion *x, const char *what, struct sm_err *err) {
-    return sm_fail(
-        err, SM_E_DIFFERS,
-        "'%s' holds a run that differs in %s (hint: choose another folder, or remove this one)",
-        x->dir, what);
-}
-
-/* Whether the record at path says the same run; 1 yes, 0 no record, -1 another run or unreadable.
- */
-static int compare_record(struct expansion *x, const char *path, struct sm_run *before,
-                          struct sm_err *err) {
-    if (access(path, F_OK) != 0) return 0;
-    if (sm_run_read(before, path, err) < 0) return -1;
-    char what[256];
-    if (sm_run_differs(x->run, before, what, sizeof what) != NULL) {
-        sm_run_release(before);
-        return refuse(x, what, err);
-    }
-    return 1;
-}
-
-/* Whether every shard of the record is a file of its size; if not, name is the first that is none.
- */
-static bool shards_there(struct expansion *x, const struct sm_run *record,
-                         char name[SM_PART_NAME_MAX]) {
-    for (size_t i = 0; i < record->n_shards; i++) {
-        char path[PATH_MAX + SM_PART_NAME_MAX];
-        struct stat st;
-        sm_shard_file(record->shards[i].shard, record->format, name);
-        snprintf(path, sizeof path, "%s/%s", x->dir, name);
-        if (stat(path, &st) < 0 || (uint64_t)st.st_size != record->shards[i].bytes) return false;
-    }
-    return true;
-}
-
-/* A finished run, a run that was interrupted, another run, or nothing. */
-static int compare_folder(struct expansion *x, bool *complete, struct sm_err *err) {
-    char path[PATH_MAX + 64], slice[64];
-    struct sm_run before;
-    const char *finished = SM_MANIFEST_NAME;
-    for (int i = 0; i < 2; i++) { /* the whole run's manifest; then, for a slice, its own record */
-        snprintf(path, sizeof path, "%s/%s", x->dir, finished);
-        int same = compare_record(x, path, &before, err);
-        if (same < 0) return -1;
-        char gone[SM_PART_NAME_MAX];
-        bool there = same && shards_there(x, &before, gone);
-        if (same && !there)
-            fprintf(stderr, "shardmill: '%s/%s' is missing or has another size: it is made again\n",
-                    x->dir, gone);
-        if (there) {
-            *complete = true;
-            sm_run_release(x->run);
-            *x->run = before;
-            return 0;
-        }
-        if (same) {
-            sm_run_release(&before);
-            unlink(path); /* it no longer says what is there */
-        }
-        if (x->options->slices == 1) break;
-        sm_slice_file(x->options->slice, x->options->slices, slice);
-        finished = slice;
-    }
-    snprintf(path, sizeof path, "%s/" SM_STATE_NAME "/run.json", x->dir);
-    int same = compare_record(x, path, &before, err);
-    if (same < 0) return -1;
-    if (same) {
-        sm_run_release(&before);
-        return 0;
-    }
-    if (holds_shards(x->dir) && x->options->slices == 1)
-        fprintf(
-            stderr,
-            "shardmill: '%s' holds shards without a record: shards of the same name are replaced\n",
-            x->dir);
-    return sm_run_write_header(x->run, path, err);
-}
-
 /* What decides all that a pipeline learns, but for the dataset and the seed. */
 static void asked_digest(struct expansion *x) {
     char hex[SM_XXH_HEX], text[1024];
@@ -295,41 +201,12 @@ static bool was_complete(struct expansion *x) {
     const bool same = strcmp(before.asked_digest, x->asked) == 0 &&
                       strcmp(before.dataset_digest, sm_index_dataset_digest(x->data.index)) == 0 &&
                       before.plan.seed == (uint64_t)p->seed && before.plan.epoch == o->epoch;
-    if (same && shards_there(x, &before, gone)) {
+    if (same && sm_folder_shards(x->dir, &before, gone)) {
         *x->run = before;
         return true;
     }
     sm_run_release(&before);
     return false;
-}
-
-bool sm_expand_started(const char *dir) {
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/" SM_STATE_NAME "/run.json", dir);
-    return access(path, F_OK) == 0;
-}
-
-void sm_expand_forget(const char *state_dir) {
-    DIR *d = opendir(state_dir);
-    if (d == NULL) return;
-    for (struct dirent *e; (e = readdir(d)) != NULL;)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            unlinkat(dirfd(d), e->d_name, 0);   /* folders of slices that are still at work stay */
-    remove_folder(dirfd(d), SM_ARTIFACTS_NAME); /* what was fitted for this run alone */
-    closedir(d);
-    rmdir(state_dir);
-}
-
-/* Of files. */
-static void remove_folder(int dir, const char *name) {
-    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
-    if (d == NULL) return;
-    for (struct dirent *e; (e = readdir(d)) != NULL;)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            unlinkat(dirfd(d), e->d_name, 0);
-    closedir(d);
-    unlinkat(dir, name, AT_REMOVEDIR);
 }
 
 /* ---- the run itself ---- */
@@ -452,9 +329,9 @@ static int collect(struct expansion *x, struct sm_err *err) {
         return sm_fail(err, SM_E_INTERNAL, "the broker reports %zu shards of %" PRIu64,
                        x->run->n_shards, sm_run_slice_shards(x->run));
     char gone[SM_PART_NAME_MAX];
-    if (!shards_there(x, x->run, gone)) {
+    if (!sm_folder_shards(x->dir, x->run, gone)) {
         bool ours = x->options->broker == NULL;
-        if (ours) sm_embedded_stop(&x->embedded, SM_GRACE_MS), sm_expand_forget(x->state);
+        if (ours) sm_embedded_stop(&x->embedded, SM_GRACE_MS), sm_folder_forget(x->state);
         return sm_fail(err, SM_E_MISSING,
                        "'%s/%s' was finished, and now is missing or has another size (hint: %s)",
                        x->dir, gone,

@@ -29,9 +29,3 @@ enum sm_expand_end { SM_EXPAND_DONE, SM_EXPAND_WAS_DONE };
  * with SM_E_CANCELLED when *stop was set: what is finished is kept and the same call goes on. */
 int sm_expand(struct sm_pipeline *pipeline, const struct sm_expand_options *options,
               struct sm_run *run, enum sm_expand_end *end, struct sm_err *err);
-
-/* Whether DIR holds the state of a run that can be resumed. */
-bool sm_expand_started(const char *dir);
-
-/* Removes DIR/.shardmill (or what is under it) when a run is over. */
-void sm_expand_forget(const char *state_dir);

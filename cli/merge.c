@@ -3,7 +3,7 @@
  * after: `expand --slice K/N` on N hosts. */
 #include "cli/merge.h"
 
-#include "cli/expand.h"
+#include "cli/expand_folder.h"
 #include "lib/fs.h"
 #include "lib/limits.h"
 #include "workers/sinks/sink.h"
@@ -169,5 +169,5 @@ static void forget_slices(const char *dir, uint32_t slices) {
         unlink(path);
     }
     snprintf(path, sizeof path, "%s/" SM_STATE_NAME, dir);
-    sm_expand_forget(path);
+    sm_folder_forget(path);
 }
