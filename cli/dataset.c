@@ -52,6 +52,7 @@ static void describe_table(const struct sm_pipeline_source *s, struct sm_buf *fr
     sm_buf_json(from, s->group != NULL ? s->group : "");
     sm_buf_json(from, s->label != NULL ? s->label : "");
     sm_buf_json(from, s->delimiter != NULL ? s->delimiter : "");
+    sm_buf_json(from, s->decimal != NULL ? s->decimal : "");
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
         sm_buf_printf(from, " %d", lists[i]->v == NULL);
         for (size_t k = 0; k < lists[i]->count; k++)

@@ -265,9 +265,27 @@ static const char *stray_word(const struct sm_row_plan *x, const struct sm_colum
     return stray != NULL && numbers * UINT64_C(100) >= all * NEARLY_ALL_PERCENT ? stray : NULL;
 }
 
+/* Whether most of a column's categories are numbers but for a comma in the place of the point. */
+static bool has_commas(const struct sm_column *column) {
+    uint32_t commas = 0;
+    for (uint32_t i = 0; i < column->n_categories; i++) {
+        char text[64];
+        double v;
+        snprintf(text, sizeof text, "%s", column->categories[i]);
+        char *comma = strchr(text, ',');
+        if (comma == NULL || strchr(text, '.') != NULL) continue;
+        *comma = '.';
+        commas += sm_number_parse(text, strlen(text), &v) == SM_NUMBER_FINITE;
+    }
+    return commas > column->n_categories / 2;
+}
+
 static void stray_text(const struct sm_row_plan *x, const struct sm_column *column,
                        struct sm_buf *out) {
     const char *word = stray_word(x, column);
+    if (has_commas(column))
+        sm_buf_text(out,
+                    "    most of these are numbers with a comma (hint: source.decimal: \",\")\n");
     if (word == NULL) return;
     sm_buf_text(out, "    nearly all of these are numbers, but not '");
     sm_name_text(word, out);

@@ -76,6 +76,7 @@ struct sm_pipeline_source {
     /* tables */
     const char *label;       /* name or number of the label's column (csv), file of labels (npy) */
     const char *delimiter;   /* csv: one ASCII character */
+    const char *decimal;     /* csv: one ASCII character, the point of a number */
     bool skip_initial_space; /* csv: spaces at the beginning of a cell do not belong to it */
     int header;              /* csv: enum sm_csv_header */
     struct sm_strs missing;  /* csv: cells that mean "missing", beside the empty one */

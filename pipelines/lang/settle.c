@@ -153,9 +153,9 @@ static int rebalance_settle(struct look *l) {
 /* --- source ----------------------------------------------------------------------------------- */
 
 static int source_check(struct look *l) {
-    static const char *const of_tables[] = {"label",   "delimiter", "skip_initial_space",
-                                            "header",  "missing",   "categorical",
-                                            "numeric", "float64"};
+    static const char *const of_tables[] = {
+        "label",       "delimiter", "decimal", "skip_initial_space", "header", "missing",
+        "categorical", "numeric",   "float64"};
     static const char *const of_images[] = {"mode", "background", "exif", "gif", "tiff"};
     const struct sm_pipeline_source *s = &l->p->source;
     const bool table = sm_source_is_table(s);
@@ -163,7 +163,7 @@ static int source_check(struct look *l) {
     /* canonical JSON names every key: only what differs from its default contradicts */
     const bool plain = s->label == NULL && s->header == SM_HEADER_AUTO && s->missing.v == NULL &&
                        s->categorical.count == 0 && !s->float64 && !s->skip_initial_space &&
-                       strcmp(s->delimiter, ",") == 0;
+                       strcmp(s->delimiter, ",") == 0 && strcmp(s->decimal, ".") == 0;
     const bool plain_image =
         s->mode == SM_MODE_RGB && s->background.count == 0 && s->exif && !s->gif && !s->tiff;
     if (table ? plain_image : plain)

@@ -519,10 +519,10 @@ static void quotients_are_rounded_as_an_exact_division_rounds_them(void **state)
 
 static void words_for_missing_cells_are_pandas_or_the_users(void **state) {
     (void)state;
-    struct sm_missing m;
+    struct sm_cells m;
     struct sm_pipeline_source source = {0};
     double v;
-    sm_missing_init(&m, &source);
+    sm_cells_init(&m, &source);
     static const char *const missing[] = {"", " ", "NA", "nan", "-NaN", "None", " N/A ", "<NA>"};
     for (size_t i = 0; i < sizeof missing / sizeof *missing; i++) {
         struct sm_csv_field f = {.s = missing[i], .n = strlen(missing[i])};
@@ -537,7 +537,7 @@ static void words_for_missing_cells_are_pandas_or_the_users(void **state) {
     assert_int_equal(sm_cell_number(&m, &inf, &v), SM_CELL_OVERFLOW);
     static const char *const own[] = {"?", "-9"};
     source.missing = (struct sm_strs){.v = own, .count = 2};
-    sm_missing_init(&m, &source);
+    sm_cells_init(&m, &source);
     assert_int_equal(sm_cell_number(&m, &na, &v), SM_CELL_WORD);
     assert_int_equal(sm_cell_number(&m, &nine, &v), SM_CELL_MISSING);
 }

@@ -593,6 +593,28 @@ static void the_dataset_digest_follows_content_and_not_name_or_time(void **state
     table_done(&t);
 }
 
+static void numbers_may_have_a_comma_for_a_point(void **state) {
+    (void)state;
+    struct table t = table_make();
+    t.source.delimiter = ";";
+    t.source.decimal = ",";
+    t.source.float64 = true;
+    scratch_text(&t.s, "t.csv", "a;b\n1,5;2\n-2,25e1;\"3,125\"\n;0,1\n,5;1e400\n");
+    table_open(&t, "t.csv");
+    assert_int_equal(sm_index_schema(t.index)->columns[0].kind, SM_COLUMN_NUMBER);
+    assert_int_equal(sm_index_samples(t.index), 3); /* the last overflows */
+    assert_true(cell(&t, 0, 0) == 1.5 && cell(&t, 1, 0) == -22.5 && isnan(cell(&t, 2, 0)));
+    assert_true(cell(&t, 0, 1) == 2 && cell(&t, 1, 1) == 3.125 && cell(&t, 2, 1) == 0.1);
+    scratch_text(&t.s, "t.csv", "a;b\n1.000;2\n1,5;3\n");
+    table_open(&t, "t.csv"); /* a point is no point, so what has one is a word */
+    assert_int_equal(sm_index_schema(t.index)->columns[0].kind, SM_COLUMN_CATEGORY);
+    t.source.delimiter = ",";
+    refuse(&t, "t.csv", SM_E_PIPELINE, "source.decimal is ',', and so is the delimiter");
+    t.source.decimal = "7";
+    refuse(&t, "t.csv", SM_E_PIPELINE, "source.decimal '7' cannot be");
+    table_done(&t);
+}
+
 /* Two files of more rows than a mark is for, with newlines in quotes, empty lines, rows that cannot
  * be read and both ends of lines: each row is found where it was written. */
 static void any_row_is_found_by_line_and_offset(void **state) {
@@ -782,6 +804,7 @@ int main(void) {
         cmocka_unit_test(words_that_are_all_numbers_are_sorted_by_value),
         cmocka_unit_test(skipped_spaces_are_in_no_name_no_word_and_no_group),
         cmocka_unit_test(the_dataset_digest_follows_content_and_not_name_or_time),
+        cmocka_unit_test(numbers_may_have_a_comma_for_a_point),
         cmocka_unit_test(any_row_is_found_by_line_and_offset),
         cmocka_unit_test(no_byte_of_a_damaged_index_leads_outside),
         cmocka_unit_test(mutated_tables_never_break_the_reader),

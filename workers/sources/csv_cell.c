@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { LONGEST = 1024 }; /* a number with another decimal than the point */
+
 /* pandas 2's STR_NA_VALUES without the empty one. */
 static const char *const pandas_words[] = {
     "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
@@ -20,20 +22,32 @@ int sm_csv_open_as(struct sm_csv **gives, const char *path, const struct sm_pipe
     return 0;
 }
 
-void sm_missing_init(struct sm_missing *m, const struct sm_pipeline_source *source) {
-    *m = (struct sm_missing){.words = source->missing.v, .n = source->missing.count};
+void sm_cells_init(struct sm_cells *m, const struct sm_pipeline_source *source) {
+    const char *d = source->decimal;
+    *m = (struct sm_cells){.missing = source->missing.v, .n = source->missing.count};
     if (source->missing.v == NULL)
-        *m = (struct sm_missing){.words = pandas_words,
-                                 .n = sizeof pandas_words / sizeof *pandas_words};
+        *m = (struct sm_cells){.missing = pandas_words,
+                               .n = sizeof pandas_words / sizeof *pandas_words};
+    m->decimal = d == NULL || *d == 0 ? '.' : *d;
     for (size_t i = 0; i < m->n; i++) {
+        const struct sm_csv_field word = {m->missing[i], strlen(m->missing[i])};
         double v;
-        m->starts[(unsigned char)m->words[i][0]] = true;
-        if (sm_number_parse(m->words[i], strlen(m->words[i]), &v) != SM_NUMBER_NONE)
-            m->numbers = true;
+        m->starts[(unsigned char)*word.s] = true;
+        if (sm_cell_parse(m, &word, &v) != SM_NUMBER_NONE) m->numbers = true;
     }
+    m->plain = m->decimal == '.' && !m->numbers;
 }
 
-bool sm_cell_is_missing(const struct sm_missing *m, const struct sm_csv_field *f) {
+enum sm_number sm_cell_decimal(const struct sm_cells *m, const struct sm_csv_field *f,
+                               double *out) {
+    char text[LONGEST];
+    if (f->n > sizeof text || memchr(f->s, '.', f->n) != NULL) return SM_NUMBER_NONE;
+    for (size_t i = 0; i < f->n; i++)
+        text[i] = f->s[i] == m->decimal ? '.' : f->s[i];
+    return sm_number_parse(text, f->n, out);
+}
+
+bool sm_cell_is_missing(const struct sm_cells *m, const struct sm_csv_field *f) {
     const char *s = f->s;
     size_t n = f->n;
     for (; n > 0 && (*s == ' ' || *s == '\t'); s++)
@@ -43,6 +57,6 @@ bool sm_cell_is_missing(const struct sm_missing *m, const struct sm_csv_field *f
     if (n == 0) return true;
     if (!m->starts[(unsigned char)*s]) return false;
     for (size_t i = 0; i < m->n; i++)
-        if (strncmp(m->words[i], s, n) == 0 && m->words[i][n] == 0) return true;
+        if (strncmp(m->missing[i], s, n) == 0 && m->missing[i][n] == 0) return true;
     return false;
 }

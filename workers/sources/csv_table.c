@@ -31,7 +31,7 @@ struct csv_table {
     struct sm_table_build b;
     const struct sm_pipeline_source *source;
     struct sm_files files;
-    struct sm_missing missing;
+    struct sm_cells cells;
     bool header, maybe_data;        /* the header has numbers among the names */
     char **names;                   /* of all fields */
     const struct sm_csv_row *first; /* as long as its columns are chosen */
@@ -61,7 +61,7 @@ int sm_scan_csv(struct sm_scan *s, const char *index_path, struct sm_err *err) {
     struct csv_table t = {.source = s->source,
                           .b = {.scan = s, .index_path = index_path, .has_matrix = true}};
     t.b.is_double = s->source->float64;
-    sm_missing_init(&t.missing, s->source);
+    sm_cells_init(&t.cells, s->source);
     int failed = sm_files_list(&t.files, s->source->path, ".csv", err);
     if (!failed) failed = sm_table_files(&t.b, &t.files, err);
     if (!failed) failed = open_table(&t, err);
@@ -93,7 +93,16 @@ static int open_csv(const struct csv_table *t, size_t i, struct sm_csv **csv, st
 }
 
 static int check_delimiter(const struct csv_table *t, struct sm_err *err) {
-    const char *d = t->source->delimiter;
+    const char *d = t->source->delimiter, *point = t->source->decimal;
+    if (point != NULL && *point != 0 &&
+        (point[1] != 0 || *point <= ' ' || strchr("\"+-0123456789eE", *point) != NULL))
+        return sm_fail(err, SM_E_PIPELINE,
+                       "source.decimal '%.8s' cannot be: one character that no number begins with",
+                       point);
+    if (t->cells.decimal == (d == NULL || *d == 0 ? ',' : *d))
+        return sm_fail(err, SM_E_PIPELINE,
+                       "source.decimal is '%c', and so is the delimiter (hint: delimiter: \";\")",
+                       t->cells.decimal);
     if (d == NULL || *d == 0) return 0;
     if (*d == ' ' && t->source->skip_initial_space)
         return sm_fail(err, SM_E_PIPELINE,
@@ -119,7 +128,7 @@ static bool is_named(const struct csv_table *t, const struct sm_csv_field *f) {
     const struct sm_strs *const lists[] = {&s->categorical, &s->numeric};
     const char *const single[] = {s->label, s->group};
     double v;
-    if (f->n == 0 || sm_number_parse(f->s, f->n, &v) != SM_NUMBER_NONE) return false;
+    if (f->n == 0 || sm_cell_parse(&t->cells, f, &v) != SM_NUMBER_NONE) return false;
     for (size_t i = 0; i < 2; i++)
         if (single[i] != NULL && strlen(single[i]) == f->n && memcmp(single[i], f->s, f->n) == 0)
             return true;
@@ -145,7 +154,7 @@ static int look_at_cells(const struct csv_table *t, const struct sm_csv_row *row
     for (size_t i = 0; i < row->n; i++) {
         const struct sm_csv_field f = sm_csv_cell(row, i);
         double v;
-        if (sm_number_parse(f.s, f.n, &v) != SM_NUMBER_NONE) {
+        if (sm_cell_parse(&t->cells, &f, &v) != SM_NUMBER_NONE) {
             if (l->numbers++ == 0) l->number = i;
         }
         l->named += is_named(t, &f);
@@ -171,7 +180,7 @@ static int look_below(const struct csv_table *t, struct first_row *l, struct sm_
         for (size_t i = 0; i < n && row.code == SM_E_OK && row.n == n; i++) {
             const struct sm_csv_field f = sm_csv_cell(&row, i);
             double v;
-            const enum sm_cell cell = sm_cell_number(&t->missing, &f, &v);
+            const enum sm_cell cell = sm_cell_number(&t->cells, &f, &v);
             if (r == 0)
                 is[i] = cell == SM_CELL_WORD ? WORD : 0;
             else if (cell == SM_CELL_WORD)
@@ -394,7 +403,7 @@ static bool contradict(struct csv_table *t, const struct sm_csv_row *row) {
         const struct sm_csv_field f = sm_csv_cell(row, t->field[i]);
         double v;
         if (t->b.columns[i].kind != SM_COLUMN_NUMBER || t->declared[i] ||
-            sm_cell_number(&t->missing, &f, &v) != SM_CELL_WORD)
+            sm_cell_number(&t->cells, &f, &v) != SM_CELL_WORD)
             continue;
         t->b.columns[i].kind = SM_COLUMN_CATEGORY;
         any = true;
@@ -542,7 +551,7 @@ static void take_number(struct csv_table *t, const struct sm_csv_row *row, size_
     const size_t i = t->numbers[k];
     const struct sm_csv_field f = sm_csv_cell(row, t->field[i]);
     double v;
-    enum sm_cell cell = sm_cell_number(&t->missing, &f, &v);
+    enum sm_cell cell = sm_cell_number(&t->cells, &f, &v);
     if (cell == SM_CELL_NUMBER && sm_number_put(v, t->b.is_double, to, i)) return;
     if (cell == SM_CELL_WORD && t->b.columns[i].kind == SM_COLUMN_NUMBER && !t->declared[i])
         t->contradicted |= contradict(t, row);
@@ -562,8 +571,8 @@ static bool take_numbers(struct csv_table *t, const struct sm_csv_row *row, char
         n = t->run[k];
         const size_t i = t->numbers[k];
         for (size_t got = 0; got < n; got++) {
-            /* a number may stand for a missing cell: then each is looked at */
-            if (!t->missing.numbers)
+            /* a number may stand for a missing cell, or have a comma: then each is looked at */
+            if (t->cells.plain)
                 got += sm_numbers_parse(row, t->field[i] + got, n - got, t->b.is_double,
                                         to + (i + got) * element);
             if (got < n) take_number(t, row, k + got, &sound, text);
@@ -577,7 +586,7 @@ static int take_words(struct csv_table *t, const struct sm_csv_row *row, struct 
         struct sm_table_column *c = &t->b.columns[t->words[k]];
         const struct sm_csv_field f = sm_csv_cell(row, t->field[t->words[k]]);
         double v = NAN;
-        if (!sm_cell_is_missing(&t->missing, &f)) {
+        if (!sm_cell_is_missing(&t->cells, &f)) {
             int64_t word = sm_words_add(&c->words, f.s, f.n, "a column", err);
             if (word < 0) return sm_err_context(err, "column '%s'", c->name);
             v = (double)word;
@@ -628,7 +637,7 @@ static int take_row(struct csv_table *t, size_t file, const struct sm_csv_row *r
     const struct sm_csv_field label = cell_or_none(row, t->label);
     bool sound = take_numbers(t, row, text);
     if (t->contradicted) return 0;
-    if (t->label != NO_FIELD && sm_cell_is_missing(&t->missing, &label)) {
+    if (t->label != NO_FIELD && sm_cell_is_missing(&t->cells, &label)) {
         tell_label(t, &label, text);
         return bad_row(t, file, row, SM_E_DECODE, text, err);
     }
