@@ -1,5 +1,6 @@
 /* What stands at a position: parts of a split are exact and disjoint, an epoch holds what its
  * account says, and a batch, a copy and a synthetic row are what rebalancing promised. */
+#include "lib/buf.h"
 #include "tests/unit/tables.h"
 
 #include <math.h>
@@ -113,11 +114,14 @@ static void a_split_depends_on_seed_and_data_alone(void **state) {
 
 /* A table of classes of so many rows each. */
 static void write_classes(struct data *d, int classes, int rows) {
-    static char text[1 << 16];
-    size_t n = (size_t)sprintf(text, "x,y\n");
+    struct sm_buf text;
+    sm_buf_init(&text, 1 << 20);
+    sm_buf_text(&text, "x,y\n");
     for (int i = 0; i < classes * rows; i++)
-        n += (size_t)sprintf(text + n, "%d,c%d\n", i, i % classes);
-    scratch_text(&d->s, "t.csv", text);
+        sm_buf_printf(&text, "%d,c%d\n", i, i % classes);
+    assert_false(text.full);
+    scratch_write(&d->s, "t.csv", text.data, text.len);
+    sm_buf_release(&text);
 }
 
 static void the_share_is_that_of_all_however_small_the_classes_are(void **state) {
@@ -186,11 +190,14 @@ static void a_split_of_which_a_part_is_empty_is_refused_with_what_helps(void **s
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct data d = data_make();
-        static char text[1 << 16];
-        size_t n = (size_t)sprintf(text, "x,g,one,y\n");
+        struct sm_buf text;
+        sm_buf_init(&text, 1 << 20);
+        sm_buf_text(&text, "x,g,one,y\n");
         for (int k = 0; k < cases[i].classes * cases[i].rows; k++)
-            n += (size_t)sprintf(text + n, "%d,%d,1,c%d\n", k, k < 10, k % cases[i].classes);
-        scratch_text(&d.s, "t.csv", text);
+            sm_buf_printf(&text, "%d,%d,1,c%d\n", k, k < 10, k % cases[i].classes);
+        assert_false(text.full);
+        scratch_write(&d.s, "t.csv", text.data, text.len);
+        sm_buf_release(&text);
         char split[96];
         snprintf(split, sizeof split, "split: {%s}\n", cases[i].split);
         open_as(&d, split);
