@@ -179,6 +179,8 @@ static void uploads_under_way_count_as_files_that_are_kept(void **state) {
     hand_out(r, kept);
     assert_int_equal(put(r, first, "x", 1, MIB), SM_E_OK);
     assert_int_equal(put(r, index, "x", 1, (uint64_t)SM_MAX_KEPT_MIB << 20), SM_E_BUSY);
+    assert_int_equal(put(r, index, "x", 1, ((uint64_t)SM_MAX_KEPT_MIB << 20) + 1), SM_E_TOO_LARGE);
+    assert_int_equal(put(r, index, "x", 1, UINT64_MAX), SM_E_TOO_LARGE);
     assert_true(is_kept(r, kept)); /* it would not have helped */
     fill(r, kept);
     for (size_t i = 0; i < r->files->n; i++)
