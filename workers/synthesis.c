@@ -1,6 +1,7 @@
 /* Rows of an epoch as they stand in the table, and the arithmetic of synthetic ones. */
 #include "workers/synthesis.h"
 
+#include "lib/guard.h"
 #include "lib/rng.h"
 #include "workers/kernels/rows.h"
 #include "workers/rebalance/method.h"
@@ -160,6 +161,25 @@ static void ends_fetch(struct sm_table *table, const struct sm_placed *p, size_t
     }
 }
 
+/* Synthetic rows that follow each other, out of the mapped table. */
+struct mixing {
+    struct sm_table *table;
+    const struct sm_placed *placed;
+    struct sm_rows *rows;
+    size_t first, n;
+};
+
+static void rows_mix(void *context) {
+    const struct mixing *m = context;
+    const size_t row_bytes = m->rows->columns * sm_rows_element(m->rows);
+    for (size_t i = 0; i < m->n; i++) {
+        const struct sm_placed *p = m->placed + i;
+        if (i + AHEAD < m->n) ends_fetch(m->table, p + AHEAD, row_bytes);
+        row_mix(sm_table_lend(m->table, p->sample), sm_table_lend(m->table, p->neighbour), p->gap,
+                m->rows, m->first + i);
+    }
+}
+
 int sm_placed_rows(const struct sm_places *places, struct sm_table *table,
                    const struct sm_artifact *learned, const struct sm_placed *placed,
                    struct sm_rows *rows, struct sm_err *err) {
@@ -173,15 +193,15 @@ int sm_placed_rows(const struct sm_places *places, struct sm_table *table,
                        sm_table_lend(table, placed->sample) != NULL;
     for (size_t i = 0, k; i < rows->n; i += k) {
         const struct sm_placed *p = placed + i;
+        const bool mixed = mixes && p->synthetic;
         k = 1;
-        if (mixes && p->synthetic) {
-            if (i + AHEAD < rows->n && p[AHEAD].synthetic) ends_fetch(table, p + AHEAD, row_bytes);
-            row_mix(sm_table_lend(table, p->sample), sm_table_lend(table, p->neighbour), p->gap,
-                    rows, i);
-            continue;
-        }
-        while (i + k < rows->n && k < PIECE_ROWS && !(mixes && p[k].synthetic))
+        while (i + k < rows->n && (mixed || k < PIECE_ROWS) && (mixes && p[k].synthetic) == mixed)
             k++;
+        if (mixed) {
+            struct mixing m = {table, p, rows, i, k};
+            if (sm_guard(rows_mix, &m)) continue;
+            return sm_fail(err, SM_E_CHANGED, "the index became shorter after it was opened");
+        }
         struct sm_rows part = *rows;
         part.n = k;
         part.data = (char *)rows->data + i * row_bytes;

@@ -2,10 +2,12 @@
  * the bytes of the whole, a synthetic row lies between rows as they come out of it and goes through
  * the ops that follow, and a block is its rows one by one. */
 #include "workers/epoch_rows.h"
+#include "lib/index.h"
 #include "tests/unit/tables.h"
 #include "workers/fit_input.h"
 #include "workers/neighbours.h"
 #include "workers/rebalance/method.h"
+#include "workers/synthesis.h"
 
 #include <math.h>
 
@@ -476,8 +478,49 @@ static void a_row_that_an_op_before_cannot_take_is_named(void **state) {
     data_done(&d);
 }
 
+/* Rows between others are made out of the mapped index; a file that somebody cuts short is an
+ * error. */
+static void an_index_that_is_cut_short_amid_synthetic_rows_is_an_error(void **state) {
+    (void)state;
+    enum { MANY = 3000, N = 64 };
+    struct data d = data_make();
+    struct learned l;
+    struct sm_buf text;
+    sm_buf_init(&text, 1 << 20);
+    sm_buf_text(&text, "a,b,y\n");
+    for (int i = 0; i < MANY; i++)
+        sm_buf_printf(&text, "%d,%d.5,%d\n", i * 7 % 1000, i, i % 10 == 0);
+    scratch_write(&d.s, "t.csv", text.data, text.len);
+    sm_buf_release(&text);
+    data_open(&d, "t.csv", ", format: csv, label: y", "rebalance: {SMOTE: {k_neighbors: 3}}\n");
+    if (search(&d, &l) != 0 || data_place(&d, SM_PART_TRAIN, &l.artifact) != 0)
+        fail_msg("%s", d.err.text);
+    const struct sm_plan plan = {.samples = sm_places_samples(d.places), .copies = 1, .seed = 11};
+    struct sm_placed placed[N];
+    for (uint64_t i = 0, n = 0; n < N; i++) {
+        placed[n] = sm_places_at(d.places, &plan, i);
+        n += placed[n].synthetic;
+    }
+    struct sm_rows rows = rows_for(&d, sm_index_schema(d.index), N);
+    assert_int_equal(sm_placed_rows(d.places, d.table, &l.artifact, placed, &rows, &d.err), 0);
+    for (size_t i = 0; i < N; i++)
+        assert_true(rows.f32[2 * i + 1] >= 0.5f && rows.f32[2 * i + 1] <= MANY);
+    const char *index = scratch_path(&d.s, "index");
+    struct stat st;
+    assert_int_equal(stat(index, &st), 0);
+    assert_int_equal(truncate(index, SM_INDEX_MATRIX), 0);
+    assert_int_equal(sm_placed_rows(d.places, d.table, &l.artifact, placed, &rows, &d.err), -1);
+    assert_int_equal(d.err.code, SM_E_CHANGED);
+    assert_int_equal(truncate(index, st.st_size), 0);
+    sm_rows_free(&rows);
+    sm_arena_release(&l.arena);
+    data_done(&d);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        /* first: cmocka takes SIGBUS for itself at the beginning of each test */
+        cmocka_unit_test(an_index_that_is_cut_short_amid_synthetic_rows_is_an_error),
         cmocka_unit_test(neighbours_are_those_of_the_rows_behind_the_op),
         cmocka_unit_test(ranges_behind_an_op_make_the_bytes_of_the_whole),
         cmocka_unit_test(a_plan_without_what_the_ops_learn_has_counts),
