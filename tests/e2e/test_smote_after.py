@@ -263,7 +263,7 @@ def test_a_synthetic_row_that_a_later_op_cannot_take_is_quarantined_and_replaced
         assert done.returncode in (0, 3), done.stderr
     assert digests(tmp_path / "out1") == digests(tmp_path / "out3")
     bad = [json.loads(line) for line in (tmp_path / "out1" / "quarantine.jsonl").read_text().splitlines()]
-    assert [one["row"] for one in bad] == [100, 200] and all(one["text"] == "'RobustScaler' makes column 'a' infinite" for one in bad)
+    assert [one["row"] for one in bad] == [100, 200] and all(one["text"].endswith("'RobustScaler' makes column 'a' infinite") for one in bad)
     found = csv_rows(tmp_path / "out1")
     positions = [at for one in bad for at in one["positions"]]
     assert len(found) == 640 and len(positions) > 4 and all(np.isfinite(float(r["a"])) for r in found)
