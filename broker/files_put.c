@@ -100,7 +100,8 @@ static struct upload *upload_free(struct sm_files *f) {
     return NULL;
 }
 
-/* SM_E_BUSY: what is in the way are uploads that move; who sends asks again. */
+/* total is no more than a broker keeps. SM_E_BUSY: what is in the way are uploads that move; who
+ * sends asks again. */
 static int upload_begin(struct sm_files *f, const struct sm_core *core, const char *digest,
                         uint64_t total, struct upload **gives, struct sm_err *why) {
     char path[SM_MAX_PATH_BYTES + 80];
@@ -110,11 +111,10 @@ static int upload_begin(struct sm_files *f, const struct sm_core *core, const ch
         return sm_fail(why, SM_E_BUSY, "this broker is being sent %d files, which is its limit",
                        SM_MAX_KEPT_OPEN);
     const struct coming c = coming_count(f);
-    const uint64_t max = (uint64_t)SM_MAX_KEPT_MIB << 20;
-    const bool together = total <= max && c.bytes <= max - total;
+    const bool together = total + c.bytes <= (uint64_t)SM_MAX_KEPT_MIB << 20;
     if (together && !has_room(f, 1 + c.n, total + c.bytes))
         files_unwanted_remove(f, core, INT64_MAX, 1 + c.n, total + c.bytes);
-    if ((together || total > max) && !has_room(f, 1, total))
+    if (together && !has_room(f, 1, total))
         return sm_fail(why, SM_E_TOO_LARGE,
                        "this broker keeps %zu files of %llu MiB for its jobs, and has no room for "
                        "%llu MiB more (hint: cancel jobs that are no longer needed)",

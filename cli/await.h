@@ -18,7 +18,6 @@ struct sm_await {
     int (*told)(void *context, const Shardmill__JobStatus *status, struct sm_err *err);
     void *context;
 };
-#define SM_GRACE_MS 1500 /* for children to end by themselves */
 
 /* Submits the job and waits until it is complete. -1 with SM_E_CANCELLED when *stop was set: then
  * somebody else's broker is told to give the job up. */

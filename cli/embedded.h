@@ -26,6 +26,7 @@ const char *sm_embedded_endpoint(const struct sm_embedded *e);
 /* Starts dead children again; an error when one dies at once, again and again (its last words are
  * in err). Call often. */
 int sm_embedded_tend(struct sm_embedded *e, struct sm_err *err);
+#define SM_GRACE_MS 1500 /* in which children end by themselves */
 /* Ends all children: SIGTERM, then SIGKILL for what is still there after grace_ms. Frees. */
 void sm_embedded_stop(struct sm_embedded **e, int grace_ms);
 /* Children started again so far. */

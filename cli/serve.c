@@ -21,8 +21,7 @@ enum {
     TEND_MS = 50,
     LOOK_MS = 1000,
     ASK_MS = 500,
-    START_MS = 30000, /* for the broker to answer at all */
-    GRACE_MS = 1500,
+    START_MS = 30000,  /* for the broker to answer at all */
     BATCHES_AHEAD = 4, /* that a worker's memory holds at least */
     BATCH_MEMORY_MB = 256,
 };
@@ -60,7 +59,7 @@ int sm_serve(struct sm_stream *stream, const struct sm_serve_options *options,
             poll(NULL, 0, TEND_MS);
     }
     sm_client_free(&s.client);
-    sm_embedded_stop(&s.embedded, GRACE_MS);
+    sm_embedded_stop(&s.embedded, SM_GRACE_MS);
     if (s.lock_fd >= 0) close(s.lock_fd);
     if (s.port_fd >= 0) close(s.port_fd);
     return r < 0 && err->code == SM_E_CANCELLED && *options->stop ? 0 : r < 0 ? -1 : 0;

@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Stands in the place of an op's position, so that no op shares its random stream. */
-
 static struct sm_drawn of_class(const struct sm_rebalance *r, uint32_t epoch, uint64_t v);
 static struct sm_drawn of_batch(const struct sm_rebalance *r, uint32_t epoch, uint64_t v);
 static struct sm_drawn of_sums(const struct sm_rebalance *r, uint32_t epoch, uint64_t v);

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Stands in the place of an op's position in the name of a random stream. */
 enum { READ_ROWS = 4096 };
 
 /* Counts of epoch 0. */
@@ -129,7 +128,8 @@ static int rebalance_plan(struct sm_places *v, struct sm_err *err) {
         .n = n,
         .schema = sm_index_is_table(v->index) ? sm_index_schema(v->index) : NULL,
         .batch_size = (uint64_t)v->p->output.batch_size};
-    /* of rows behind an op only its fit may tell the columns: who has it asks (neighbours_rows.c) */
+    /* of rows behind an op only its fit may tell the columns: who has it asks (neighbours_rows.c)
+     */
     if (!failed && data.schema != NULL && v->p->rebalance_after == 0)
         failed = sm_method_columns(node, data.schema, err);
     if (!failed) failed = method->plan(node->params, &data, r, err);

@@ -1,7 +1,7 @@
 /* Rows as whole numbers of 16 bits, for products that need not be exact but whose error must have a
  * bound: of those a processor makes nearly twice as many at a time as of float32 ones. Before:
- * centred rows of a class (workers/neighbours_search.c). After: a tile of products, by which pairs that
- * cannot be near are passed over. */
+ * centred rows of a class (workers/neighbours_search.c). After: a tile of products, by which pairs
+ * that cannot be near are passed over. */
 #pragma once
 
 #include <stddef.h>

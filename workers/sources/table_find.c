@@ -1,6 +1,7 @@
 /* Where a row stands in its file: of npy by arithmetic, of a csv by reading on from the last mark
  * before it (lib/index.h). Before: an op could not take the row. After: the quarantine names line
  * and byte offset, as it does of rows that could not be read. */
+#include "lib/fs.h"
 #include "workers/sources/csv_cell.h"
 #include "workers/sources/index_open.h"
 #include "workers/sources/npy.h"
@@ -56,9 +57,8 @@ static int go_to(struct sm_finder *f, const struct sm_index_file *file, uint64_t
         struct stat st;
         sm_table_file_path(f->index, f->root, file, path);
         if (stat(path, &st) != 0) return sm_fail_errno(err, "cannot read '%s'", path);
-        const int64_t time = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
         if ((uint64_t)st.st_size != file->file_bytes ||
-            time != sm_index_time(f->index, (uint64_t)(file - f->index->files)))
+            sm_fs_mtime_ns(&st) != sm_index_time(f->index, (uint64_t)(file - f->index->files)))
             return changed(f, file, err);
         if (sm_csv_open_as(&f->csv, path, f->source, err) != 0) return -1;
     }
